@@ -1,0 +1,248 @@
+"""Train and evaluation pipelines of the volumetric segmentation protocol.
+
+The protocol is eva's (`configs/vision/radiology/online/segmentation/btcv.yaml` of kaiko-eva
+0.4.5): isotropic resampling, one HU window scaled to [0, 1], crop to the foreground, class-wise
+crops with mild augmentation. Here a crop is cut first and only then augmented, every crop draws
+its own augmentation, and one random stream a pipeline decides all of it.
+"""
+
+import math
+from typing import Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai import transforms as monai_transforms
+from torch.nn import functional
+from torchvision import tv_tensors
+
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from eva_coralbay.data import geometry
+
+_Box = Tuple[slice, slice, slice]
+"""The extent of a region along the axes (D, H, W)."""
+
+
+class EvalTransform:
+    """Resamples a whole scan, applies the HU window and crops it to the body.
+
+    The box is grown until it holds every labelled voxel, so that none escapes the scoring.
+    """
+
+    def __init__(
+        self,
+        *,
+        spacing: Sequence[float] = (1.5, 1.5, 1.5),
+        hu_window: Tuple[float, float] = (-175.0, 250.0),
+    ) -> None:
+        """Initializes the transform.
+
+        Args:
+            spacing: The voxel spacing to resample to, in mm, as (D, H, W).
+            hu_window: The lowest and the highest HU, which become 0 and 1.
+
+        Raises:
+            ValueError: If a spacing is not positive or the window is empty.
+        """
+        if len(spacing) != 3 or min(spacing) <= 0:
+            raise ValueError(f"`spacing` must be three positive numbers in mm, got {spacing}.")
+        if hu_window[0] >= hu_window[1]:
+            raise ValueError(f"`hu_window` must be (lowest, highest) in HU, got {hu_window}.")
+
+        self._spacing = tuple(spacing)
+        self._hu_window = hu_window
+
+    def __call__(
+        self, volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Prepares a scan and its mask.
+
+        Args:
+            volume: The scan in HU, of shape [1, D, H, W], with its affine.
+            mask: The label map on the same grid, of shape [1, D, H, W].
+
+        Returns:
+            The image in [0, 1] and the label map, both of shape [1, D', H', W'] and float32 and
+            integer respectively.
+        """
+        image, target = self._resample(volume, mask)
+        box = _bounding_box((image > 0) | (target > 0))
+        return _cut(image, box).contiguous(), _cut(target, box).contiguous()
+
+    def _resample(
+        self, volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Resamples both to the target spacing and scales the window to [0, 1]."""
+        target = geometry.resample_mask(mask, volume, self._spacing)
+        image = geometry.resample(volume, self._spacing)
+        return self._scale_window(image.as_subclass(torch.Tensor)), target.as_subclass(
+            torch.Tensor
+        )
+
+    def _scale_window(self, hounsfield: torch.Tensor) -> torch.Tensor:
+        lowest, highest = self._hu_window
+        return ((hounsfield - lowest) / (highest - lowest)).clamp_(0.0, 1.0)
+
+
+class TrainTransform(EvalTransform, monai_transforms.Randomizable):
+    """Draws augmented crops, centred on voxels of classes drawn with equal chance.
+
+    Each crop of size `roi_size` draws a class among those present (background included, equal
+    chances unless `class_ratios` says otherwise) and one of its voxels as centre; then flips
+    along each axis, a rotation by a multiple of 90 degrees in the axial plane, and a scale and
+    a shift of the intensities, each with probability 0.1.
+    """
+
+    _PROBABILITY = 0.1
+    """The probability of each augmentation."""
+
+    _INTENSITY_RANGE = 0.1
+    """The largest relative scale and the largest shift of the intensities."""
+
+    def __init__(
+        self,
+        *,
+        roi_size: Sequence[int] = (96, 96, 96),
+        num_samples: int = 4,
+        class_ratios: Sequence[float] | None = None,
+        spacing: Sequence[float] = (1.5, 1.5, 1.5),
+        hu_window: Tuple[float, float] = (-175.0, 250.0),
+    ) -> None:
+        """Initializes the transform.
+
+        Args:
+            roi_size: The size of a crop in voxels, as (D, H, W).
+            num_samples: The number of crops a scan.
+            class_ratios: The chance of each label value to be drawn, background first. Equal
+                chances if None.
+            spacing: The voxel spacing to resample to, in mm, as (D, H, W).
+            hu_window: The lowest and the highest HU, which become 0 and 1.
+        """
+        super().__init__(spacing=spacing, hu_window=hu_window)
+
+        self.roi_size = tuple(roi_size)
+        self._num_samples = num_samples
+        self._class_ratios = class_ratios
+
+    def __call__(
+        self, volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask
+    ) -> Tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Draws the crops of one scan.
+
+        Args:
+            volume: The scan in HU, of shape [1, D, H, W], with its affine.
+            mask: The label map on the same grid, of shape [1, D, H, W].
+
+        Returns:
+            The crops in [0, 1] (float32) and their label maps (int64), `num_samples` of each, of
+            shape [1, *roi_size].
+        """
+        image, target = self._resample(volume, mask)
+        box = _bounding_box(image > 0)
+        image, target = (_pad(_cut(tensor, box), self.roi_size) for tensor in (image, target))
+        crops = [
+            self._augment(_cut(image, box), _cut(target, box)) for box in self._draw_boxes(target)
+        ]
+        images, targets = zip(*crops, strict=True)
+        return list(images), list(targets)
+
+    def _draw_boxes(self, target: torch.Tensor) -> list[_Box]:
+        """Draws the regions of the crops by the classes in the label map."""
+        labels = target.numpy().ravel()
+        classes, probabilities = self._class_probabilities(labels)
+        voxels = {}
+        boxes = []
+        for drawn in self.R.choice(classes, size=self._num_samples, p=probabilities):
+            if drawn not in voxels:
+                voxels[drawn] = np.flatnonzero(labels == drawn)
+            centre = voxels[drawn][self.R.randint(len(voxels[drawn]))]
+            boxes.append(self._box_around(np.unravel_index(centre, target.shape[1:]), target))
+        return boxes
+
+    def _class_probabilities(
+        self, labels: npt.NDArray[np.integer]
+    ) -> Tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Returns the label values that are present and the chance of each."""
+        counts = np.bincount(labels)
+        ratios = np.ones(len(counts)) if self._class_ratios is None else self._ratios(len(counts))
+        ratios = np.where(counts > 0, ratios, 0.0)
+        if not ratios.any():
+            ratios = (counts > 0).astype(np.float64)
+        classes = np.flatnonzero(ratios)
+        return classes, ratios[classes] / ratios.sum()
+
+    def _ratios(self, num_labels: int) -> npt.NDArray[np.float64]:
+        ratios = np.asarray(self._class_ratios, dtype=np.float64)
+        if len(ratios) < num_labels:
+            raise ValueError(
+                f"`class_ratios` has {len(ratios)} entries but the label map holds the value "
+                f"{num_labels - 1}: give one ratio a class, background first."
+            )
+        return ratios[:num_labels]
+
+    def _box_around(self, centre: Sequence[np.intp], target: torch.Tensor) -> _Box:
+        """Returns the region around a voxel, moved inside the volume where it sticks out."""
+        starts = (
+            min(max(int(index) - size // 2, 0), length - size)
+            for index, size, length in zip(
+                centre, self.roi_size, target.shape[1:], strict=True
+            )
+        )
+        depth, height, width = (
+            slice(start, start + size) for start, size in zip(starts, self.roi_size, strict=True)
+        )
+        return depth, height, width
+
+    def _augment(
+        self, image: torch.Tensor, target: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Flips, rotates and changes the intensities of one crop."""
+        axes = [axis for axis in (1, 2, 3) if self._happens()]
+        turns = self._draw_turns() if self._happens() else 0
+        image, target = (
+            torch.rot90(tensor.flip(axes), turns, dims=(2, 3)) for tensor in (image, target)
+        )
+        scale = 1.0 + self._draw_intensity() if self._happens() else 1.0
+        shift = self._draw_intensity() if self._happens() else 0.0
+        return (image * scale + shift).contiguous(), target.long().contiguous()
+
+    def _happens(self) -> bool:
+        return self.R.random_sample() < self._PROBABILITY
+
+    def _draw_turns(self) -> int:
+        """Draws a number of quarter turns that keeps the shape of the crop."""
+        return int(self.R.randint(1, 4)) if self.roi_size[1] == self.roi_size[2] else 2
+
+    def _draw_intensity(self) -> float:
+        return self.R.uniform(-self._INTENSITY_RANGE, self._INTENSITY_RANGE)
+
+
+def _bounding_box(foreground: torch.Tensor) -> _Box:
+    """Returns the smallest box that holds the foreground, the whole volume if there is none.
+
+    Args:
+        foreground: The boolean mask of shape [1, D, H, W].
+    """
+    if not foreground.any():
+        return slice(None), slice(None), slice(None)
+    depth, height, width = (
+        _extent(foreground.any(dim=tuple({0, 1, 2, 3} - {axis}))) for axis in (1, 2, 3)
+    )
+    return depth, height, width
+
+
+def _extent(occupied: torch.Tensor) -> slice:
+    indices = occupied.nonzero()
+    return slice(int(indices[0]), int(indices[-1]) + 1)
+
+
+def _cut(tensor: torch.Tensor, box: _Box) -> torch.Tensor:
+    """Returns the view of a region of a volume of shape [1, D, H, W]."""
+    return tensor[(slice(None), *box)]
+
+
+def _pad(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Pads a volume of shape [1, D, H, W] with zeros on both sides to at least `size`."""
+    missing = [max(wanted - length, 0) for wanted, length in zip(size, tensor.shape[1:], strict=True)]
+    padding = [side for total in reversed(missing) for side in (total // 2, math.ceil(total / 2))]
+    return functional.pad(tensor, padding) if any(missing) else tensor

@@ -1,0 +1,259 @@
+"""The segmentation module of the leaderboard's protocols."""
+
+import re
+from typing import Any, Dict, List, Literal, Sequence, Tuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from monai import inferers, losses
+from torch import nn, optim
+from torch.optim import lr_scheduler
+from typing_extensions import override
+
+from eva.core import metrics as eva_metrics
+from eva.core.metrics import structs as metrics_lib
+from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
+from eva.core.utils import parser
+from eva.vision.models import modules
+from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
+from eva_coralbay.data import seeding
+from eva_coralbay.evaluation import metrics
+from eva_coralbay.models import checkpoints
+
+Protocol = Literal["frozen", "finetuned", "scratch"]
+"""How an encoder is evaluated: kept as it is, trained from its weights, or from random ones."""
+
+_SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
+"""The decoders that double the resolution five times."""
+
+_ROI_MULTIPLE = 32
+"""The ROI must be a multiple of this, as the decoder doubles the resolution five times."""
+
+_ROI_MINIMUM = 64
+"""The smallest ROI: below it the deepest feature map is one voxel, which has no variance."""
+
+
+class SegmentationModule(modules.SemanticSegmentationModule):
+    """Trains a decoder on an encoder, and the encoder too unless it is frozen.
+
+    What it changes of eva's :class:`SemanticSegmentationModule`:
+
+    - Each run has a seed of its own (`seed` + the number of the run), set before its encoder and
+      its decoder are built, so run k equals a single run whose `seed` is `seed` + k.
+    - A frozen encoder is in eval mode and computes no graph; a trained one is saved with the
+      decoder, so that a checkpoint is the model that is scored.
+    - While fitting, the validation only monitors (windows overlap by `monitor_overlap`);
+      `validate` and `test` score (`overlap`).
+    - The evaluation steps return label maps, and :class:`CaseDice` scores them case by case.
+    - The number of classes is the data set's.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Dict[str, Any] | nn.Module,
+        decoder: Dict[str, Any] | nn.Module,
+        criterion: nn.Module | None = None,
+        protocol: Protocol = "frozen",
+        seed: int = 0,
+        roi_size: Sequence[int] = (96, 96, 96),
+        sw_batch_size: int = 4,
+        overlap: float = 0.5,
+        monitor_overlap: float = 0.25,
+        lr: float = 1e-3,
+        lr_end: float = 1e-4,
+        weight_decay: float = 0.01,
+    ) -> None:
+        """Initializes the module.
+
+        Args:
+            encoder: The backbone, or its `class_path` and `init_args`, from which each run
+                builds one. It maps [B, 1, D, H, W] to a list of feature maps, fine to coarse.
+            decoder: The decoder, or its `class_path` and `init_args`, from which each run
+                builds one; an absent `out_channels` is the number of classes.
+            criterion: The loss on logits [B, classes, D, H, W] and labels [B, 1, D, H, W].
+                Dice without background plus cross-entropy if None.
+            protocol: `frozen` trains the decoder alone, `finetuned` and `scratch` both.
+            seed: The seed of run 0; run k has `seed` + k.
+            roi_size: The size of a window in voxels, as (D, H, W).
+            sw_batch_size: The number of windows that are computed at once.
+            overlap: The overlap of two windows when scoring, as a share of the window.
+            monitor_overlap: The same for the validation while fitting.
+            lr: The learning rate at the start.
+            lr_end: The learning rate that the cosine schedule ends with.
+            weight_decay: The weight decay of AdamW.
+        """
+        super().__init__(
+            encoder=encoder,
+            decoder=decoder,  # type: ignore[reportArgumentType]  # built in `configure_model`
+            criterion=criterion or _default_criterion(),
+            lr_multiplier_encoder=0.0 if protocol == "frozen" else 1.0,
+            save_decoder_only=protocol == "frozen",
+            spatial_dims=3,
+        )
+
+        self.protocol = protocol
+        self.seed = seed
+        self.run_seed = seed
+        self.encoder_sha256: str | None = None
+        self.classes: List[str] | None = None
+
+        self._roi_size = tuple(roi_size)
+        self._lr = lr
+        self._lr_end = lr_end
+        self._weight_decay = weight_decay
+        self._scorer, self._monitor = (
+            inferers.SlidingWindowInferer(
+                roi_size=self._roi_size, sw_batch_size=sw_batch_size, overlap=share
+            )
+            for share in (overlap, monitor_overlap)
+        )
+
+    @property
+    @override
+    def default_metrics(self) -> metrics_lib.MetricsSchema:
+        return metrics_lib.MetricsSchema(
+            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseDice()
+        )
+
+    @override
+    def setup(self, stage: str) -> None:
+        self._set_classes()
+        if stage == "fit":
+            self.run_seed = self.seed + _run_index(self.trainer)
+            pl.seed_everything(self.run_seed, workers=True, verbose=False)
+            seeding.seed_randomizables(self._datasets.train, self.run_seed)
+            self._check_schedule()
+
+    @override
+    def configure_model(self) -> None:
+        if self._trainer is None:
+            # eva calls this before the run is seeded, Lightning once more after
+            return
+        if isinstance(self.encoder, dict):
+            self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
+        if isinstance(self.decoder, dict):
+            self.decoder = parser.parse_object(self._complete(self.decoder), nn.Module)
+        if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
+            self.encoder_sha256 = checkpoints.state_dict_sha256(self.encoder.state_dict())
+        self._freeze_encoder()
+        self._check_roi()
+
+    @override
+    def configure_optimizers(self) -> Any:
+        groups = [self.decoder.parameters(), self._encoder_trainable_parameters()]
+        optimizer = optim.AdamW(
+            [parameter for group in groups for parameter in group],
+            lr=self._lr,
+            weight_decay=self._weight_decay,
+        )
+        schedule = lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=int(self.trainer.estimated_stepping_batches), eta_min=self._lr_end
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    @override
+    def train(self, mode: bool = True) -> "SegmentationModule":
+        super().train(mode)
+        if self.protocol == "frozen" and isinstance(self.encoder, nn.Module):
+            self.encoder.eval()
+        return self
+
+    @override
+    def training_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        data, targets, _ = INPUT_TENSOR_BATCH(*batch)
+        return {"loss": self.criterion(self._forward_networks(data), targets)}
+
+    @override
+    def validation_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._segment(batch)
+
+    @override
+    def test_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._segment(batch)
+
+    def _segment(self, batch: INPUT_TENSOR_BATCH) -> STEP_OUTPUT:
+        """Segments whole scans window by window.
+
+        Returns:
+            The label maps [B, D, H, W], beside the targets and the metadata of the batch.
+        """
+        data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
+        inferer = self._monitor if self.trainer.state.fn == "fit" else self._scorer
+        logits = inferer(data, network=self._forward_networks)
+        return {
+            "predictions": metrics.argmax_labels(logits),  # type: ignore[reportArgumentType]
+            "targets": targets,
+            "metadata": metadata,
+        }
+
+    @property
+    def _datasets(self) -> Any:
+        return self.trainer.datamodule.datasets  # type: ignore[reportAttributeAccessIssue]
+
+    def _set_classes(self) -> None:
+        """Reads the class names from the data set and hands them to the metrics."""
+        dataset = next(
+            dataset for dataset in self._datasets.tolist() if hasattr(dataset, "classes")
+        )
+        self.classes = list(dataset.classes)
+        for collection in (self.metrics.validation_metrics, self.metrics.test_metrics):
+            for metric in collection.values():
+                if isinstance(metric, metrics.CaseDice):
+                    metric.classes = self.classes
+
+    def _complete(self, decoder: Dict[str, Any]) -> Dict[str, Any]:
+        """Returns the decoder's specification with the number of classes in it."""
+        out_channels = len(self.classes or [])
+        init_args = {"out_channels": out_channels, **decoder.get("init_args", {})}
+        return {**decoder, "init_args": init_args}
+
+    def _check_roi(self) -> None:
+        """Checks the size of the windows and of the crops before any training.
+
+        Raises:
+            ValueError: If the decoder cannot take it, or if the crops are of another size.
+        """
+        crops = getattr(getattr(self._datasets.train, "_transforms", None), "roi_size", None)
+        if crops is not None and tuple(crops) != self._roi_size:
+            raise ValueError(
+                f"The train transform's `roi_size` {tuple(crops)} differs from the module's "
+                f"{self._roi_size}: set both to the same (ROI_SIZE sets both in our configs)."
+            )
+        valid = all(
+            size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self._roi_size
+        )
+        if isinstance(self.decoder, _SWIN_UNETR_DECODERS) and not valid:
+            raise ValueError(
+                f"`roi_size` {self._roi_size} does not fit the SwinUNETR decoder: each side must "
+                f"be a multiple of {_ROI_MULTIPLE} and at least {_ROI_MINIMUM}, for example "
+                "(64, 64, 64) or (96, 96, 96)."
+            )
+
+    def _check_schedule(self) -> None:
+        """Checks that the last step is validated, since what is validated is what is saved.
+
+        Raises:
+            ValueError: If the training would end between two validations.
+        """
+        steps, interval = self.trainer.max_steps, self.trainer.val_check_interval
+        if steps > 0 and isinstance(interval, int) and steps % interval != 0:
+            raise ValueError(
+                f"`max_steps` ({steps}) must be a multiple of `val_check_interval` ({interval}), "
+                "or the last steps would be trained but not saved: change MAX_STEPS or "
+                "VAL_CHECK_INTERVAL."
+            )
+
+
+def _default_criterion() -> nn.Module:
+    return losses.DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+
+def _run_index(trainer: pl.Trainer) -> int:
+    """Returns the number of the run, which eva keeps in the name of its log folder only."""
+    match = re.search(r"run_(\d+)$", str(trainer.log_dir or ""))
+    return int(match.group(1)) if match else 0
