@@ -88,6 +88,24 @@ class CaseDice(torchmetrics.Metric):
         """The rows so far, one per case and foreground class."""
         return list(self._rows)
 
+    @property
+    def means(self) -> Dict[str, float]:
+        """The means over cases, in double precision.
+
+        `dice` is the mean over cases of the mean over their defined classes, and
+        `dice_<class name>` the mean over the cases where the class is defined; NaN where
+        nothing is.
+        """
+        by_case: Dict[str, List[float]] = {}
+        by_class: Dict[str, List[float]] = {name: [] for name in self.classes[1:]}
+        for row in self._rows:
+            if row.value is not None:
+                by_case.setdefault(row.case, []).append(row.value)
+                by_class[row.class_name].append(row.value)
+
+        dice = _mean([_mean(values) for values in by_case.values()])
+        return {"dice": dice} | {f"dice_{name}": _mean(values) for name, values in by_class.items()}
+
     @override
     def update(
         self,
@@ -123,24 +141,8 @@ class CaseDice(torchmetrics.Metric):
 
     @override
     def compute(self) -> Dict[str, torch.Tensor]:
-        """Returns the means over cases.
-
-        Returns:
-            `dice`, the mean over cases of the mean over their defined classes, and
-            `dice_<class name>`, the mean over the cases where the class is defined.
-            NaN where nothing is defined.
-        """
-        foreground = self.classes[1:]
-        by_case: Dict[str, List[float]] = {}
-        by_class: Dict[str, List[float]] = {name: [] for name in foreground}
-        for row in self._rows:
-            if row.value is not None:
-                by_case.setdefault(row.case, []).append(row.value)
-                by_class[row.class_name].append(row.value)
-
-        means = {"dice": _mean([_mean(values) for values in by_case.values()])}
-        means |= {f"dice_{name}": _mean(by_class[name]) for name in foreground}
-        return {name: torch.tensor(value, dtype=torch.float32) for name, value in means.items()}
+        """Returns the means over cases (see :attr:`means`)."""
+        return {name: torch.tensor(value) for name, value in self.means.items()}
 
     @override
     def reset(self) -> None:
@@ -198,6 +200,12 @@ class CaseDice(torchmetrics.Metric):
                 truth_voxels=truth,
                 predicted_voxels=predicted,
             )
+
+
+def find_case_dice(collection: torchmetrics.MetricCollection) -> CaseDice | None:
+    """Returns the first :class:`CaseDice` of a collection, or `None` if it has none."""
+    metrics = collection.values(copy_state=False)
+    return next((metric for metric in metrics if isinstance(metric, CaseDice)), None)
 
 
 def _chunks(shape: Sequence[int]) -> Iterator[Tuple[int, slice]]:

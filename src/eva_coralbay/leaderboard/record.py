@@ -1,11 +1,247 @@
-"""The record of a run: one JSON file, and one table with a row per case, class and metric."""
+"""The record of a run: one JSON file, and one table with a row per case, class and metric.
 
+A record states what was measured and on what. What is not known is `None`, never a guess.
+"""
+
+import csv
 import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import pathlib
+import uuid
+from typing import Annotated, Any, Dict, Final, List, Literal, Sequence
+
+import pydantic
+
+SCHEMA_VERSION: Final = 1
+"""The version of the schema that is written. It grows whenever a written field changes."""
+
+_CASE_COLUMNS = ("case", "class", "metric", "value", "truth_voxels", "predicted_voxels")
+"""The header of the case table."""
+
+
+def _none_if_nan(value: Any) -> Any:
+    """Replaces NaN, which JSON does not have."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+Score = Annotated[float | None, pydantic.BeforeValidator(_none_if_nan)]
+"""A metric's value; `None` if it is not defined (NaN is read as such)."""
+
+Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 digest in lower-case hexadecimal digits."""
+
+
+class _Part(pydantic.BaseModel):
+    """A part of a record: immutable, without unknown fields, without NaN and infinity."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Task(_Part):
+    """What was asked."""
+
+    id: str
+    """Name of the task."""
+
+    version: str
+    """Version of the task: values of two versions are not compared."""
+
+    config_sha256: Sha256 | None
+    """Hash of the part of the resolved configuration that defines the task."""
+
+
+class Model(_Part):
+    """The encoder that was evaluated."""
+
+    id: str | None
+    """Name of the model, e.g. the backbone's in eva's registry."""
+
+    revision: str | None
+    """Revision of the published weights."""
+
+    weights_sha256: Sha256 | None
+    """Hash of the encoder's weights as they were loaded, before any training."""
+
+    licence: str | None
+    """Licence of the weights."""
+
+    training_datasets: List[str] | None
+    """Data sets that the encoder was trained on."""
+
+    parameters: int | None
+    """The encoder's number of parameters."""
+
+
+class Split(_Part):
+    """The cases that the values are of."""
+
+    name: str | None
+    """Name of the split, e.g. `fold_0`."""
+
+    part: Literal["val", "test"]
+    """The part of the split."""
+
+    n: int
+    """The number of its cases."""
+
+    ids_sha256: Sha256
+    """Hash of its case ids: see :func:`ids_sha256`."""
+
+
+class Checkpoint(_Part):
+    """The weights that were scored, of all that a run went through."""
+
+    selection: Literal["last", "best"]
+    """How they were selected; `best` is by the validation cases."""
+
+    step: int | None
+    """The number of optimizer steps that led to them."""
+
+
+class Dataset(_Part):
+    """The data that the cases are from."""
+
+    name: str | None
+    """Name of the data set."""
+
+    checksums: Dict[str, Sha256] | None
+    """Hash of the split's files by kind (`images`, `labels`)."""
+
+    licence: str | None
+    """Licence of the data."""
+
+
+class Environment(_Part):
+    """The software and the device."""
+
+    packages: Dict[str, str | None]
+    """Version by package; `None` if it is not installed."""
+
+    python: str
+    """Version of Python."""
+
+    torch: str
+    """Version of PyTorch, with its build."""
+
+    cuda: str | None
+    """Version of CUDA that PyTorch was built for."""
+
+    device: str
+    """Name of the device."""
+
+
+class Cost(_Part):
+    """What the run took, on the one device of the environment."""
+
+    fit_seconds: float | None
+    """Wall-clock time of the training with its validations."""
+
+    peak_memory_bytes: int | None
+    """Most memory in use: on a GPU allocated by PyTorch, else by the whole process."""
+
+    seconds_per_volume: float | None
+    """Wall-clock time of scoring a volume, with its loading."""
+
+
+class CaseTable(_Part):
+    """The table beside the record."""
+
+    file: str
+    """Its file name, in the record's folder."""
+
+    sha256: Sha256
+    """Hash of the file."""
+
+    rows: int
+    """The number of its rows."""
+
+    excluded: int
+    """The number of rows without a value: absent from truth and prediction."""
+
+
+class Record(_Part):
+    """The result of one run: one model, task, protocol and seed."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this schema."""
+
+    kind: Literal["measured"] = "measured"
+    """How the values came to be."""
+
+    task: Task
+    model: Model
+
+    protocol: str | None
+    """How the encoder was evaluated, e.g. `frozen`; two protocols are never ranked together."""
+
+    seed: int | None
+    """Seed of this run."""
+
+    split: Split
+    checkpoint: Checkpoint
+    dataset: Dataset
+    environment: Environment
+    cost: Cost
+
+    metrics: Dict[str, Score]
+    """Mean over the cases by metric; `None` where no case has a value."""
+
+    cases: CaseTable
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Record":
+        """Reads a record of this or an older version.
+
+        Args:
+            path: The path of the JSON file.
+
+        Returns:
+            The record.
+
+        Raises:
+            ValueError: If the file is no record, or from a newer version of this package.
+        """
+        try:
+            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is no JSON file: {error}.") from error
+
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if not isinstance(version, int):
+            raise ValueError(f"{path} is no record: it has no `schema_version`.")
+        if version > SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} has schema version {version}, but this version of eva-coralbay reads "
+                f"records up to {SCHEMA_VERSION}: upgrade eva-coralbay."
+            )
+        try:
+            return cls.model_validate(content)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"{path} is no valid record: {error}") from error
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes the record as canonical JSON; the file is there as a whole or not at all.
+
+        Args:
+            path: The path of the JSON file.
+        """
+        content = json.dumps(
+            self.model_dump(mode="json"),
+            allow_nan=False,
+            ensure_ascii=False,
+            indent=2,
+            sort_keys=True,
+        )
+        write_atomically(path, f"{content}\n".encode())
 
 
 @dataclasses.dataclass(frozen=True)
 class CaseRow:
-    """One value of the case table."""
+    """A row of the case table: one case, class and metric."""
 
     case: str
     """Case id, unique in its split."""
@@ -17,10 +253,142 @@ class CaseRow:
     """Name of the metric, e.g. `dice`."""
 
     value: float | None
-    """The metric's value; `None` if the pair of case and class is excluded."""
+    """The metric's value; `None` if the class is absent from truth and prediction."""
 
     truth_voxels: int
     """Voxels of the class in the truth."""
 
     predicted_voxels: int
     """Voxels of the class in the prediction."""
+
+
+def write_cases(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> CaseTable:
+    """Writes the case table; the file is there as a whole or not at all.
+
+    The columns are `case`, `class`, `metric`, `value`, `truth_voxels` and `predicted_voxels`.
+    An excluded value is empty; any other has as many digits as reading it back exactly needs.
+
+    Args:
+        path: The path of the CSV file.
+        rows: The rows, in the order they are written.
+
+    Returns:
+        The description of the table for the record.
+
+    Raises:
+        ValueError: If a case, class and metric is there twice, or a value is not finite.
+    """
+    _check_rows(path, rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CASE_COLUMNS)
+    for row in rows:
+        value = "" if row.value is None else repr(float(row.value))
+        writer.writerow(
+            (row.case, row.class_name, row.metric, value, row.truth_voxels, row.predicted_voxels)
+        )
+    content = text.getvalue().encode()
+    write_atomically(path, content)
+    return CaseTable(
+        file=pathlib.Path(path).name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        rows=len(rows),
+        excluded=sum(row.value is None for row in rows),
+    )
+
+
+def read_cases(path: str | os.PathLike[str]) -> List[CaseRow]:
+    """Reads a case table.
+
+    Args:
+        path: The path of the CSV file.
+
+    Returns:
+        The rows, in the order of the file.
+
+    Raises:
+        ValueError: If the file is no case table, naming the line.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if tuple(header) != _CASE_COLUMNS:
+            raise ValueError(
+                f"{path} is no case table: its columns are {header}, not {list(_CASE_COLUMNS)}."
+            )
+        rows = []
+        for values in reader:
+            try:
+                rows.append(_parse_row(values))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+    _check_rows(path, rows)
+    return rows
+
+
+def ids_sha256(case_ids: Sequence[str]) -> str:
+    """Hashes case ids, whatever their order.
+
+    Args:
+        case_ids: The case ids.
+
+    Returns:
+        The SHA-256 of the sorted ids as a JSON array.
+    """
+    return hashlib.sha256(json.dumps(sorted(case_ids)).encode()).hexdigest()
+
+
+def json_schema() -> Dict[str, Any]:
+    """Returns the JSON Schema of a record."""
+    return Record.model_json_schema()
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file such that it is there as a whole or not at all.
+
+    Args:
+        path: The path of the file; missing parent folders are made.
+        content: The content.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _parse_row(values: Sequence[str]) -> CaseRow:
+    """Parses the values of a row of the case table."""
+    if len(values) != len(_CASE_COLUMNS):
+        raise ValueError(f"expected {len(_CASE_COLUMNS)} values, got {len(values)}")
+    case, class_name, metric, value, truth_voxels, predicted_voxels = values
+    return CaseRow(
+        case=case,
+        class_name=class_name,
+        metric=metric,
+        value=float(value) if value else None,
+        truth_voxels=int(truth_voxels),
+        predicted_voxels=int(predicted_voxels),
+    )
+
+
+def _check_rows(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> None:
+    """Checks that the rows are distinct and their values finite."""
+    seen = set()
+    for row in rows:
+        key = (row.case, row.class_name, row.metric)
+        if key in seen:
+            raise ValueError(f"{path}: {row.metric} of {row.class_name} in {row.case} is twice.")
+        if row.value is not None and not math.isfinite(row.value):
+            raise ValueError(
+                f"{path}: {row.metric} of {row.class_name} in {row.case} is {row.value}, "
+                "but a value is finite, or empty if it is excluded."
+            )
+        seen.add(key)

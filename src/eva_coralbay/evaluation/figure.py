@@ -1,0 +1,273 @@
+"""Pictures of scored cases: image, truth and prediction side by side."""
+
+import dataclasses
+import io
+import pathlib
+import statistics
+from typing import Any, Dict, List, Literal, Sequence, Tuple
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from matplotlib import axes, colors, figure, patches
+from typing_extensions import override
+
+from eva_coralbay.evaluation import metrics, recorder
+from eva_coralbay.leaderboard import record
+
+_PANELS = ("image", "truth", "prediction")
+"""The columns of a case."""
+
+_PANEL_INCHES = 3.0
+"""Width of a panel."""
+
+_OPACITY = 0.6
+"""Opacity of the labels over the image."""
+
+_INK = "#e6e6e6"
+"""Colour of the text, on the black that scans are read on."""
+
+_PALETTE = (
+    "#4e9bff", "#ff9f1c", "#2ec471", "#ff4d5e", "#b980ff", "#ffe14d", "#1fd6d6", "#ff7ac3",
+    "#b5793f", "#a4e34d", "#7d8cff", "#ff7043", "#00a88f", "#d4a5ff", "#c9c05a", "#8fd3ff",
+)  # fmt: skip
+"""Colours of the classes, told apart on black; they repeat."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredCase:
+    """A case with its truth and its prediction, all of shape [D, H, W].
+
+    D goes towards superior, H towards posterior and W towards left.
+    """
+
+    case: str
+    """Case id."""
+
+    dice: float
+    """Mean Dice of the classes that truth or prediction has."""
+
+    image: npt.NDArray[np.floating]
+    """The image in [0, 1]."""
+
+    truth: npt.NDArray[np.integer]
+    """The true labels."""
+
+    prediction: npt.NDArray[np.integer]
+    """The predicted labels."""
+
+
+class CaseFigures(pl.Callback):
+    """Draws the best and the worst case by mean Dice whenever a checkpoint is scored.
+
+    Writes `cases_val.png` or `cases_test.png` to the log folder of the run. It keeps two cases
+    in memory, and does nothing while fitting.
+    """
+
+    def __init__(self) -> None:
+        """Initializes the callback."""
+        super().__init__()
+
+        self._best: ScoredCase | None = None
+        self._worst: ScoredCase | None = None
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if recorder.is_scoring(trainer):
+            self._keep(outputs, batch, _classes(pl_module, "val"))
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._keep(outputs, batch, _classes(pl_module, "test"))
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if recorder.is_scoring(trainer):
+            self._write(trainer, _classes(pl_module, "val"), "cases_val.png")
+
+    @override
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, _classes(pl_module, "test"), "cases_test.png")
+
+    def _keep(self, outputs: Any, batch: Any, classes: Sequence[str]) -> None:
+        """Keeps the cases of a batch that are better or worse than all before."""
+        images, (labels, targets) = batch[0], (outputs["predictions"], outputs["targets"])
+        scorer = metrics.CaseDice(classes)
+        scorer.update(labels, targets, outputs.get("metadata"))
+        for index, (case, dice) in enumerate(_mean_by_case(scorer.rows)):
+            if dice is None:
+                continue
+            is_best = self._best is None or dice > self._best.dice
+            is_worst = self._worst is None or dice < self._worst.dice
+            if is_best or is_worst:
+                scored = ScoredCase(
+                    case=case,
+                    dice=dice,
+                    image=images[index, 0].to("cpu", torch.float16).numpy(),
+                    truth=targets[index].squeeze(0).to("cpu", labels.dtype).numpy(),
+                    prediction=labels[index].cpu().numpy(),
+                )
+                self._best = scored if is_best else self._best
+                self._worst = scored if is_worst else self._worst
+
+    def _write(self, trainer: pl.Trainer, classes: Sequence[str], name: str) -> None:
+        """Writes the picture, and forgets the cases."""
+        best, worst = self._best, self._worst
+        self._best = self._worst = None
+        if best is None or worst is None:
+            return
+        with recorder.logged_errors(f"picture {name}"):
+            rows = [("Best case", best)] + ([("Worst case", worst)] if worst is not best else [])
+            content = io.BytesIO()
+            draw_cases(rows, classes).savefig(content, dpi=120)
+            record.write_atomically(pathlib.Path(str(trainer.log_dir)) / name, content.getvalue())
+
+
+def draw_cases(cases: Sequence[Tuple[str, ScoredCase]], classes: Sequence[str]) -> figure.Figure:
+    """Draws cases one below the other: image, truth and prediction, axial and coronal.
+
+    The slices are those with the most labelled voxels in the truth. The patient's right is at
+    the left of the picture, as radiologists look at a scan; the letters at the edges name the
+    directions (R, L, A, P, S, I). Voxels are drawn as squares.
+
+    Args:
+        cases: The titles and the cases.
+        classes: Class names by label value, the background first.
+
+    Returns:
+        The figure.
+    """
+    heights = [_block_height(case) for _, case in cases]
+    names_per_row = 6
+    legend_height = 0.3 * -(-(len(classes) - 1) // names_per_row) + 0.15
+    width = _PANEL_INCHES * len(_PANELS)
+    canvas = figure.Figure(
+        figsize=(width, sum(heights) + legend_height), facecolor="black", layout="constrained"
+    )
+    blocks: Any = canvas.subfigures(len(cases) + 1, 1, height_ratios=[*heights, legend_height])
+    table = _colour_table(len(classes))
+    for block, (title, case) in zip(blocks, cases, strict=False):
+        _draw_case(block, title, case, table)
+
+    blocks[-1].set_facecolor("black")
+    blocks[-1].legend(
+        handles=[
+            patches.Patch(color=tuple(table[label, :3]), label=name)
+            for label, name in enumerate(classes)
+            if label > 0
+        ],
+        loc="center",
+        ncols=names_per_row,
+        frameon=False,
+        labelcolor=_INK,
+        fontsize=8,
+        handlelength=1.0,
+        handleheight=1.0,
+    )
+    return canvas
+
+
+def _draw_case(
+    block: figure.SubFigure, title: str, case: ScoredCase, table: npt.NDArray[np.float64]
+) -> None:
+    """Draws the two planes of a case."""
+    block.set_facecolor("black")
+    block.suptitle(
+        f"{title}: {case.case}, mean Dice {case.dice:.3f}",
+        color=_INK,
+        fontsize=11,
+        fontweight="bold",
+    )
+    labelled = case.truth > 0 if (case.truth > 0).any() else case.prediction > 0
+    depth, height, _ = case.image.shape
+    axial = (int(labelled.sum(axis=(1, 2)).argmax()), slice(None))
+    coronal = (slice(None), int(labelled.sum(axis=(0, 2)).argmax()))
+    grid = block.subplots(2, len(_PANELS), squeeze=False, height_ratios=(height, depth))
+    for row, plane, letters in ((grid[0], axial, "APRL"), (grid[1], coronal, "SIRL")):
+        for panel, name in zip(row, _PANELS, strict=True):
+            labels = {"truth": case.truth, "prediction": case.prediction}.get(name)
+            overlay = None if labels is None else table[labels[plane]]
+            _draw_panel(panel, case.image[plane], overlay, letters)
+    for panel, name in zip(grid[0], _PANELS, strict=True):
+        panel.set_title(name, color=_INK, fontsize=9)
+
+
+def _draw_panel(
+    panel: axes.Axes,
+    image: npt.NDArray[np.floating],
+    overlay: npt.NDArray[np.float64] | None,
+    letters: str,
+) -> None:
+    """Draws a slice with the first axis down, or up if its letters are S and I.
+
+    Args:
+        panel: Where to draw.
+        image: The slice, in [0, 1].
+        overlay: The colours to lay over it, as RGBA.
+        letters: The directions at the top, bottom, left and right.
+    """
+    origin: Literal["lower", "upper"] = "lower" if letters[0] == "S" else "upper"
+    panel.imshow(image.astype(np.float32), cmap="gray", vmin=0, vmax=1, origin=origin)
+    if overlay is not None:
+        panel.imshow(overlay, origin=origin, interpolation="nearest")
+    places = ((0.5, 0.98), (0.5, 0.02), (0.02, 0.5), (0.98, 0.5))
+    alignments = (("center", "top"), ("center", "bottom"), ("left", "center"), ("right", "center"))
+    for letter, (x, y), (horizontal, vertical) in zip(letters, places, alignments, strict=True):
+        panel.text(
+            x,
+            y,
+            letter,
+            transform=panel.transAxes,
+            ha=horizontal,
+            va=vertical,
+            color=_INK,
+            fontsize=8,
+        )
+    panel.set_axis_off()
+
+
+def _block_height(case: ScoredCase) -> float:
+    """Returns the height in inches of a case's two planes with its titles."""
+    depth, height, width = case.image.shape
+    return _PANEL_INCHES * (depth + height) / width + 0.7
+
+
+def _colour_table(n_classes: int) -> npt.NDArray[np.float64]:
+    """Returns RGBA colours by label, of shape [n_classes, 4]; the background is transparent."""
+    table = [(0.0, 0.0, 0.0, 0.0)]
+    for label in range(1, n_classes):
+        table.append(colors.to_rgba(_PALETTE[(label - 1) % len(_PALETTE)], _OPACITY))
+    return np.array(table)
+
+
+def _classes(pl_module: pl.LightningModule, part: Literal["val", "test"]) -> List[str]:
+    """Returns the class names that the module scores."""
+    return recorder.case_dice(pl_module, part).classes
+
+
+def _mean_by_case(rows: Sequence[record.CaseRow]) -> List[Tuple[str, float | None]]:
+    """Returns (case, mean Dice) by case, `None` if truth and prediction are empty."""
+    values: Dict[str, List[float]] = {}
+    for row in rows:
+        values.setdefault(row.case, [])
+        if row.value is not None:
+            values[row.case].append(row.value)
+    return [(case, statistics.fmean(dices) if dices else None) for case, dices in values.items()]

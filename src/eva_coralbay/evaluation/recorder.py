@@ -1,0 +1,543 @@
+"""Records every run: what was measured, on which cases, with which versions and weights.
+
+A run of eva's session leaves in its log folder:
+
+    run_<k>/
+        config.yaml                         the resolved configuration, overrides included
+        record_<split>_<selection>.json     the record; split: val, test; selection: last, best
+        record_<split>_<selection>.cases.csv    one row per case, class and metric
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from importlib import metadata
+from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Sequence, Tuple
+
+import jsonargparse
+import lightning.pytorch as pl
+import loguru
+import torch
+import tqdm
+import yaml
+from eva.core import interface
+from lightning.pytorch.trainer import states
+from torch import nn
+from typing_extensions import override
+
+from eva_coralbay.evaluation import metrics
+from eva_coralbay.leaderboard import record
+
+_Part = Literal["val", "test"]
+_Selection = Literal["last", "best"]
+
+_PACKAGES = (
+    "eva-coralbay",
+    "jsonargparse",
+    "kaiko-eva",
+    "lightning",
+    "monai",
+    "nibabel",
+    "numpy",
+    "torch",
+    "torchmetrics",
+    "torchvision",
+)
+"""The packages whose versions may change a result."""
+
+_TASK_TRAINER_KEYS = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "checkpoint_type",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_test_batches",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "overfit_batches",
+    "precision",
+    "val_check_interval",
+)
+"""The trainer's arguments that belong to a task: how long and how it trains, what it scores."""
+
+_OTHER_MODEL_KEYS = ("encoder", "protocol", "seed", "sw_batch_size")
+"""The module's arguments that do not belong to a task: the record names them, or no value does."""
+
+_MACHINE_KEYS = (
+    "download",
+    "multiprocessing_context",
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "pin_memory_device",
+    "prefetch_factor",
+    "root",
+    "timeout",
+    "worker_init_fn",
+)
+"""The arguments of data sets and loaders that tell where they lie and how fast they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a data set says of itself; eva's own data sets say nothing of it."""
+
+    name: str | None
+    licence: str | None
+    split_name: str | None
+    case_ids: List[str] | None
+    checksums: Dict[str, str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """What a pass over the cases gave."""
+
+    rows: List[record.CaseRow]
+    means: Dict[str, float]
+    seconds: float
+
+
+class Recorder(pl.Callback):
+    """Writes the record, the case table and the configuration of every run.
+
+    While fitting it only takes the time. When the checkpoint of the trainer's `checkpoint_type`
+    has been scored on the validation or the test cases, it writes its record; then it scores
+    the other checkpoint, best or last, in the same way and writes a record of that too.
+
+    What can fail for a wrong configuration is read before the training starts. After that, an
+    error of the bookkeeping is logged and does not end a run.
+    """
+
+    def __init__(self, *, task: str, task_version: str, model: str | None = None) -> None:
+        """Initializes the callback.
+
+        Args:
+            task: The name of the task.
+            task_version: The version of the task.
+            model: The name of the model.
+        """
+        super().__init__()
+
+        self._task = task
+        self._task_version = str(task_version)
+        self._model = model
+
+        self._config: Dict[str, Any] | None = None
+        self._data: Dict[_Part, _Data] = {}
+        self._fit_seconds: float | None = None
+        self._checkpoints: Dict[_Selection, str] = {}
+        self._started = 0.0
+        self._scores: _Scores | None = None
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Reads what is to be recorded, so that an error shows before the training.
+
+        Raises:
+            RuntimeError: If the run is none that can be recorded, or its command line cannot
+                be read again.
+        """
+        if trainer.world_size > 1:
+            raise RuntimeError(
+                f"Recorder needs all cases on one device, not on {trainer.world_size}: set the "
+                "trainer's `devices` to 1."
+            )
+        self._config = _resolved_config(tuple(sys.argv))
+        part: _Part = "test" if stage == "test" else "val"
+        case_dice(pl_module, part)
+        if part not in self._data:
+            self._data[part] = _describe(_dataset(trainer, part))
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._fit_seconds = time.perf_counter() - self._started
+        # Loading a checkpoint resets the paths to those at the time it was saved.
+        self._checkpoints = _checkpoint_paths(trainer)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(trainer)
+
+    @override
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(trainer)
+
+    @override
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._keep(trainer, pl_module, "val")
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._keep(trainer, pl_module, "test")
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._finish(trainer, pl_module, "val")
+
+    @override
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._finish(trainer, pl_module, "test")
+
+    def _start(self, trainer: pl.Trainer) -> None:
+        """Starts the clock of a scoring."""
+        if is_scoring(trainer):
+            self._started = time.perf_counter()
+
+    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part) -> None:
+        """Takes the scores before the module computes and resets them."""
+        if is_scoring(trainer):
+            seconds = time.perf_counter() - self._started
+            self._scores = _scores(case_dice(pl_module, part), seconds)
+
+    def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part) -> None:
+        """Writes the record of the stage's checkpoint, then that of the other one."""
+        if not is_scoring(trainer) or self._scores is None:
+            return
+
+        with logged_errors(f"record of the {part} cases"):
+            self._write_config(trainer)
+            selection: _Selection = getattr(trainer, "checkpoint_type", "last")
+            step = _step(trainer.ckpt_path, default=trainer.global_step)
+            self._write(trainer, pl_module, part, self._scores, selection=selection, step=step)
+
+            other: _Selection = "best" if selection == "last" else "last"
+            if other not in self._checkpoints:
+                loguru.logger.info(f"There is no {other} checkpoint, so none is recorded.")
+                return
+            path = self._checkpoints[other]
+            other_step = _step(path, default=None)
+            scores = (
+                self._scores
+                if other_step == step
+                else _score_checkpoint(trainer, pl_module, part, path)
+            )
+            self._write(trainer, pl_module, part, scores, selection=other, step=other_step)
+
+    def _write_config(self, trainer: pl.Trainer) -> None:
+        """Writes the resolved configuration, if the run was started by eva's command."""
+        if self._config is not None:
+            text = yaml.safe_dump(self._config, sort_keys=False)
+            record.write_atomically(_log_dir(trainer) / "config.yaml", text.encode())
+
+    def _write(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        part: _Part,
+        scores: _Scores,
+        *,
+        selection: _Selection,
+        step: int | None,
+    ) -> None:
+        """Writes the case table and then the record that names it."""
+        name = f"record_{part}_{selection}"
+        cases = list(dict.fromkeys(row.case for row in scores.rows))
+        data = self._data[part]
+        case_ids = cases if data.case_ids is None else data.case_ids
+        if sorted(cases) != sorted(case_ids):
+            loguru.logger.warning(
+                f"{name}: {len(cases)} cases were scored, but the split has {len(case_ids)}."
+            )
+
+        table = record.write_cases(_log_dir(trainer) / f"{name}.cases.csv", scores.rows)
+        record.Record(
+            task=record.Task(
+                id=self._task,
+                version=self._task_version,
+                config_sha256=None if self._config is None else config_sha256(self._config),
+            ),
+            model=_model(pl_module, self._model),
+            protocol=getattr(pl_module, "protocol", None),
+            seed=getattr(pl_module, "run_seed", None),
+            split=record.Split(
+                name=data.split_name,
+                part=part,
+                n=len(case_ids),
+                ids_sha256=record.ids_sha256(case_ids),
+            ),
+            checkpoint=record.Checkpoint(selection=selection, step=step),
+            dataset=record.Dataset(name=data.name, checksums=data.checksums, licence=data.licence),
+            environment=_environment(pl_module.device),
+            cost=record.Cost(
+                fit_seconds=self._fit_seconds,
+                peak_memory_bytes=_peak_memory(pl_module.device),
+                seconds_per_volume=scores.seconds / len(cases) if cases else None,
+            ),
+            metrics=dict(scores.means),
+            cases=table,
+        ).write(_log_dir(trainer) / f"{name}.json")
+
+
+def is_scoring(trainer: pl.Trainer) -> bool:
+    """Whether the trainer scores a checkpoint, rather than monitors the training."""
+    return trainer.state.fn in (states.TrainerFn.VALIDATING, states.TrainerFn.TESTING)
+
+
+@contextlib.contextmanager
+def logged_errors(what: str) -> Iterator[None]:
+    """Logs an error with its trace instead of raising it, to not lose a run that took hours.
+
+    Args:
+        what: What is missing if there is an error.
+    """
+    try:
+        yield
+    except Exception:
+        loguru.logger.exception(f"The {what} could not be written completely.")
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """Hashes the part of a resolved configuration that defines the task.
+
+    Equal for every user, model, protocol and seed of a task. It covers the trainer's arguments
+    on the length and the numerics of the training, the module's without the encoder, and the
+    data sets and loaders without folders and workers. It leaves out the trainer's output
+    folder, loggers, callbacks, accelerator and number of runs, and what the record states by
+    itself (encoder, protocol, seed).
+
+    Args:
+        config: The resolved configuration, with `trainer`, `model` and `data`.
+
+    Returns:
+        The SHA-256 of that part as JSON with sorted keys.
+    """
+    trainer = config.get("trainer", {}).get("init_args", {})
+    model = config.get("model", {})
+    init_args = model.get("init_args", {})
+    task = {
+        "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
+        "model": {
+            "class_path": model.get("class_path"),
+            "init_args": {
+                key: value for key, value in init_args.items() if key not in _OTHER_MODEL_KEYS
+            },
+        },
+        "data": _without(config.get("data"), _MACHINE_KEYS),
+    }
+    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
+
+
+def _without(value: Any, keys: Sequence[str]) -> Any:
+    """Returns nested mappings and lists without the given keys."""
+    if isinstance(value, dict):
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    if isinstance(value, list):
+        return [_without(item, keys) for item in value]
+    return value
+
+
+@functools.lru_cache(maxsize=1)
+def _resolved_config(argv: Tuple[str, ...]) -> Dict[str, Any] | None:
+    """Parses the command line of eva once more.
+
+    Args:
+        argv: The command line, with the program first.
+
+    Returns:
+        The configuration with all overrides, defaults and environment variables in it, as
+        `eva <subcommand> --config` reads it; `None` if the program is not eva.
+
+    Raises:
+        RuntimeError: If it cannot be parsed.
+    """
+    program = pathlib.Path(argv[0])
+    if (program.parent.name if program.name == "__main__.py" else program.stem) != "eva":
+        loguru.logger.info("Not started by `eva`: the record will have no configuration.")
+        return None
+
+    parser = jsonargparse.auto_parser(
+        interface.Interface, parser_mode="omegaconf", fail_untyped=False
+    )
+    try:
+        config = parser.parse_args(list(argv[1:]))
+    except SystemExit as error:
+        raise RuntimeError(f"The command line {list(argv)} cannot be recorded.") from error
+    content = yaml.safe_load(parser.dump(config, skip_none=False))[config.subcommand]
+    content.pop("config", None)
+    return content
+
+
+def case_dice(pl_module: pl.LightningModule, part: _Part) -> metrics.CaseDice:
+    """Returns the case-wise metric of the module.
+
+    Raises:
+        RuntimeError: If it has none.
+    """
+    module_metrics: Any = pl_module.metrics
+    collection = module_metrics.validation_metrics if part == "val" else module_metrics.test_metrics
+    metric = metrics.find_case_dice(collection)
+    if metric is None:
+        raise RuntimeError(
+            "Recorder needs the cases' scores: list eva_coralbay.evaluation.CaseDice under the "
+            "module's `evaluation` metrics."
+        )
+    return metric
+
+
+def _scores(metric: metrics.CaseDice, seconds: float) -> _Scores:
+    """Returns the scores that a metric holds."""
+    return _Scores(rows=metric.rows, means=metric.means, seconds=seconds)
+
+
+def _dataset(trainer: pl.Trainer, part: _Part) -> Any:
+    """Returns the one data set of the validation or test cases.
+
+    Raises:
+        RuntimeError: If there are several.
+    """
+    datamodule: Any = trainer.datamodule  # type: ignore[reportAttributeAccessIssue]
+    dataset = getattr(datamodule.datasets, part)
+    if isinstance(dataset, list):
+        if len(dataset) != 1:
+            raise RuntimeError(
+                f"Recorder records one data set a run, but `{part}` has {len(dataset)}."
+            )
+        return dataset[0]
+    return dataset
+
+
+def _describe(dataset: Any) -> _Data:
+    """Returns what a data set says of itself, `None` for what it does not."""
+    case_ids = getattr(dataset, "case_ids", None)
+    checksums: Callable[[], Dict[str, str]] | None = getattr(dataset, "checksums", None)
+    return _Data(
+        name=getattr(dataset, "name", None),
+        licence=getattr(dataset, "licence", None),
+        split_name=getattr(dataset, "split_name", None),
+        case_ids=None if case_ids is None else list(case_ids),
+        checksums=None if checksums is None else checksums(),
+    )
+
+
+def _checkpoint_paths(trainer: pl.Trainer) -> Dict[_Selection, str]:
+    """Returns the paths of the checkpoints that the training has left."""
+    callback: Any = trainer.checkpoint_callback
+    paths: Dict[_Selection, str] = {
+        "best": getattr(callback, "best_model_path", ""),
+        "last": getattr(callback, "last_model_path", ""),
+    }
+    return {selection: path for selection, path in paths.items() if path}
+
+
+def _load(path: str) -> Dict[str, Any]:
+    """Loads a checkpoint without executing anything in it."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _step(path: str | os.PathLike[str] | None, *, default: int | None) -> int | None:
+    """Returns the step that a checkpoint was saved at, the default if there is none."""
+    return default if path is None else int(_load(str(path))["global_step"])
+
+
+def _score_checkpoint(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part, path: str
+) -> _Scores:
+    """Scores another checkpoint on the cases of the stage; the weights are as before after it."""
+    metric = metrics.CaseDice(case_dice(pl_module, part).classes)
+    before = {name: value.clone() for name, value in pl_module.state_dict().items()}
+    checkpoint = _load(path)
+    pl_module.on_load_checkpoint(checkpoint)
+    try:
+        pl_module.load_state_dict(checkpoint["state_dict"])
+        started = time.perf_counter()
+        for outputs in _outputs(trainer, part, name=pathlib.Path(path).name):
+            metric.update(outputs["predictions"], outputs["targets"], outputs.get("metadata"))
+    finally:
+        pl_module.load_state_dict(before)
+    return _scores(metric, time.perf_counter() - started)
+
+
+def _outputs(trainer: pl.Trainer, part: _Part, *, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yields the module's outputs for the batches of the stage."""
+    strategy = trainer.strategy
+    if part == "val":
+        loaders, limits, step = (
+            trainer.val_dataloaders,
+            trainer.num_val_batches,
+            strategy.validation_step,
+        )
+    else:
+        loaders, limits, step = (
+            trainer.test_dataloaders,
+            trainer.num_test_batches,
+            strategy.test_step,
+        )
+    loader: Any = loaders[0] if isinstance(loaders, list) else loaders
+    n_batches = int(min(len(loader), limits[0]))
+    batches = itertools.islice(loader, n_batches)
+    for index, batch in enumerate(tqdm.tqdm(batches, desc=f"Scoring {name}", total=n_batches)):
+        batch = strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+        with torch.no_grad():
+            outputs: Any = step(batch, index)
+        yield outputs
+
+
+def _log_dir(trainer: pl.Trainer) -> pathlib.Path:
+    """Returns the folder of the run."""
+    return pathlib.Path(str(trainer.log_dir))
+
+
+def _model(pl_module: pl.LightningModule, name: str | None) -> record.Model:
+    """Returns what is known of the encoder."""
+    encoder: Any = getattr(pl_module, "encoder", None)
+    known = isinstance(encoder, nn.Module)
+    return record.Model(
+        id=name,
+        revision=None,
+        weights_sha256=getattr(pl_module, "encoder_sha256", None),
+        licence=None,
+        training_datasets=None,
+        parameters=sum(weight.numel() for weight in encoder.parameters()) if known else None,
+    )
+
+
+def _environment(device: torch.device) -> record.Environment:
+    """Returns the versions of the software and the name of the device."""
+    is_cuda = device.type == "cuda"
+    return record.Environment(
+        packages={name: _version(name) for name in _PACKAGES},
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        cuda=torch.version.cuda,
+        device=(
+            torch.cuda.get_device_name(device) if is_cuda else f"{device.type} {platform.machine()}"
+        ),
+    )
+
+
+def _version(package: str) -> str | None:
+    """Returns the version of a package, `None` if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Returns the most bytes in use so far: on a GPU since the fit began, else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource  # POSIX only
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
