@@ -1,0 +1,6 @@
+"""Volumetric segmentation data sets."""
+
+from eva_coralbay.data.datasets.base import CaseFiles, SegmentationDataset
+from eva_coralbay.data.datasets.nnunet import NnUNet
+
+__all__ = ["CaseFiles", "NnUNet", "SegmentationDataset"]

@@ -1,0 +1,255 @@
+"""Base class of the volumetric segmentation data sets."""
+
+import abc
+import hashlib
+import os
+from typing import Any, Callable, Dict, List, Literal, NamedTuple, Tuple
+
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from eva.vision.data.datasets import vision
+from torchvision import tv_tensors
+from typing_extensions import override
+
+from eva_coralbay.data import geometry
+from eva_coralbay.data.errors import DatasetError
+
+_MAX_NAMED = 10
+"""How many broken cases one error message names."""
+
+
+class CaseFiles(NamedTuple):
+    """Where the files of a case are expected, relative to the root of the data set."""
+
+    image: str
+    """The NIfTI file of the scan."""
+
+    label: str
+    """The NIfTI file of the label map."""
+
+
+class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors.Mask], abc.ABC):
+    """CT scans with label maps.
+
+    A subclass answers what the labels mean, which cases exist, where their files lie and which
+    split each is in. Finding, checking and loading are done here.
+
+    A sample is the scan in HU of shape [1, D, H, W] with its affine, the label map of the same
+    shape, and the id of the case as `{"case": id}`; see `eva_coralbay.data.geometry` for the
+    order of the axes. In the split "train" a case without any labelled voxel is an error, as
+    nothing can be learned from it; elsewhere it is scored by the rules of the metric.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: Literal["train", "val", "test"] | None = None,
+        *,
+        transforms: Callable | None = None,
+    ) -> None:
+        """Initializes the data set.
+
+        Args:
+            root: The folder of the data set.
+            split: The split to use, all labelled cases if None.
+            transforms: A callable that takes the scan and the label map of a case and returns
+                what shall be used in their place.
+        """
+        super().__init__(transforms=transforms)
+
+        self._root = root
+        self._split = split
+
+        self._files: Dict[str, CaseFiles] = {}
+        self._case_ids: List[str] = []
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The name of the data set."""
+
+    @property
+    @abc.abstractmethod
+    def licence(self) -> str:
+        """The licence of the data."""
+
+    @property
+    @override
+    @abc.abstractmethod
+    def classes(self) -> List[str]:
+        """The name of each label value, beginning with "background"."""
+
+    @property
+    @abc.abstractmethod
+    def split_name(self) -> str:
+        """The name of the scheme that says which case is in which split."""
+
+    @abc.abstractmethod
+    def _find_files(self) -> Dict[str, CaseFiles]:
+        """Returns the files of the cases that exist under the root, by case id.
+
+        A case of which only one of the two files exists is part of it.
+        """
+
+    @abc.abstractmethod
+    def _split_cases(self) -> List[str]:
+        """Returns the ids of the cases of the split, whether they exist or not.
+
+        The files of the existing ones are known when it is called.
+        """
+
+    @property
+    @override
+    def class_to_idx(self) -> Dict[str, int]:
+        return {name: value for value, name in enumerate(self.classes)}
+
+    @property
+    def split(self) -> str | None:
+        """The split that is used."""
+        return self._split
+
+    @property
+    def case_ids(self) -> List[str]:
+        """The ids of the cases of the split, in the order of the samples."""
+        return list(self._case_ids)
+
+    @override
+    def configure(self) -> None:
+        self._files = self._find_files()
+        self._case_ids = sorted(self._split_cases())
+
+    @override
+    def validate(self) -> None:
+        """Checks the files and the headers of all cases of the split.
+
+        Raises:
+            DatasetError: If there is no case, or files of some are missing or broken. All such
+                cases are reported at once.
+        """
+        if not self._case_ids:
+            raise DatasetError(
+                f"{self._describe()} has no cases. Check that '{self._root}' is its folder."
+            )
+        problems = [problem for case in self._case_ids for problem in self._find_problems(case)]
+        if problems:
+            raise DatasetError(self._summarize(problems))
+
+    @override
+    def __len__(self) -> int:
+        return len(self._case_ids)
+
+    @override
+    def __getitem__(self, index: int) -> Tuple[Any, Any, Dict[str, Any]]:
+        volume = self.load_data(index)
+        mask = self._load_mask(index, geometry.Grid.of(volume))
+        image, target = self._apply_transforms(volume, mask)
+        return image, target, self.load_metadata(index)
+
+    @override
+    def load_data(self, index: int) -> eva_tv_tensors.Volume:
+        """Loads the scan of a case.
+
+        Args:
+            index: The index of the case.
+
+        Returns:
+            The scan in HU, float32, of shape [1, D, H, W], with its affine.
+        """
+        case = self._case_ids[index]
+        return geometry.read_scan(self._path(self._files[case].image), case=case)
+
+    @override
+    def load_target(self, index: int) -> tv_tensors.Mask:
+        """Loads the label map of a case.
+
+        Args:
+            index: The index of the case.
+
+        Returns:
+            The label map, of the smallest integer type, of shape [1, D, H, W].
+        """
+        case = self._case_ids[index]
+        return self._load_mask(
+            index, geometry.read_grid(self._path(self._files[case].image), case=case)
+        )
+
+    @override
+    def load_metadata(self, index: int) -> Dict[str, Any]:
+        return {"case": self._case_ids[index]}
+
+    @override
+    def filename(self, index: int) -> str:
+        return self._files[self._case_ids[index]].image
+
+    def checksums(self) -> Dict[str, str]:
+        """Reads all files of the split and returns what identifies their content.
+
+        Returns:
+            A sha256 for "images" and for "labels", over the id and the file's sha256 of each
+            case in order.
+        """
+        return {
+            "images": self._checksum([files.image for files in self._split_files()]),
+            "labels": self._checksum([files.label for files in self._split_files()]),
+        }
+
+    def _load_mask(self, index: int, grid: geometry.Grid) -> tv_tensors.Mask:
+        case = self._case_ids[index]
+        path = self._path(self._files[case].label)
+        mask = geometry.read_mask(path, case=case, like=grid, labels=range(len(self.classes)))
+        if self._split == "train" and not mask.any():
+            raise DatasetError(
+                f"Case '{case}', file '{path}': the mask has no labelled voxel, so nothing can "
+                "be learned from it. Correct the mask, or take the case out of the train split."
+            )
+        return mask
+
+    def _find_problems(self, case: str) -> List[str]:
+        """Returns what is wrong with the files and headers of a case."""
+        if case not in self._files:
+            return [f"Case '{case}': neither image nor label exist. Restore them."]
+        image, label = (self._path(path) for path in self._files[case])
+        if not os.path.isfile(label):
+            return [f"Case '{case}': image without label, expected at '{label}'. Restore it."]
+        if not os.path.isfile(image):
+            return [f"Case '{case}': label without image, expected at '{image}'. Restore it."]
+        try:
+            geometry.check_same_grid(
+                geometry.read_grid(label, case=case),
+                geometry.read_grid(image, case=case),
+                label,
+                case=case,
+            )
+        except DatasetError as error:
+            return [str(error)]
+        return []
+
+    def _summarize(self, problems: List[str]) -> str:
+        listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
+        rest = len(problems) - _MAX_NAMED
+        return (
+            f"{self._describe()}: {len(problems)} of {len(self)} cases are missing or broken:\n"
+            f"{listed}" + (f"\n  and {rest} more." if rest > 0 else "")
+        )
+
+    def _describe(self) -> str:
+        return f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name})"
+
+    def _split_files(self) -> List[CaseFiles]:
+        return [self._files[case] for case in self._case_ids]
+
+    def _checksum(self, paths: List[str]) -> str:
+        digest = hashlib.sha256()
+        for case, path in zip(self._case_ids, paths, strict=True):
+            digest.update(f"{case} {_file_sha256(self._path(path))}\n".encode())
+        return digest.hexdigest()
+
+    def _path(self, relative: str) -> str:
+        return os.path.join(self._root, relative)
+
+
+def _file_sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
