@@ -2,7 +2,7 @@
 
 import typing
 from collections.abc import Collection, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -102,6 +102,19 @@ class CoralBayEncoder(nn.Module):
 
         if checkpoint is not None:
             checkpoints.load_into(self, checkpoint)
+
+    @staticmethod
+    def from_pretrained(source: str, **kwargs: Any) -> "CoralBayEncoder":
+        """Builds the encoder of a file, folder or Hub id; see `hub.from_pretrained`."""
+        from eva_coralbay.models import hub
+
+        return hub.from_pretrained(source, **kwargs)
+
+    def save_pretrained(self, folder: str, **preprocessing: Any) -> None:
+        """Exports weights and config to a folder; see `hub.save_pretrained`."""
+        from eva_coralbay.models import hub
+
+        hub.save_pretrained(self, folder, **preprocessing)
 
     @property
     def feature_channels(self) -> list[int]:

@@ -17,6 +17,7 @@ import safetensors.torch
 
 from eva_coralbay.models import checkpoints
 from eva_coralbay.models import encoder as encoder_lib
+from eva_coralbay.models import weight_files
 
 _PREFIX = "encoder."
 """What the keys of an export begin with."""
@@ -61,7 +62,7 @@ def save_pretrained(
     }
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights_path = folder / checkpoints.WEIGHTS_NAMES[0]
+    weights_path = folder / weight_files.WEIGHTS_NAMES[0]
     tensors = {_PREFIX + key: value.cpu().clone() for key, value in encoder.state_dict().items()}
     _write_atomically(
         weights_path, lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"})
@@ -72,11 +73,11 @@ def save_pretrained(
         **{name: getattr(encoder, name) for name in _ARCHITECTURE},
         **preprocessing,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
-        "weights_sha256": checkpoints.file_sha256(weights_path),
+        "weights_sha256": weight_files.file_sha256(weights_path),
     }
     text = json.dumps(config, indent=2) + "\n"
     _write_atomically(
-        folder / checkpoints.CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8")
+        folder / weight_files.CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8")
     )
     return folder
 
@@ -98,7 +99,13 @@ def from_pretrained(
     Raises:
         CheckpointError: If the source cannot be used or contradicts an override.
     """
-    checkpoint = checkpoints.read(source, sha256=sha256)
+    return from_checkpoint(checkpoints.read(source, sha256=sha256), **overrides)
+
+
+def from_checkpoint(
+    checkpoint: checkpoints.Checkpoint, **overrides: Any
+) -> encoder_lib.CoralBayEncoder:
+    """Builds the encoder of a checkpoint that was read; see `from_pretrained`."""
     arguments = {
         "feature_size": checkpoint.feature_size,
         "in_channels": checkpoint.in_channels,

@@ -1,0 +1,141 @@
+"""The command `eva-coralbay`: one class a subcommand, which parses and prints; no logic."""
+
+import abc
+import argparse
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from rich import console as rich_console
+from rich import markup
+from rich import table as rich_table
+
+
+class Subcommand(abc.ABC):
+    """A subcommand of `eva-coralbay`."""
+
+    name: str
+    """What it is called on the command line."""
+
+    help: str
+    """What it does, in a line."""
+
+    examples: str
+    """Calls that work as they are; the epilogue of its help."""
+
+    @abc.abstractmethod
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+
+    @abc.abstractmethod
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does it, and returns the exit code."""
+
+
+class CheckBackbone(Subcommand):
+    """Checks that a backbone can be evaluated."""
+
+    name = "check-backbone"
+    help = "prove in a minute on a CPU that a backbone keeps the contract of the evaluations"
+    examples = """
+        eva-coralbay check-backbone radiology/coralbay_random
+        eva-coralbay check-backbone radiology/coralbay --kwarg checkpoint=exports/mine
+        eva-coralbay check-backbone my_package.models.MyEncoder --kwarg width=32 --roi 64
+        eva-coralbay check-backbone radiology/swin_unetr_encoder --json > report.json
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "backbone",
+            metavar="NAME_OR_CLASS",
+            help="a name in eva's registry or the path package.module.Class of a class",
+        )
+        parser.add_argument(
+            "--kwarg",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            type=_key_value,
+            help="an argument to build it with, the value in YAML; may be repeated",
+        )
+        parser.add_argument(
+            "--roi",
+            type=int,
+            default=96,
+            help="edge in voxels of the largest input (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--in-channels",
+            type=int,
+            default=1,
+            help="channels of the input (default: %(default)s)",
+        )
+        parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints what holds; the exit code is 1 if something does not."""
+        from eva_coralbay.models import backbone_check
+
+        report = backbone_check.check(
+            arguments.backbone,
+            kwargs=dict(arguments.kwarg),
+            roi=arguments.roi,
+            in_channels=arguments.in_channels,
+        )
+        if arguments.json:
+            print(json.dumps(report.as_dict(), indent=2))
+        else:
+            _print_report(report)
+        return 0 if report.holds else 1
+
+
+SUBCOMMANDS: tuple[Subcommand, ...] = (CheckBackbone(),)
+"""In the order of the help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns its exit code.
+
+    Args:
+        argv: The arguments, by default those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="eva-coralbay", description="CoralBay and its radiology leaderboard for eva."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subcommand in SUBCOMMANDS:
+        subparser = subparsers.add_parser(
+            subcommand.name,
+            help=subcommand.help,
+            description=subcommand.__doc__,
+            epilog="examples:" + textwrap.indent(textwrap.dedent(subcommand.examples), "  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        subcommand.add_arguments(subparser)
+        subparser.set_defaults(run=subcommand.run)
+    arguments = parser.parse_args(argv)
+    return arguments.run(arguments)
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
+    return key, yaml.safe_load(value)
+
+
+def _print_report(report: Any) -> None:
+    marks = {True: "[green]yes[/]", False: "[bold red]NO[/]", None: "-"}
+    table = rich_table.Table(title=f"{report.backbone} ({report.seconds:.0f} s)")
+    for column in ("check", "holds", "seen"):
+        table.add_column(column, overflow="fold")
+    for finding in report.findings:
+        check, seen = markup.escape(finding.check), markup.escape(finding.seen)
+        table.add_row(check, marks[finding.holds], seen)
+    console = rich_console.Console()
+    console.print(table)
+    verdict = "[green]keeps[/]" if report.holds else "[bold red]does not keep[/]"
+    console.print(f"The backbone {verdict} the contract.")

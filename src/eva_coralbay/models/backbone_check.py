@@ -1,0 +1,319 @@
+"""Proves, in a minute on a CPU, that a backbone keeps the contract that evaluations rely on.
+
+The contract: a callable on float volumes [B, C, D, H, W] in [0, 1] that returns one embedding
+[B, E] (`out_indices=None`) or the last n feature maps from fine to coarse (`out_indices=n`), for
+any input size, in evaluation the same each time and for each volume of a batch by itself.
+"""
+
+import dataclasses
+import functools
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+_NUM_MAPS = 6
+"""Feature maps that are asked for; the SwinUNETR decoder takes six."""
+
+_SMALL = 64
+"""Edge in voxels of the inputs where the size does not matter."""
+
+_BATCH_TOLERANCE = 1e-3
+"""Largest difference, relative to the largest value, between a batch and its volumes alone."""
+
+_BFLOAT16_TOLERANCE = 0.1
+"""Largest relative L2 difference between bfloat16 autocast and float32."""
+
+_DECODER_FACTORS = (1, 1, 2, 4, 8, 16)
+"""Channels of the maps that the SwinUNETR decoder takes, in units of its feature size."""
+
+_DECODER_STRIDES = (1, 2, 4, 8, 16, 32)
+"""Strides of the maps that the SwinUNETR decoder takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One point of the contract and what was seen of it."""
+
+    check: str
+    """What was looked at."""
+
+    holds: bool | None
+    """Whether it is as it must be; None where nothing is required."""
+
+    seen: str
+    """Shapes, numbers or the error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What holds for a backbone."""
+
+    backbone: str
+    """Name or class path."""
+
+    findings: list[Finding]
+    """A finding a point of the contract."""
+
+    seconds: float
+    """How long the checks took."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the backbone keeps the contract."""
+        return all(finding.holds is not False for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {**dataclasses.asdict(self), "holds": self.holds}
+
+
+class _Broken(Exception):
+    """A point of the contract that does not hold; the message is what was seen."""
+
+
+def check(
+    backbone: str,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    roi: int = 96,
+    in_channels: int = 1,
+) -> Report:
+    """Builds a backbone and checks each point of the contract.
+
+    Args:
+        backbone: A name in eva's registry or the path `package.module.Class` of a class.
+        kwargs: Arguments to build it with; `out_indices` is for the feature maps only.
+        roi: Edge in voxels of the largest input.
+        in_channels: Channels of the input.
+
+    Returns:
+        What holds. A check that raises does not hold; if the backbone cannot be built, that is
+        the only finding.
+    """
+    start = time.monotonic()
+    kwargs = dict(kwargs or {})
+    num_maps = kwargs.pop("out_indices", _NUM_MAPS)
+    with torch.random.fork_rng(devices=[]):
+        findings = _run(backbone, kwargs, roi=roi, in_channels=in_channels, num_maps=num_maps)
+    return Report(backbone, findings, round(time.monotonic() - start, 1))
+
+
+def _run(
+    backbone: str, kwargs: dict[str, Any], *, roi: int, in_channels: int, num_maps: int
+) -> list[Finding]:
+    try:
+        embedder = _build(backbone, kwargs).eval()
+    except Exception as error:
+        return [Finding("builds", False, _describe(error))]
+    parameters = sum(parameter.numel() for parameter in embedder.parameters())
+    findings = [Finding("builds", True, f"{parameters:,} parameters")]
+
+    small = min(_SMALL, roi)
+    volume = functools.partial(_volume, in_channels)
+    embedding_checks: dict[str, Callable[[], str]] = {
+        "embedding [B, E]": lambda: _check_embedding(embedder, volume(roi)),
+        "other sizes": lambda: _check_sizes(embedder, [volume(small), volume(small, small, 96)]),
+        "same again in eval": lambda: _check_repeatable(embedder, volume(small)),
+        "batch of 2 = 2 alone": lambda: _check_batch(embedder, volume(small, batch=2)),
+        "air gives finite values": lambda: _check_embedding(embedder, 0 * volume(small)),
+        "bfloat16 autocast": lambda: _check_bfloat16(embedder, volume(small)),
+        "frozen: no gradient": lambda: _check_frozen(embedder, volume(small)),
+    }
+    findings += [_find(name, run) for name, run in embedding_checks.items()]
+
+    try:
+        mapper = _build(backbone, {**kwargs, "out_indices": num_maps}).eval()
+        maps = _maps(mapper, volume(roi))
+    except Exception as error:
+        return [*findings, Finding("feature maps", False, _describe(error))]
+    map_checks: dict[str, Callable[[], str]] = {
+        "feature maps": lambda: _check_maps(maps, num_maps),
+        "trainable: gradient": lambda: _check_gradient(mapper, volume(small)),
+    }
+    findings += [_find(name, run) for name, run in map_checks.items()]
+    return [*findings, Finding("decoder", None, _describe_decoder(maps, roi))]
+
+
+def _find(name: str, run: Callable[[], str]) -> Finding:
+    """Turns the outcome of a check, an error included, into a finding."""
+    try:
+        return Finding(name, True, run())
+    except Exception as error:
+        return Finding(name, False, _describe(error))
+
+
+def _describe(error: Exception) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, _Broken) else f"{type(error).__name__}: {text}"
+
+
+# -- the backbone and its inputs --------------------------------------------------------------
+
+
+def _build(backbone: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Builds a backbone as eva would, by its name, or by its class path."""
+    from eva.core.utils import factory
+    from eva.vision.models.networks.backbones import backbone_registry
+
+    from eva_coralbay.models import registry
+
+    registry.register_backbones()
+    if backbone in backbone_registry.entries():
+        return factory.ModuleFactory(backbone_registry, backbone, dict(kwargs))
+    module_name, _, class_name = backbone.rpartition(".")
+    if not module_name or "/" in backbone:
+        known = ", ".join(n for n in backbone_registry.entries() if n.startswith("radiology/"))
+        raise ValueError(
+            f"'{backbone}' is no name in eva's registry and no path 'package.module.Class'. "
+            f"Radiology names: {known}."
+        )
+    return getattr(importlib.import_module(module_name), class_name)(**kwargs)
+
+
+def _volume(in_channels: int, *size: int, batch: int = 1) -> torch.Tensor:
+    """A smooth volume [B, C, D, H, W] in [0, 1], the same for the same size."""
+    size = size * 3 if len(size) == 1 else size
+    coarse = torch.rand(
+        (batch, in_channels, *(-(-edge // 8) for edge in size)),
+        generator=torch.Generator().manual_seed(0),
+    )
+    return nn.functional.interpolate(coarse, size=size, mode="trilinear")
+
+
+def _embed(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        output = model(tensor)
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(tensor):
+        raise _Broken(f"{_shapes(output)} instead of [{len(tensor)}, E] for {_shapes(tensor)}")
+    if not torch.isfinite(output).all():
+        raise _Broken(f"NaN or infinite values for {_shapes(tensor)}")
+    return output
+
+
+def _maps(model: nn.Module, tensor: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        output = model(tensor)
+    is_list = isinstance(output, (list, tuple))
+    if not is_list or not all(isinstance(item, torch.Tensor) for item in output):
+        raise _Broken(f"{_shapes(output)} instead of a list of maps for {_shapes(tensor)}")
+    return list(output)
+
+
+def _shapes(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return str(list(value.shape))
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_shapes(item) for item in value)
+    return type(value).__name__
+
+
+# -- the points of the contract ---------------------------------------------------------------
+
+
+def _check_embedding(model: nn.Module, tensor: torch.Tensor) -> str:
+    embedding = _embed(model, tensor)
+    if embedding.dtype != torch.float32:
+        raise _Broken(f"{embedding.dtype} for a float32 input")
+    return f"{_shapes(tensor)} -> {_shapes(embedding)} {str(embedding.dtype).split('.')[1]}"
+
+
+def _check_sizes(model: nn.Module, tensors: list[torch.Tensor]) -> str:
+    embeddings = [_embed(model, tensor) for tensor in tensors]
+    seen = "; ".join(
+        f"{_shapes(t)} -> {_shapes(e)}" for t, e in zip(tensors, embeddings, strict=True)
+    )
+    if len({embedding.shape for embedding in embeddings}) > 1:
+        raise _Broken(f"another width for another size: {seen}")
+    return seen
+
+
+def _check_repeatable(model: nn.Module, tensor: torch.Tensor) -> str:
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    first, second = _embed(model, tensor), _embed(model, tensor)
+    if not torch.equal(first, second):
+        raise _Broken(f"two calls differ by up to {(first - second).abs().max():.2g}")
+    changed = [n for n, b in model.named_buffers() if n in before and not torch.equal(before[n], b)]
+    if changed:
+        raise _Broken(f"a call in eval changes the buffers {', '.join(changed)}")
+    return "two calls are equal to the bit, no buffer changes"
+
+
+def _check_batch(model: nn.Module, tensor: torch.Tensor) -> str:
+    together = _embed(model, tensor)
+    alone = torch.cat([_embed(model, volume[None]) for volume in tensor])
+    difference = ((together - alone).abs().max() / alone.abs().max()).item()
+    if difference > _BATCH_TOLERANCE:
+        raise _Broken(f"a volume's embedding depends on its batch: relative {difference:.2g}")
+    return f"relative difference {difference:.1g}"
+
+
+def _check_bfloat16(model: nn.Module, tensor: torch.Tensor) -> str:
+    reference = _embed(model, tensor)
+    with torch.autocast("cpu", torch.bfloat16):
+        embedding = _embed(model, tensor)
+    difference = ((embedding.float() - reference).norm() / reference.norm()).item()
+    if difference > _BFLOAT16_TOLERANCE:
+        raise _Broken(f"relative L2 difference {difference:.2g} to float32")
+    return f"relative L2 difference {difference:.1g} to float32"
+
+
+def _check_frozen(model: nn.Module, tensor: torch.Tensor) -> str:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if model(tensor).requires_grad:
+        raise _Broken("the output asks for a gradient with every parameter frozen")
+    return "the output asks for none"
+
+
+def _check_maps(maps: list[torch.Tensor], num_maps: int) -> str:
+    seen = _shapes(maps)
+    if len(maps) != num_maps:
+        raise _Broken(f"{len(maps)} maps for out_indices={num_maps}: {seen}")
+    if any(feature_map.ndim != 5 for feature_map in maps):
+        raise _Broken(f"maps that are not [B, C, D, H, W]: {seen}")
+    if any(not torch.isfinite(feature_map).all() for feature_map in maps):
+        raise _Broken("NaN or infinite values")
+    edges = [feature_map.shape[-1] for feature_map in maps]
+    if edges != sorted(edges, reverse=True):
+        raise _Broken(f"not from fine to coarse: {seen}")
+    return seen
+
+
+def _check_gradient(model: nn.Module, tensor: torch.Tensor) -> str:
+    model.requires_grad_(True)
+    outputs = model(tensor)
+    generator = torch.Generator().manual_seed(0)
+    weighted = [(torch.randn(m.shape, generator=generator) * m.float()).sum() for m in outputs]
+    torch.stack(weighted).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    reached = {name: grad for name, grad in gradients.items() if grad is not None}
+    if any(not torch.isfinite(grad).all() for grad in reached.values()):
+        raise _Broken("NaN or infinite gradients")
+    if not any(grad.any() for grad in reached.values()):
+        raise _Broken("no parameter gets a gradient")
+    unreached = [name for name in gradients if name not in reached]
+    seen = f"reaches {len(reached)} of {len(gradients)} parameter tensors"
+    return f"{seen}; not {', '.join(unreached[:3])}" if unreached else seen
+
+
+def _describe_decoder(maps: list[torch.Tensor], roi: int) -> str:
+    """Says whether eva's SwinUNETR decoder takes the maps, or what is needed instead."""
+    channels = [feature_map.shape[1] for feature_map in maps]
+    strides = [roi / feature_map.shape[-1] for feature_map in maps]
+    wanted = [factor * channels[0] for factor in _DECODER_FACTORS] if channels else []
+    fits = strides == list(_DECODER_STRIDES)
+    if fits and channels == wanted:
+        return f"SwinUNETRDecoderWithProjection with feature_size (IN_FEATURES) {channels[0]}"
+    if fits:
+        return (
+            f"channels {channels}: needs 1x1 convolutions to f, f, 2f, 4f, 8f, 16f before the "
+            "SwinUNETR decoder"
+        )
+    return (
+        f"strides {[f'{stride:g}' for stride in strides]}: not for the SwinUNETR decoder (six maps "
+        "at strides 1 to 32); needs a decoder of its own"
+    )
