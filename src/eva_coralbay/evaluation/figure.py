@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from matplotlib import axes, colors, figure, patches
+from matplotlib import axes, colors, figure, patches, patheffects
 from typing_extensions import override
 
 from eva_coralbay.evaluation import metrics, recorder
@@ -144,7 +144,7 @@ class CaseFigures(pl.Callback):
 def draw_cases(cases: Sequence[Tuple[str, ScoredCase]], classes: Sequence[str]) -> figure.Figure:
     """Draws cases one below the other: image, truth and prediction, axial and coronal.
 
-    The slices are those with the most labelled voxels in the truth. The patient's right is at
+    The slices are those where the classes of the truth are seen best. The patient's right is at
     the left of the picture, as radiologists look at a scan; the letters at the edges name the
     directions (R, L, A, P, S, I). Voxels are drawn as squares.
 
@@ -196,10 +196,10 @@ def _draw_case(
         fontsize=11,
         fontweight="bold",
     )
-    labelled = case.truth > 0 if (case.truth > 0).any() else case.prediction > 0
+    shown = case.truth if case.truth.any() else case.prediction
     depth, height, _ = case.image.shape
-    axial = (int(labelled.sum(axis=(1, 2)).argmax()), slice(None))
-    coronal = (slice(None), int(labelled.sum(axis=(0, 2)).argmax()))
+    axial = (_fullest_slice(shown, axis=0), slice(None))
+    coronal = (slice(None), _fullest_slice(shown, axis=1))
     grid = block.subplots(2, len(_PANELS), squeeze=False, height_ratios=(height, depth))
     for row, plane, letters in ((grid[0], axial, "APRL"), (grid[1], coronal, "SIRL")):
         for panel, name in zip(row, _PANELS, strict=True):
@@ -230,6 +230,7 @@ def _draw_panel(
         panel.imshow(overlay, origin=origin, interpolation="nearest")
     places = ((0.5, 0.98), (0.5, 0.02), (0.02, 0.5), (0.98, 0.5))
     alignments = (("center", "top"), ("center", "bottom"), ("left", "center"), ("right", "center"))
+    outline = [patheffects.withStroke(linewidth=2, foreground="black")]
     for letter, (x, y), (horizontal, vertical) in zip(letters, places, alignments, strict=True):
         panel.text(
             x,
@@ -239,9 +240,20 @@ def _draw_panel(
             ha=horizontal,
             va=vertical,
             color=_INK,
-            fontsize=8,
+            fontsize=9,
+            path_effects=outline,
         )
     panel.set_axis_off()
+
+
+def _fullest_slice(labels: npt.NDArray[np.integer], *, axis: int) -> int:
+    """Returns the slice that shows most of all classes, each relative to its largest area."""
+    others = tuple(other for other in range(3) if other != axis)
+    shown = np.zeros(labels.shape[axis])
+    for label in np.unique(labels[labels > 0]):
+        areas = (labels == label).sum(axis=others)
+        shown += areas / areas.max()
+    return int(shown.argmax())
 
 
 def _block_height(case: ScoredCase) -> float:
