@@ -181,6 +181,24 @@ def as_nifti(
     return stored
 
 
+def straight_affine(
+    spacing_mm: Sequence[float], origin_mm: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Returns the affine of a volume whose axes are those of the patient.
+
+    Args:
+        spacing_mm: The spacing along (D, H, W) in mm.
+        origin_mm: The RAS+ world position of the first voxel in mm.
+
+    Returns:
+        The affine of shape [4, 4], with the columns in the order (D, H, W).
+    """
+    directions = orientations.inv_ornt_aff(orientations.axcodes2ornt(ORIENTATION), (1, 1, 1)).T
+    affine = directions @ np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = origin_mm
+    return affine
+
+
 def spacing(affine: npt.NDArray[np.floating] | torch.Tensor) -> Tuple[float, float, float]:
     """Returns the distance of neighbouring voxels along (D, H, W) in mm.
 

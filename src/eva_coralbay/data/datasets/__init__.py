@@ -1,6 +1,7 @@
 """Volumetric segmentation data sets."""
 
 from eva_coralbay.data.datasets.base import CaseFiles, SegmentationDataset
+from eva_coralbay.data.datasets.msd import MSD
 from eva_coralbay.data.datasets.nnunet import NnUNet
 
-__all__ = ["CaseFiles", "NnUNet", "SegmentationDataset"]
+__all__ = ["MSD", "CaseFiles", "NnUNet", "SegmentationDataset"]

@@ -19,7 +19,7 @@ _NUM_FOLDS = 5
 _FOLD_SEED = 12345
 """The seed that nnU-Net draws its folds with (`nnunetv2/utilities/crossval_split.py`)."""
 
-_CHANNEL_SUFFIX = "_0000"
+CHANNEL_SUFFIX = "_0000"
 """What nnU-Net puts between the case id and the ending in the name of the first channel."""
 
 _SPLITS = ("train", "val")
@@ -89,10 +89,10 @@ class NnUNet(base.SegmentationDataset):
     @override
     def _find_files(self) -> Dict[str, base.CaseFiles]:
         images, labels = (f"{kind}{self._folder_suffix}" for kind in ("images", "labels"))
-        cases = self._list_cases(images, _CHANNEL_SUFFIX) | self._list_cases(labels, "")
+        cases = self._list_cases(images, CHANNEL_SUFFIX) | self._list_cases(labels, "")
         return {
             case: base.CaseFiles(
-                image=f"{images}/{case}{_CHANNEL_SUFFIX}{self._file_ending}",
+                image=f"{images}/{case}{CHANNEL_SUFFIX}{self._file_ending}",
                 label=f"{labels}/{case}{self._file_ending}",
             )
             for case in cases
