@@ -5,6 +5,7 @@ NIfTI files store a volume in any order of axes. Everything behind this module h
 `affine @ (d, h, w, 1)` is the RAS+ world position of a voxel in mm.
 """
 
+import gzip
 import zlib
 from typing import Any, Collection, NamedTuple, Sequence, Tuple
 
@@ -262,7 +263,7 @@ def resample_mask(
 
 def _open(path: str, *, case: str) -> nifti1.Nifti1Image:
     """Opens a NIfTI file, reads its header and checks that it describes a volume."""
-    if not str(path).endswith((".nii", ".nii.gz")):
+    if not path.endswith((".nii", ".nii.gz")):
         raise _error("not a NIfTI file", path, case=case, fix="Convert it to .nii.gz.")
     try:
         image = nib.load(path)
@@ -339,12 +340,19 @@ def _grid(image: nifti1.Nifti1Image) -> Grid:
 def _read_array(image: nifti1.Nifti1Image, path: str, *, case: str) -> npt.NDArray[Any]:
     """Reads the voxels, scaled by slope and intercept and reoriented, of shape [D, H, W]."""
     try:
-        stored = np.asarray(image.dataobj)
+        stored = np.asarray(type(image).from_bytes(_read_bytes(path)).dataobj)
     except _READ_ERRORS as error:
         raise _unreadable(error, path, case=case) from error
     return orientations.apply_orientation(
         stored.reshape(image.shape[:3], order="A"), _reorientation(image)
     )
+
+
+def _read_bytes(path: str) -> bytes:
+    """Reads a file as a whole; read in parts, the checksum of a .gz would never be looked at."""
+    with open(path, "rb") as file:
+        content = file.read()
+    return gzip.decompress(content) if path.endswith(".gz") else content
 
 
 def _as_labels(
