@@ -92,7 +92,46 @@ class CheckBackbone(Subcommand):
         return 0 if report.holds else 1
 
 
-SUBCOMMANDS: tuple[Subcommand, ...] = (CheckBackbone(),)
+class Phantom(Subcommand):
+    """Writes generated CT-like scans with labelled organs, in the raw layout of nnU-Net."""
+
+    name = "phantom"
+    help = "write generated scans with labels, to try a config without real data"
+    examples = """
+        eva-coralbay phantom data/phantom
+        eva-coralbay phantom data/phantom --cases 60 --val-cases 12 --seed 7
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("out", metavar="FOLDER", help="where to write; cases there are kept")
+        parser.add_argument(
+            "--cases", type=int, default=20, help="number of cases (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--val-cases",
+            type=int,
+            default=4,
+            help="how many of them are for validation (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--seed", type=int, default=0, help="what all cases follow from (default: %(default)s)"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Writes the data set."""
+        from eva_coralbay.data import phantom
+
+        phantom.write_dataset(
+            arguments.out,
+            cases=arguments.cases,
+            val_cases=arguments.val_cases,
+            seed=arguments.seed,
+        )
+        return 0
+
+
+SUBCOMMANDS: tuple[Subcommand, ...] = (CheckBackbone(), Phantom())
 """In the order of the help."""
 
 

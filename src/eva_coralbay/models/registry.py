@@ -1,36 +1,27 @@
 """Makes the encoder known to eva by name, in our configs and in eva's own."""
 
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+from eva.vision.models.networks.backbones.registry import backbone_registry
 from torch import nn
+
+from eva_coralbay.models import checkpoints, encoder, hub
 
 PUBLISHED = "kaiko-ai/coralbay"
 """Hub id of the published weights."""
 
 
-def callbacks_factory() -> list:
-    """Registers the backbones if the program uses eva's vision models; adds no callback.
-
-    Lightning calls this, by an entry point, whenever a trainer is built: eva looks its backbones
-    up only later. A program that has nothing to do with eva pays for no import.
-    """
-    return register_backbones() if "eva.vision" in sys.modules else []
-
-
 def register_backbones() -> list:
-    """Adds our names to eva's `backbone_registry`, once.
+    """Adds our names to eva's `backbone_registry`; again is no error.
 
     Returns:
-        An empty list, as a factory of Lightning callbacks must return one.
+        An empty list, so that it can serve Lightning as a factory of callbacks.
     """
-    from eva.vision.models.networks.backbones import registry
-
     for name, build in _BACKBONES.items():
-        if name not in registry.backbone_registry.entries():
-            registry.backbone_registry.register(name)(_Backbone(name, build))
+        if name not in backbone_registry.entries():
+            backbone_registry.register(name)(_Backbone(name, build))
     return []
 
 
@@ -88,8 +79,6 @@ def _coralbay(
     The feature size is that of the weights; configs give it too, for the decoder, and the two
     must agree.
     """
-    from eva_coralbay.models import checkpoints, hub
-
     weights = checkpoints.read(checkpoint or PUBLISHED, sha256=sha256)
     if feature_size not in (None, weights.feature_size):
         raise ValueError(
@@ -122,8 +111,6 @@ def _coralbay_random(
     activation_checkpointing: bool = False,
 ) -> nn.Module:
     """Builds the encoder with random weights, the baseline of every pre-training."""
-    from eva_coralbay.models import encoder
-
     if checkpoint is not None:
         raise ValueError(
             f"radiology/coralbay_random has random weights and does not load {checkpoint!r}; use "

@@ -1,0 +1,494 @@
+"""Tests the loader on the key layouts that are in use and on broken files."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from eva.vision.models.networks.backbones import radiology
+
+from eva_coralbay.models import CoralBayEncoder, checkpoints, hub
+
+StateDict = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def weights() -> StateDict:
+    return CoralBayEncoder(feature_size=12).state_dict()
+
+
+def _prefixed(state_dict: StateDict, prefix: str) -> StateDict:
+    return {prefix + key: value for key, value in state_dict.items()}
+
+
+def _decoder(prefix: str = "") -> StateDict:
+    names = [f"decoder{level}.conv_block.conv1.conv.weight" for level in (1, 2, 3, 4, 5)]
+    return {prefix + name: torch.zeros(2) for name in [*names, "out.conv.conv.weight"]}
+
+
+def _swin_vit(state_dict: StateDict) -> StateDict:
+    return {key.replace("swinViT", "swin_vit"): value for key, value in state_dict.items()}
+
+
+def _suprem(state_dict: StateDict) -> dict[str, Any]:
+    prefix = "module.backbone."
+    heads = ("precls_conv.2.weight", "GAP.0.weight", "controller.weight", "text_to_vision.bias")
+    return {
+        "net": {
+            "module.organ_embedding": torch.zeros(2),
+            **_prefixed(state_dict, prefix),
+            **_decoder(prefix),
+            **{f"module.{name}": torch.zeros(2) for name in heads},
+        },
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]},
+        "epoch": 2100,
+    }
+
+
+def _self_distillation(state_dict: StateDict) -> dict[str, Any]:
+    student = {key: torch.zeros_like(value) for key, value in state_dict.items()}
+    return {
+        "student": _prefixed(student, "encoder.") | {"head.last_layer.weight": torch.ones(2)},
+        "teacher": _prefixed(state_dict, "encoder.") | {"head.last_layer.weight": torch.ones(2)},
+        "center": torch.zeros(2),
+        "epoch": 3,
+    }
+
+
+def _voco_training(state_dict: StateDict) -> dict[str, Any]:
+    return {
+        "state_dict": {
+            **_prefixed(state_dict, "module.backbone."),
+            "module.student.layer1.0.weight": torch.zeros(2),
+            "module.teacher.layer1.0.weight": torch.zeros(2),
+        },
+        "epoch": 3,
+    }
+
+
+def _eva_lightning(state_dict: StateDict) -> dict[str, Any]:
+    decoder = _prefixed(_decoder(), "decoder.")
+    return {
+        "state_dict": _prefixed(state_dict, "encoder.model.") | decoder,
+        "global_step": 3,
+        "pytorch-lightning_version": "2.6.0",
+    }
+
+
+_LAYOUTS: dict[str, tuple[Callable[[StateDict], Any], set[str]]] = {
+    "eva's VoCo file": (lambda weights: weights, set()),
+    "distributed training": (
+        lambda weights: _prefixed(weights, "module."),
+        {"stripped the prefix 'module.'"},
+    ),
+    "compiled in a distributed wrapper, twice": (
+        lambda weights: _prefixed(weights, "module._orig_mod.module."),
+        {"stripped the prefix 'module._orig_mod.module.'"},
+    ),
+    "other name of the Swin part": (
+        lambda weights: {"model": _prefixed(_swin_vit(weights), "encoder.")},
+        {
+            "read the state dict under 'model'",
+            "stripped the prefix 'encoder.'",
+            "renamed 'swin_vit' to 'swinViT'",
+        },
+    ),
+    "SuPreM": (
+        _suprem,
+        {
+            "read the state dict under 'net'",
+            "stripped the prefix 'module.backbone.'",
+            "left out 1 keys of 'module.backbone.decoder5'",
+            "left out 1 keys of 'module.backbone.out'",
+            "left out 1 keys of 'module.organ_embedding'",
+            "left out 1 keys of 'module.GAP'",
+        },
+    ),
+    "self-distillation": (
+        _self_distillation,
+        {
+            "read the state dict under 'teacher'",
+            "left out 'student' beside it",
+            "left out 1 keys of 'head'",
+        },
+    ),
+    "flat self-distillation": (
+        lambda weights: {
+            **_prefixed({k: torch.zeros_like(v) for k, v in weights.items()}, "student.backbone."),
+            **_prefixed(weights, "teacher.backbone."),
+        },
+        {
+            "stripped the prefix 'teacher.backbone.'",
+            "left out the encoder under 'student.backbone.'",
+        },
+    ),
+    "VoCo training": (
+        _voco_training,
+        {
+            "stripped the prefix 'module.backbone.'",
+            "left out 1 keys of 'module.student.layer1'",
+        },
+    ),
+    "eva's Lightning checkpoint": (
+        _eva_lightning,
+        {"stripped the prefix 'encoder.model.'", "left out 6 keys of 'decoder'"},
+    ),
+    "whole SwinUNETR": (
+        lambda weights: weights | _decoder(),
+        {"left out 1 keys of 'decoder1'", "left out 1 keys of 'out'"},
+    ),
+}
+
+_WITHOUT_V2 = {"SuPreM", "whole SwinUNETR"}
+"""Layouts of encoders from before the convolutional blocks of the second version."""
+
+
+@pytest.mark.parametrize("layout", _LAYOUTS)
+def test_layouts(layout: str, tmp_path: pathlib.Path) -> None:
+    """Each layout gives the tensors of eva's encoder, and says what was done to them."""
+    build, expected_report = _LAYOUTS[layout]
+    use_v2 = layout not in _WITHOUT_V2
+    reference = radiology.SwinUNETREncoder(feature_size=12, use_v2=use_v2)
+    path = tmp_path / "weights.pt"
+    torch.save(build(reference.state_dict()), path)
+
+    checkpoint = checkpoints.read(path)
+
+    assert (checkpoint.feature_size, checkpoint.in_channels) == (12, 1)
+    assert checkpoint.use_v2 == use_v2
+    assert expected_report <= set(checkpoint.report)
+    if not expected_report:
+        assert not [line for line in checkpoint.report if "patch_merging" not in line]
+    encoder = CoralBayEncoder(
+        feature_size=12, use_v2=use_v2, patch_merging="legacy", checkpoint=str(path)
+    )
+    _assert_equal(encoder.state_dict(), reference.state_dict())
+
+
+def test_published_folder(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    """The layout of `kaiko-ai/coralbay`; the code that its config names is not run."""
+    config = {
+        "architectures": ["CoralBayModel"],
+        "auto_map": {"AutoModel": "modeling_coralbay.CoralBayModel"},
+        "feature_size": 12,
+        "model_type": "coralbay",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modeling_coralbay.py").write_text("raise SystemExit('run')")
+    safetensors.torch.save_file(_prefixed(weights, "encoder."), tmp_path / "model.safetensors")
+
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        checkpoint = checkpoints.read(source)
+        assert checkpoint.config == config
+        assert checkpoint.patch_merging == "legacy" and not checkpoint.states_patch_merging
+        _assert_equal(checkpoint.state_dict, weights)
+
+
+def test_folder_of_pytorch_weights(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    torch.save(_prefixed(weights, "encoder."), tmp_path / "pytorch_model.bin")
+
+    _assert_equal(checkpoints.read(tmp_path).state_dict, weights)
+
+
+def test_own_export_states_its_merging(tmp_path: pathlib.Path) -> None:
+    encoder = CoralBayEncoder(feature_size=12, patch_merging="octants")
+    hub.save_pretrained(encoder, tmp_path)
+
+    checkpoint = checkpoints.read(tmp_path)
+
+    assert checkpoint.patch_merging == "octants" and checkpoint.states_patch_merging
+    _assert_equal(checkpoint.state_dict, encoder.state_dict())
+
+
+def test_config_of_other_files_is_not_read(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    torch.save(weights, tmp_path / "epoch_3.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"feature_size": 99}))
+
+    assert checkpoints.read(tmp_path / "epoch_3.pt").config == {}
+
+
+def test_missing_position_index_is_recomputed(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    lean = {key: value for key, value in weights.items() if "relative_position_index" not in key}
+    torch.save(lean, tmp_path / "lean.pt")
+    encoder = CoralBayEncoder(feature_size=12)
+
+    loaded = checkpoints.load_into(encoder, tmp_path / "lean.pt")
+
+    assert "recomputed 8 position index buffers that the file lacks" in loaded.report
+    _assert_equal(encoder.state_dict(), weights)
+
+
+def test_other_position_index_is_refused(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    key = "swinViT.layers1.0.blocks.0.attn.relative_position_index"
+    torch.save(weights | {key: weights[key].flip(0)}, tmp_path / "x.pt")
+
+    with pytest.raises(checkpoints.CheckpointError, match=f"1 another window layout: {key}"):
+        CoralBayEncoder(feature_size=12, checkpoint=str(tmp_path / "x.pt"))
+
+
+# -- contradictions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"feature_size": 24}, "feature_size 12 and the encoder 24.*feature_size=12"),
+        ({"in_channels": 2}, "in_channels 1 and the encoder 2.*in_channels=1"),
+        ({"use_v2": False}, "use_v2 True and the encoder False.*use_v2=True"),
+        ({"patch_merging": "legacy"}, "patch_merging 'octants' and the encoder 'legacy'"),
+    ],
+)
+def test_encoder_of_another_architecture(
+    arguments: dict[str, Any], message: str, tmp_path: pathlib.Path
+) -> None:
+    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path)
+
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        CoralBayEncoder(**({"feature_size": 12, "checkpoint": str(tmp_path)} | arguments))
+
+
+def test_assumed_merging_warns(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    from loguru import logger
+
+    torch.save(weights, tmp_path / "voco.pt")
+    messages: list[str] = []
+    sink = logger.add(messages.append, level="WARNING", format="{message}")
+    try:
+        CoralBayEncoder(feature_size=12, patch_merging="legacy", checkpoint=f"{tmp_path}/voco.pt")
+        assert not messages
+        CoralBayEncoder(feature_size=12, patch_merging="octants", checkpoint=f"{tmp_path}/voco.pt")
+    finally:
+        logger.remove(sink)
+    assert "patch_merging='legacy'" in messages[0]
+
+
+def test_config_of_other_weights(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"feature_size": 48}))
+
+    with pytest.raises(
+        checkpoints.CheckpointError, match="feature_size 48 but the weights have 12"
+    ):
+        checkpoints.read(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["both", 3, ["legacy"]])
+def test_unknown_merging_in_config(value: Any, weights: StateDict, tmp_path: pathlib.Path) -> None:
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"patch_merging": value}))
+
+    with pytest.raises(checkpoints.CheckpointError, match="must be one of"):
+        checkpoints.read(tmp_path)
+
+
+# -- hashes -----------------------------------------------------------------------------------
+
+
+def test_hash_of_the_caller(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(weights, path)
+    digest = checkpoints.read(path).sha256
+
+    assert checkpoints.read(path, sha256=digest.upper()).sha256 == digest
+    with pytest.raises(checkpoints.CheckpointError, match=f"{digest}.*{'0' * 64}"):
+        checkpoints.read(path, sha256="0" * 64)
+
+
+def test_hash_of_the_config(tmp_path: pathlib.Path) -> None:
+    """Other weights in an export are found out, though they would load."""
+    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path / "one")
+    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path / "two")
+    os.replace(tmp_path / "two" / "model.safetensors", tmp_path / "one" / "model.safetensors")
+
+    with pytest.raises(checkpoints.CheckpointError, match="its config says"):
+        checkpoints.read(tmp_path / "one")
+
+
+def test_state_dict_hash() -> None:
+    state = {"a": torch.arange(4.0), "b": torch.tensor(1)}
+    digest = checkpoints.state_dict_sha256(state)
+
+    assert digest == checkpoints.state_dict_sha256(dict(reversed(list(state.items()))))
+    assert digest == checkpoints.state_dict_sha256(
+        state | {"a": torch.arange(8.0)[::2].div(2).T.contiguous()}
+    )
+    others = [
+        state | {"a": torch.arange(4.0).reshape(2, 2)},
+        state | {"a": torch.arange(4.0).half()},
+        state | {"a": torch.arange(4.0) + 1e-6},
+        {"c": state["a"], "b": state["b"]},
+        {"a": state["a"].bfloat16(), "b": state["b"]},
+    ]
+    assert len({digest, *map(checkpoints.state_dict_sha256, others)}) == 1 + len(others)
+
+
+# -- broken files -----------------------------------------------------------------------------
+
+
+class _Code:
+    """What a pickle from outside may hold: a call of the reader's machine."""
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return os.mkdir, ("ran_code",)
+
+
+def _missing(path: pathlib.Path, weights: StateDict) -> None:
+    del path, weights
+
+
+def _empty(path: pathlib.Path, weights: StateDict) -> None:
+    path.write_bytes(b"")
+
+
+def _web_page(path: pathlib.Path, weights: StateDict) -> None:
+    path.write_text("\n<!DOCTYPE html><html><body>Log in</body></html>")
+
+
+def _git_lfs(path: pathlib.Path, weights: StateDict) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+
+def _noise(path: pathlib.Path, weights: StateDict) -> None:
+    path.write_bytes(bytes(range(256)) * 20)
+
+
+def _code(path: pathlib.Path, weights: StateDict) -> None:
+    torch.save({"state_dict": weights, "args": _Code()}, path)
+
+
+def _cut_short(path: pathlib.Path, weights: StateDict) -> None:
+    torch.save(weights, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def _saves(build: Callable[[StateDict], Any]) -> Callable[[pathlib.Path, StateDict], None]:
+    return lambda path, weights: torch.save(build(weights), path)
+
+
+def _without(weights: StateDict, text: str) -> StateDict:
+    return {key: value for key, value in weights.items() if text not in key}
+
+
+_PROJECTION = "swinViT.patch_embed.proj.weight"
+_QKV = "swinViT.layers3.0.blocks.1.attn.qkv.weight"
+
+_BROKEN: dict[str, tuple[Callable[[pathlib.Path, StateDict], None], str]] = {
+    "no such file": (_missing, "no such file or folder"),
+    "empty file": (_empty, "the file is empty"),
+    "web page": (_web_page, "a web page"),
+    "git-lfs pointer": (_git_lfs, "git lfs pull"),
+    "noise": (_noise, "damaged or cut short"),
+    "pickled code": (_code, "other Python objects than tensors .*mkdir.*refused"),
+    "cut short": (_cut_short, "damaged or cut short"),
+    "a tensor": (_saves(lambda weights: weights[_QKV]), "holds a Tensor, a state dict is needed"),
+    "no tensors": (_saves(lambda weights: {"epoch": 1, "net": {}}), "no tensors.*epoch, net"),
+    "unknown nesting": (_saves(lambda weights: {"wrong": weights}), "no tensors.*it has wrong"),
+    "two state dicts": (
+        _saves(lambda weights: {"net": weights, "model": weights}),
+        r"several state dicts \(net, model\)",
+    ),
+    "two encoders": (
+        _saves(lambda w: _prefixed(w, "module.") | _prefixed(w, "backbone.")),
+        "several encoders, under 'module', 'backbone'",
+    ),
+    "missing keys": (
+        _saves(lambda weights: _without(weights, "layers2")),
+        r"31 missing: swinViT.layers2.*and 21 more",
+    ),
+    "no patch embedding": (
+        _saves(lambda weights: _without(weights, "patch_embed")),
+        f"1 missing: {_PROJECTION}",
+    ),
+    "an unexpected key": (
+        _saves(lambda weights: weights | {"adapter.weight": torch.zeros(2)}),
+        "1 unexpected: adapter.weight",
+    ),
+    "an unexpected key within": (
+        _saves(lambda weights: weights | {"swinViT.norm.weight": torch.zeros(2)}),
+        "1 unexpected: swinViT.norm.weight",
+    ),
+    "a key twice": (
+        _saves(lambda weights: weights | _swin_vit({_QKV: weights[_QKV]})),
+        "1 unexpected: swin_vit.layers3",
+    ),
+    "wrong shape": (
+        _saves(lambda weights: weights | {_QKV: torch.zeros(9, 3)}),
+        rf"1 wrong shape: {_QKV} \(9, 3\) instead of \(144, 48\)",
+    ),
+    "2D weights": (
+        _saves(lambda weights: weights | {_PROJECTION: torch.zeros(12, 1, 2, 2)}),
+        "weights of a 2D encoder",
+    ),
+    "NaN": (
+        _saves(lambda weights: weights | {_QKV: torch.full((144, 48), torch.nan)}),
+        f"NaN or infinite weights in {_QKV} .1 of 145 tensors",
+    ),
+    "MONAI's self-supervised Swin part": (
+        _saves(
+            lambda weights: {
+                "state_dict": {
+                    key.replace("swinViT.", "module."): value
+                    for key, value in weights.items()
+                    if key.startswith("swinViT.")
+                }
+            }
+        ),
+        "the Swin part alone .*also needs encoder1, encoder10",
+    ),
+    "another network": (
+        _saves(lambda weights: {"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}),
+        "no key of a Swin encoder.*conv1.weight, fc.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _BROKEN)
+def test_broken_files(
+    kind: str, weights: StateDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an error that names the file and the cause, and runs nothing."""
+    monkeypatch.chdir(tmp_path)
+    write, message = _BROKEN[kind]
+    path = tmp_path / "weights.pt"
+    write(path, weights)
+
+    with pytest.raises(checkpoints.CheckpointError, match=f"(?s){message}") as caught:
+        CoralBayEncoder(feature_size=12, patch_merging="legacy", checkpoint=str(path))
+
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "ran_code").exists()
+
+
+def test_safetensors_cut_short(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(weights, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(checkpoints.CheckpointError, match="damaged or cut short"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ("[]", "a JSON object is needed, got list")]
+)
+def test_broken_config(text: str, message: str, weights: StateDict, tmp_path: pathlib.Path) -> None:
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.read(tmp_path)
+
+
+def test_folder_without_weights(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "notes.txt").touch()
+
+    with pytest.raises(checkpoints.CheckpointError, match="found: notes.txt"):
+        checkpoints.read(tmp_path)
+
+
+def _assert_equal(given: StateDict, expected: StateDict) -> None:
+    assert checkpoints.state_dict_sha256(given) == checkpoints.state_dict_sha256(expected)

@@ -1,0 +1,75 @@
+"""Tests what the command prints and returns."""
+
+import json
+import pathlib
+
+import pytest
+
+from eva_coralbay import cli
+
+_KEEPS = "tests.eva_coralbay.models.test_backbone_check.Keeps"
+_MIXES_BATCH = "tests.eva_coralbay.models.test_backbone_check.MixesBatch"
+
+
+def test_check_backbone_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code = cli.main(["check-backbone", _KEEPS, "--roi", "64", "--kwarg", "width=3"])
+
+    output = capsys.readouterr().out
+    assert exit_code == 0
+    assert "embedding [B, E]" in output
+    assert "[1, 1, 64, 64, 64] -> [1, 3]" in output
+    assert "The backbone keeps the contract." in output
+
+
+def test_check_backbone_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code = cli.main(["check-backbone", _MIXES_BATCH, "--roi", "64"])
+
+    assert exit_code == 1
+    assert "The backbone does not keep the contract." in capsys.readouterr().out
+
+
+def test_check_backbone_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [_KEEPS, "--json", "--roi", "64", "--in-channels", "2", "--kwarg", "in_channels=2"]
+    exit_code = cli.main(["check-backbone", *arguments])
+
+    report = json.loads(capsys.readouterr().out)
+    assert exit_code == 0
+    assert report["backbone"] == _KEEPS and report["holds"]
+    assert report["findings"][0] == {"check": "builds", "holds": True, "seen": "6 parameters"}
+
+
+def test_phantom(tmp_path: pathlib.Path) -> None:
+    arguments = ["--cases", "2", "--val-cases", "1", "--seed", "3"]
+    exit_code = cli.main(["phantom", str(tmp_path / "data"), *arguments])
+
+    assert exit_code == 0
+    assert len(list((tmp_path / "data" / "imagesTr").iterdir())) == 2
+    splits = json.loads((tmp_path / "data" / "splits_final.json").read_text())
+    assert len(splits[0]["val"]) == 1
+
+
+@pytest.mark.parametrize("subcommand", [subcommand.name for subcommand in cli.SUBCOMMANDS])
+def test_help_shows_examples(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([subcommand, "--help"])
+
+    assert exit_.value.code == 0
+    assert f"eva-coralbay {subcommand}" in capsys.readouterr().out.partition("examples:")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["check-backbone"], "required: NAME_OR_CLASS"),
+        (["check-backbone", "x", "--kwarg", "width"], "'width' is not KEY=VALUE"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
