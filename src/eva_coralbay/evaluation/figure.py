@@ -134,7 +134,7 @@ class CaseFigures(pl.Callback):
         self._best = self._worst = None
         if best is None or worst is None:
             return
-        with recorder.logged_errors(f"picture {name}"):
+        with recorder.logged_errors(f"drawing of {name}"):
             rows = [("Best case", best)] + ([("Worst case", worst)] if worst is not best else [])
             content = io.BytesIO()
             draw_cases(rows, classes).savefig(content, dpi=120)

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 import platform
 import sys
@@ -29,6 +28,7 @@ import torch
 import tqdm
 import yaml
 from eva.core import interface
+from lightning.pytorch import callbacks
 from lightning.pytorch.trainer import states
 from torch import nn
 from typing_extensions import override
@@ -154,6 +154,7 @@ class Recorder(pl.Callback):
                 f"Recorder needs all cases on one device, not on {trainer.world_size}: set the "
                 "trainer's `devices` to 1."
             )
+        _check_checkpoints(trainer)
         self._config = _resolved_config(tuple(sys.argv))
         part: _Part = "test" if stage == "test" else "val"
         case_dice(pl_module, part)
@@ -169,8 +170,9 @@ class Recorder(pl.Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._fit_seconds = time.perf_counter() - self._started
-        # Loading a checkpoint resets the paths to those at the time it was saved.
-        self._checkpoints = _checkpoint_paths(trainer)
+        with logged_errors("search for the checkpoints"):
+            # loading a checkpoint will reset the callbacks to the time it was saved
+            self._checkpoints = _checkpoint_paths(trainer)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -212,23 +214,21 @@ class Recorder(pl.Callback):
         if not is_scoring(trainer) or self._scores is None:
             return
 
-        with logged_errors(f"record of the {part} cases"):
+        with logged_errors(f"recording of the {part} cases"):
             self._write_config(trainer)
             selection: _Selection = getattr(trainer, "checkpoint_type", "last")
-            step = _step(trainer.ckpt_path, default=trainer.global_step)
+            path = trainer.ckpt_path
+            step = trainer.global_step if path is None else _step(str(path))
             self._write(trainer, pl_module, part, self._scores, selection=selection, step=step)
 
             other: _Selection = "best" if selection == "last" else "last"
             if other not in self._checkpoints:
                 loguru.logger.info(f"There is no {other} checkpoint, so none is recorded.")
                 return
-            path = self._checkpoints[other]
-            other_step = _step(path, default=None)
-            scores = (
-                self._scores
-                if other_step == step
-                else _score_checkpoint(trainer, pl_module, part, path)
-            )
+            other_step = _step(self._checkpoints[other])
+            scores = self._scores
+            if other_step != step:
+                scores = _score_checkpoint(trainer, pl_module, part, self._checkpoints[other])
             self._write(trainer, pl_module, part, scores, selection=other, step=other_step)
 
     def _write_config(self, trainer: pl.Trainer) -> None:
@@ -296,12 +296,12 @@ def logged_errors(what: str) -> Iterator[None]:
     """Logs an error with its trace instead of raising it, to not lose a run that took hours.
 
     Args:
-        what: What is missing if there is an error.
+        what: What is tried, for the message.
     """
     try:
         yield
     except Exception:
-        loguru.logger.exception(f"The {what} could not be written completely.")
+        loguru.logger.exception(f"The {what} failed; the run goes on.")
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
@@ -427,14 +427,45 @@ def _describe(dataset: Any) -> _Data:
     )
 
 
+def _check_checkpoints(trainer: pl.Trainer) -> None:
+    """Checks that the checkpoint called last will be that of the last step.
+
+    Raises:
+        RuntimeError: If it is saved only when it is the best, which is what `save_last` means
+            beside a `monitor` from lightning 2.6 on.
+    """
+    savers = _checkpoint_callbacks(trainer)
+    always = any(saver.monitor is None for saver in savers)
+    if not always and any(saver.save_last for saver in savers):
+        raise RuntimeError(
+            "ModelCheckpoint with `monitor` and `save_last` saves the last checkpoint only when "
+            "it is the best: drop `save_last` and add a second ModelCheckpoint with "
+            "`filename: last` and no `monitor`."
+        )
+
+
+def _checkpoint_callbacks(trainer: pl.Trainer) -> List[callbacks.ModelCheckpoint]:
+    """Returns the callbacks that save checkpoints."""
+    return [
+        callback
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, callbacks.ModelCheckpoint)
+    ]
+
+
 def _checkpoint_paths(trainer: pl.Trainer) -> Dict[_Selection, str]:
     """Returns the paths of the checkpoints that the training has left."""
-    callback: Any = trainer.checkpoint_callback
-    paths: Dict[_Selection, str] = {
-        "best": getattr(callback, "best_model_path", ""),
-        "last": getattr(callback, "last_model_path", ""),
-    }
-    return {selection: path for selection, path in paths.items() if path}
+    best, last = [], []
+    for callback in _checkpoint_callbacks(trainer):
+        (last if callback.monitor is None else best).append(callback.best_model_path)
+        last.append(callback.last_model_path)
+
+    paths: Dict[_Selection, str] = {}
+    if any(best):
+        paths["best"] = next(filter(None, best))
+    if any(last):
+        paths["last"] = max(filter(None, last), key=_step)
+    return paths
 
 
 def _load(path: str) -> Dict[str, Any]:
@@ -442,9 +473,9 @@ def _load(path: str) -> Dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-def _step(path: str | os.PathLike[str] | None, *, default: int | None) -> int | None:
-    """Returns the step that a checkpoint was saved at, the default if there is none."""
-    return default if path is None else int(_load(str(path))["global_step"])
+def _step(path: str) -> int:
+    """Returns the step that a checkpoint was saved at."""
+    return int(_load(path)["global_step"])
 
 
 def _score_checkpoint(

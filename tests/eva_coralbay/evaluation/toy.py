@@ -1,0 +1,149 @@
+"""A run of eva's trainer that takes a second: one convolution on three tiny volumes."""
+
+import hashlib
+from typing import Any, Dict, List, Sequence, Tuple
+
+import eva
+import torch
+from eva.core import metrics as eva_metrics
+from eva.core.data import dataloaders, datamodules
+from eva.core.data.datamodules import schemas
+from eva.core.metrics import structs
+from eva.core.models.modules import module
+from lightning.pytorch import callbacks, loggers
+from torch import nn
+from torch.utils import data as torch_data
+
+from eva_coralbay.evaluation import metrics
+
+CLASSES = ["background", "liver", "spleen"]
+
+
+class ToyDataset(torch_data.Dataset):
+    """Volumes whose bright voxels are the liver; the spleen is in one of them only."""
+
+    classes = CLASSES
+    name = "Toy"
+    licence = "CC0-1.0"
+    split_name = "fold_0"
+
+    def __init__(self, n_cases: int = 3, first_seed: int = 0) -> None:
+        """Initializes the data set."""
+        self.case_ids = [f"case_{first_seed + index}" for index in range(n_cases)]
+        self._first_seed = first_seed
+
+    def checksums(self) -> Dict[str, str]:
+        return {"images": hashlib.sha256(str(self.case_ids).encode()).hexdigest()}
+
+    def __len__(self) -> int:
+        return len(self.case_ids)
+
+    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+        generator = torch.Generator().manual_seed(self._first_seed + index)
+        image = torch.rand(1, 6, 8, 10, generator=generator)
+        target = (image > 0.6).long()
+        if index == 0:
+            target[:, 3:5, 2:6, 2:6] = 2
+        return image, target, {"case": self.case_ids[index]}
+
+
+class UnknownDataset(torch_data.Dataset):
+    """The same without anything but samples, as eva's data sets are."""
+
+    def __init__(self) -> None:
+        """Initializes the data set."""
+        self._toy = ToyDataset()
+
+    def __len__(self) -> int:
+        return len(self._toy)
+
+    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+        image, target, _ = self._toy[index]
+        return image, target, {}
+
+
+class ToyModule(module.ModelModule):
+    """A module that keeps the contract of the recorder."""
+
+    def __init__(self, *, lr: float = 0.3, worsens: bool = False, seed: int = 0) -> None:
+        """Initializes the module; one that `worsens` has its best checkpoint first."""
+        super().__init__()
+
+        self.encoder = nn.Conv3d(1, len(CLASSES), kernel_size=1)
+        self.protocol = "frozen"
+        self.run_seed = seed
+        self.encoder_sha256 = "0" * 64
+        self._lr = lr
+        self._worsens = worsens
+        self.encoder.load_state_dict(
+            {
+                "weight": torch.tensor([0.0, 2.0, 0.0]).reshape(3, 1, 1, 1, 1),
+                "bias": torch.tensor([0.0, -1.0, -1.0]),
+            }
+        )
+
+    @property
+    def default_metrics(self) -> structs.MetricsSchema:
+        return structs.MetricsSchema(
+            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseDice(CLASSES)
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self._lr, maximize=self._worsens)
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        image, target, _ = batch
+        return {"loss": nn.functional.cross_entropy(self.encoder(image), target[:, 0])}
+
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        image, target, metadata = batch
+        labels = metrics.argmax_labels(self.encoder(image))
+        return {"predictions": labels, "targets": target, "metadata": metadata}
+
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.validation_step(batch)
+
+
+def savers() -> List[callbacks.Callback]:
+    """The callbacks that save the best and the last checkpoint."""
+    return [
+        callbacks.ModelCheckpoint(filename="best", monitor="val/dice", mode="max"),
+        callbacks.ModelCheckpoint(filename="last"),
+    ]
+
+
+def trainer(
+    root: str, extra: Sequence[callbacks.Callback], *, max_steps: int = 6, **kwargs: Any
+) -> eva.Trainer:
+    """A trainer that validates and saves every second step, on CPU."""
+    defaults: Dict[str, Any] = {
+        "accelerator": "cpu",
+        "callbacks": [*savers(), *extra],
+        "check_val_every_n_epoch": None,
+        "checkpoint_type": "last",
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "logger": loggers.CSVLogger(root),
+        "max_epochs": None,
+        "n_runs": 1,
+        "num_sanity_val_steps": 0,
+        "val_check_interval": 2,
+    }
+    return eva.Trainer(
+        default_root_dir=root,
+        max_steps=max_steps,
+        **(defaults | kwargs),
+    )
+
+
+def datamodule(*, val: Any = None, test: Any = None, batch_size: int = 1) -> datamodules.DataModule:
+    """The data of a run; validation and training volumes differ."""
+    loader = dataloaders.DataLoader(
+        batch_size=batch_size, persistent_workers=False, prefetch_factor=None, num_workers=0
+    )
+    return datamodules.DataModule(
+        datasets=schemas.DatasetsSchema(
+            train=ToyDataset(first_seed=10), val=val or ToyDataset(), test=test
+        ),
+        dataloaders=schemas.DataloadersSchema(train=loader, val=loader, test=loader),
+    )
