@@ -52,9 +52,7 @@ def seed_randomizables(holder: Any, seed: int) -> int:
     return len(found)
 
 
-def _walk_randomizables(
-    holder: Any, *, seen: set[int]
-) -> Iterator[monai_transforms.Randomizable]:
+def _walk_randomizables(holder: Any, *, seen: set[int]) -> Iterator[monai_transforms.Randomizable]:
     """Yields the random transforms in an object, the holder of others before those it holds."""
     if id(holder) in seen or isinstance(holder, (str, bytes, torch.Tensor, np.ndarray)):
         return

@@ -12,11 +12,11 @@ from typing import Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
 from monai import transforms as monai_transforms
 from torch.nn import functional
 from torchvision import tv_tensors
 
-from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva_coralbay.data import geometry
 
 _Box = Tuple[slice, slice, slice]
@@ -75,9 +75,7 @@ class EvalTransform:
         """Resamples both to the target spacing and scales the window to [0, 1]."""
         target = geometry.resample_mask(mask, volume, self._spacing)
         image = geometry.resample(volume, self._spacing)
-        return self._scale_window(image.as_subclass(torch.Tensor)), target.as_subclass(
-            torch.Tensor
-        )
+        return self._scale_window(image.as_subclass(torch.Tensor)), target.as_subclass(torch.Tensor)
 
     def _scale_window(self, hounsfield: torch.Tensor) -> torch.Tensor:
         lowest, highest = self._hu_window
@@ -184,9 +182,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         """Returns the region around a voxel, moved inside the volume where it sticks out."""
         starts = (
             min(max(int(index) - size // 2, 0), length - size)
-            for index, size, length in zip(
-                centre, self.roi_size, target.shape[1:], strict=True
-            )
+            for index, size, length in zip(centre, self.roi_size, target.shape[1:], strict=True)
         )
         depth, height, width = (
             slice(start, start + size) for start, size in zip(starts, self.roi_size, strict=True)
@@ -243,6 +239,8 @@ def _cut(tensor: torch.Tensor, box: _Box) -> torch.Tensor:
 
 def _pad(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Pads a volume of shape [1, D, H, W] with zeros on both sides to at least `size`."""
-    missing = [max(wanted - length, 0) for wanted, length in zip(size, tensor.shape[1:], strict=True)]
+    missing = [
+        max(wanted - length, 0) for wanted, length in zip(size, tensor.shape[1:], strict=True)
+    ]
     padding = [side for total in reversed(missing) for side in (total // 2, math.ceil(total / 2))]
     return functional.pad(tensor, padding) if any(missing) else tensor

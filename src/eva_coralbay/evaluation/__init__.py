@@ -1,0 +1,8 @@
+"""Evaluation: how good a backbone is, and on which cases."""
+
+from eva_coralbay.evaluation.figure import CaseFigures
+from eva_coralbay.evaluation.metrics import CaseDice
+from eva_coralbay.evaluation.module import SegmentationModule
+from eva_coralbay.evaluation.recorder import Recorder
+
+__all__ = ["CaseDice", "CaseFigures", "Recorder", "SegmentationModule"]

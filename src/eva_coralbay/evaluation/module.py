@@ -1,22 +1,21 @@
 """The segmentation module of the leaderboard's protocols."""
 
 import re
-from typing import Any, Dict, List, Literal, Sequence, Tuple
+from typing import Any, Dict, List, Literal, Sequence
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.utilities.types import STEP_OUTPUT
-from monai import inferers, losses
-from torch import nn, optim
-from torch.optim import lr_scheduler
-from typing_extensions import override
-
 from eva.core import metrics as eva_metrics
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
 from eva.core.utils import parser
 from eva.vision.models import modules
 from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from monai import inferers, losses
+from torch import nn, optim
+from torch.optim import lr_scheduler
+from typing_extensions import override
+
 from eva_coralbay.data import seeding
 from eva_coralbay.evaluation import metrics
 from eva_coralbay.models import checkpoints
@@ -136,8 +135,9 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         if isinstance(self.decoder, dict):
             self.decoder = parser.parse_object(self._complete(self.decoder), nn.Module)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
-            self.encoder_sha256 = checkpoints.state_dict_sha256(self.encoder.state_dict())
+            self.encoder_sha256 = checkpoints.state_dict_sha256(_unwrap(self.encoder).state_dict())
         self._freeze_encoder()
+        self.train(self.training)
         self._check_roi()
 
     @override
@@ -202,9 +202,9 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         )
         self.classes = list(dataset.classes)
         for collection in (self.metrics.validation_metrics, self.metrics.test_metrics):
-            for metric in collection.values():
-                if isinstance(metric, metrics.CaseDice):
-                    metric.classes = self.classes
+            metric = metrics.find_case_dice(collection)
+            if metric is not None:
+                metric.classes = self.classes
 
     def _complete(self, decoder: Dict[str, Any]) -> Dict[str, Any]:
         """Returns the decoder's specification with the number of classes in it."""
@@ -224,9 +224,7 @@ class SegmentationModule(modules.SemanticSegmentationModule):
                 f"The train transform's `roi_size` {tuple(crops)} differs from the module's "
                 f"{self._roi_size}: set both to the same (ROI_SIZE sets both in our configs)."
             )
-        valid = all(
-            size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self._roi_size
-        )
+        valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self._roi_size)
         if isinstance(self.decoder, _SWIN_UNETR_DECODERS) and not valid:
             raise ValueError(
                 f"`roi_size` {self._roi_size} does not fit the SwinUNETR decoder: each side must "
@@ -251,6 +249,11 @@ class SegmentationModule(modules.SemanticSegmentationModule):
 
 def _default_criterion() -> nn.Module:
     return losses.DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+
+def _unwrap(encoder: nn.Module) -> nn.Module:
+    """Returns the network inside one of eva's model wrappers, so that hashes do not depend on it."""
+    return getattr(encoder, "model", encoder)
 
 
 def _run_index(trainer: pl.Trainer) -> int:
