@@ -3,6 +3,7 @@
 import abc
 import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -131,7 +132,34 @@ class Phantom(Subcommand):
         return 0
 
 
-SUBCOMMANDS: tuple[Subcommand, ...] = (CheckBackbone(), Phantom())
+class Results(Subcommand):
+    """Prints the records that `eva fit` has left below a folder."""
+
+    name = "results"
+    help = "print the results of one or more runs as a table"
+    examples = """
+        eva-coralbay results logs
+        eva-coralbay results logs/radiology/coralbay/nnunet/20260101-120000000000_1a2b3c4d
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("folder", metavar="FOLDER", help="the folder that runs wrote to")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints the table, and where the pictures lie."""
+        from eva_coralbay.leaderboard import results_table
+
+        records = results_table.find_records(arguments.folder)
+        console = rich_console.Console()
+        console.print(results_table.draw_table(records))
+        for folder in dict.fromkeys(path.parent for path, _ in records):
+            for picture in sorted(folder.glob("cases_*.png")):
+                console.print(f"best and worst case: {picture}", soft_wrap=True)
+        return 0
+
+
+SUBCOMMANDS: tuple[Subcommand, ...] = (CheckBackbone(), Phantom(), Results())
 """In the order of the help."""
 
 
@@ -156,7 +184,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         subcommand.add_arguments(subparser)
         subparser.set_defaults(run=subcommand.run)
     arguments = parser.parse_args(argv)
-    return arguments.run(arguments)
+    try:
+        return arguments.run(arguments)
+    except (OSError, ValueError) as error:
+        print(f"eva-coralbay: error: {error}", file=sys.stderr)
+        return 1
 
 
 def _key_value(text: str) -> tuple[str, Any]:
