@@ -122,9 +122,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """Checks the files and the headers of all cases of the split.
 
         Raises:
-            DatasetError: If there is no case, or files of some are missing or broken. All such
-                cases are reported at once.
+            DatasetError: If there is no label or no case, or files of some cases are missing or
+                broken. All such cases are reported at once.
         """
+        if len(self.classes) < 2:
+            raise DatasetError(f"{self._describe()} has no label but the background. Add some.")
         if not self._case_ids:
             raise DatasetError(
                 f"{self._describe()} has no cases. Check that '{self._root}' is its folder."

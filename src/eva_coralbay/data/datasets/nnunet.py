@@ -82,11 +82,6 @@ class NnUNet(base.SegmentationDataset):
         return f"fold_{self._fold}" if self._split in _SPLITS else self._split or "all"
 
     @override
-    def configure(self) -> None:
-        _check_one_channel(self._description, self._description_path)
-        super().configure()
-
-    @override
     def _find_files(self) -> Dict[str, base.CaseFiles]:
         images, labels = (f"{kind}{self._folder_suffix}" for kind in ("images", "labels"))
         cases = self._list_cases(images, CHANNEL_SUFFIX) | self._list_cases(labels, "")
@@ -125,6 +120,7 @@ class NnUNet(base.SegmentationDataset):
         description = _read_json(self._description_path)
         if not isinstance(description, dict):
             raise DatasetError(f"File '{self._description_path}' does not hold a JSON object.")
+        _check_one_channel(description, self._description_path)
         return description
 
     def _list_cases(self, folder: str, suffix: str) -> set[str]:
@@ -174,7 +170,7 @@ def _parse_labels(labels: Any, path: str) -> List[str]:
     if not isinstance(labels, dict):
         raise DatasetError(f"File '{path}' has no 'labels'. Map each label name to its value.")
     by_value = _invert_labels(labels, path)
-    if sorted(by_value) != list(range(len(by_value))) or len(by_value) < 2:
+    if sorted(by_value) != list(range(len(by_value))):
         raise DatasetError(
             f"File '{path}': the label values must be 0 (background), 1, 2, ... without gaps, "
             f"got {sorted(by_value)}. Renumber the labels."
@@ -213,12 +209,13 @@ def _check_one_channel(description: Dict[str, Any], path: str) -> None:
 
 def _parse_fold(splits: Any, fold: int, path: str) -> Dict[str, List[str]]:
     """Returns the cases of each split of one fold, after checking that they are apart."""
-    if not isinstance(splits, list) or not 0 <= fold < len(splits):
+    folds = splits if isinstance(splits, list) else []
+    if not 0 <= fold < len(folds) or not isinstance(folds[fold], dict):
         raise DatasetError(
             f"File '{path}' has no fold {fold}: it must be a list with one entry a fold, each "
             "with the case ids of 'train' and 'val'."
         )
-    cases = {split: [str(case) for case in splits[fold].get(split, [])] for split in _SPLITS}
+    cases = {split: [str(case) for case in folds[fold].get(split, [])] for split in _SPLITS}
     repeated = sorted(
         case for case, count in collections.Counter(sum(cases.values(), [])).items() if count > 1
     )

@@ -1,0 +1,216 @@
+"""Tests of what all segmentation data sets share."""
+
+import pathlib
+from typing import Any, Dict, List
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from eva_coralbay.data import datasets, geometry
+from eva_coralbay.data.errors import DatasetError
+from tests.eva_coralbay.data.datasets import layouts
+
+
+class Folder(datasets.SegmentationDataset):
+    """Cases `c<i>` in two folders; odd ones are for validation."""
+
+    missing: List[str] = []
+    """Cases that the split names but nobody wrote."""
+
+    name = "folder"
+    licence = "CC0-1.0"
+    split_name = "parity"
+    classes = ["background", "liver", "spleen"]
+
+    def _find_files(self) -> Dict[str, datasets.CaseFiles]:
+        stems = {path.name.split(".")[0] for path in pathlib.Path(self._root).glob("*/*.nii.gz")}
+        return {
+            stem: datasets.CaseFiles(image=f"ct/{stem}.nii.gz", label=f"seg/{stem}.nii.gz")
+            for stem in stems
+        }
+
+    def _split_cases(self) -> List[str]:
+        wanted = {"train": (0,), "val": (1,)}.get(self._split or "all", (0, 1))
+        return [case for case in self._files if int(case[1:]) % 2 in wanted] + self.missing
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder of four cases without fault."""
+    for index in range(4):
+        layouts.write_image(tmp_path / "ct" / f"c{index}.nii.gz", seed=index)
+        layouts.write_label(tmp_path / "seg" / f"c{index}.nii.gz")
+    return tmp_path
+
+
+def make(root: pathlib.Path, split: Any = None, **kwargs: Any) -> Folder:
+    dataset = Folder(str(root), split, **kwargs)
+    dataset.setup()
+    return dataset
+
+
+def test_cases_are_ordered_by_id(root: pathlib.Path) -> None:
+    dataset = make(root)
+
+    assert dataset.case_ids == ["c0", "c1", "c2", "c3"]
+    assert len(dataset) == 4
+    assert dataset.filename(2) == "ct/c2.nii.gz"
+    assert dataset.split is None
+    assert dataset.class_to_idx == {"background": 0, "liver": 1, "spleen": 2}
+
+
+def test_splits_are_apart(root: pathlib.Path) -> None:
+    assert make(root, "train").case_ids == ["c0", "c2"]
+    assert make(root, "val").case_ids == ["c1", "c3"]
+
+
+def test_a_sample_is_scan_mask_and_case(root: pathlib.Path) -> None:
+    volume, mask, metadata = make(root, "val")[1]
+
+    assert metadata == {"case": "c3"}
+    assert volume.shape == mask.shape == (1, 6, 5, 4)
+    assert volume.dtype == torch.float32
+    assert mask.dtype == torch.uint8
+    assert mask.unique().tolist() == [0, 1, 2]
+    assert geometry.spacing(volume.affine) == (3.0, 2.0, 1.0)
+
+
+def test_load_data_and_load_target_agree_with_the_sample(root: pathlib.Path) -> None:
+    dataset = make(root)
+    volume, mask, _ = dataset[1]
+
+    assert torch.equal(dataset.load_data(1), volume)
+    assert torch.equal(dataset.load_target(1), mask)
+
+
+def test_transforms_get_scan_and_mask(root: pathlib.Path) -> None:
+    dataset = make(root, transforms=lambda volume, mask: (volume.mean(), mask.max()))
+
+    image, target, _ = dataset[0]
+
+    assert (image.ndim, int(target)) == (0, 2)
+
+
+def test_a_sample_decodes_each_file_once(root: pathlib.Path) -> None:
+    dataset = make(root)
+
+    with mock.patch.object(geometry, "_read_bytes", wraps=geometry._read_bytes) as read:
+        dataset[0]
+
+    assert sorted(pathlib.Path(call.args[0]).parent.name for call in read.call_args_list) == [
+        "ct",
+        "seg",
+    ]
+
+
+def test_validation_decodes_no_volume(root: pathlib.Path) -> None:
+    with mock.patch.object(geometry, "_read_bytes") as read:
+        make(root)
+
+    read.assert_not_called()
+
+
+def test_an_empty_folder_is_an_error(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DatasetError, match="'folder', split 'train' .parity. has no cases"):
+        make(tmp_path, "train")
+
+
+def test_an_image_without_label_is_an_error(root: pathlib.Path) -> None:
+    (root / "seg" / "c1.nii.gz").unlink()
+
+    with pytest.raises(DatasetError, match="'c1': image without label, .*seg/c1.nii.gz"):
+        make(root)
+
+
+def test_a_label_without_image_is_an_error(root: pathlib.Path) -> None:
+    (root / "ct" / "c1.nii.gz").unlink()
+
+    with pytest.raises(DatasetError, match="'c1': label without image, .*ct/c1.nii.gz"):
+        make(root)
+
+
+def test_only_the_split_of_a_broken_case_is_hurt(root: pathlib.Path) -> None:
+    (root / "seg" / "c1.nii.gz").unlink()
+
+    assert make(root, "train").case_ids == ["c0", "c2"]
+    with pytest.raises(DatasetError, match="split 'val' .parity.: 1 of 2 cases"):
+        make(root, "val")
+
+
+def test_a_case_that_only_the_split_knows_is_an_error(root: pathlib.Path) -> None:
+    with mock.patch.object(Folder, "missing", ["c9"]):
+        with pytest.raises(DatasetError, match="'c9': neither image nor label"):
+            make(root, "train")
+
+
+def test_different_grids_are_found_before_loading(root: pathlib.Path) -> None:
+    layouts.write_volume(root / "seg" / "c2.nii.gz", np.zeros((4, 5, 7), np.uint8))
+
+    with pytest.raises(DatasetError, match="Case 'c2', .*another grid.*7x5x4.*6x5x4"):
+        make(root)
+
+
+def test_an_unreadable_header_is_found_before_loading(root: pathlib.Path) -> None:
+    (root / "ct" / "c2.nii.gz").write_bytes(b"not gzip")
+
+    with pytest.raises(DatasetError, match="Case 'c2', file '.*ct/c2.nii.gz': .*unreadable"):
+        make(root)
+
+
+def test_all_broken_cases_are_reported_at_once_and_ten_are_named(tmp_path: pathlib.Path) -> None:
+    for index in range(10, 23):
+        layouts.write_image(tmp_path / "ct" / f"c{index}.nii.gz")
+
+    with pytest.raises(DatasetError) as error:
+        make(tmp_path)
+
+    message = str(error.value)
+    assert "13 of 13 cases" in message
+    assert message.count("image without label") == 10
+    assert message.endswith("and 3 more.")
+
+
+def test_an_unknown_label_is_an_error_on_loading(root: pathlib.Path) -> None:
+    layouts.write_volume(root / "seg" / "c0.nii.gz", np.full(layouts.SHAPE, 3, np.uint8))
+
+    with pytest.raises(DatasetError, match=r"Case 'c0', file '.*': .*label values \[3\]"):
+        make(root)[0]
+
+
+def test_a_mask_without_foreground_is_an_error_in_training_only(root: pathlib.Path) -> None:
+    for case in ("c0", "c1"):
+        layouts.write_volume(root / "seg" / f"{case}.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
+
+    with pytest.raises(DatasetError, match="Case 'c0', file '.*': .*no labelled voxel"):
+        make(root, "train")[0]
+    assert not make(root, "val")[0][1].any()
+
+
+def test_checksums_are_those_of_the_content(
+    root: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = make(root, "train").checksums()
+    copy = tmp_path_factory.mktemp("copy")
+    for path in root.glob("*/*.nii.gz"):
+        target = copy / path.relative_to(root)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+
+    assert make(copy, "train").checksums() == before
+    assert make(copy, "val").checksums() != before
+    layouts.write_image(copy / "ct" / "c2.nii.gz", seed=99)
+    after = make(copy, "train").checksums()
+    assert after["images"] != before["images"]
+    assert after["labels"] == before["labels"]
+
+
+def test_checksums_know_which_case_a_file_belongs_to(root: pathlib.Path) -> None:
+    before = make(root, "train").checksums()
+    first, second = root / "ct" / "c0.nii.gz", root / "ct" / "c2.nii.gz"
+    swapped = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(swapped)
+
+    assert make(root, "train").checksums()["images"] != before["images"]

@@ -1,0 +1,237 @@
+"""Tests of the raw layout of nnU-Net."""
+
+import os
+import pathlib
+from typing import Any
+
+import pytest
+
+from eva_coralbay.data import datasets
+from eva_coralbay.data.errors import DatasetError
+from tests.eva_coralbay.data.datasets import layouts
+
+CASES = [f"case_{index:02d}" for index in range(10)]
+
+SPLITS = [
+    {"train": ["case_02", "case_00"], "val": ["case_01"]},
+    {"train": ["case_01"], "val": ["case_00", "case_02"]},
+]
+
+NNUNET_FOLDS = [
+    ["case_00", "case_07"],
+    ["case_03", "case_09"],
+    ["case_04", "case_06"],
+    ["case_01", "case_08"],
+    ["case_02", "case_05"],
+]
+"""The validation cases that nnU-Net draws from `CASES`: 5 folds, shuffled with seed 12345."""
+
+REAL_DATA = os.environ.get("EVA_CORALBAY_REAL_DATA")
+
+
+def make(root: pathlib.Path, split: Any = None, **kwargs: Any) -> datasets.NnUNet:
+    dataset = datasets.NnUNet(str(root), split, **kwargs)
+    dataset.setup()
+    return dataset
+
+
+def test_version_2(tmp_path: pathlib.Path) -> None:
+    description = {"name": "Mine", "licence": "CC-BY-4.0"}
+    layouts.write_nnunet(tmp_path, CASES[:3], splits=SPLITS, description=description)
+
+    dataset = make(tmp_path, "train")
+
+    assert dataset.name == "Mine"
+    assert dataset.licence == "CC-BY-4.0"
+    assert dataset.classes == ["background", "liver", "spleen"]
+    assert dataset.case_ids == ["case_00", "case_02"]
+    assert dataset.split_name == "fold_0"
+    assert dataset.filename(1) == "imagesTr/case_02_0000.nii.gz"
+    volume, mask, metadata = dataset[1]
+    assert volume.shape == mask.shape == (1, 6, 5, 4)
+    assert metadata == {"case": "case_02"}
+
+
+def test_version_1(tmp_path: pathlib.Path) -> None:
+    description = {
+        "modality": {"0": "CT"},
+        "labels": {str(value): f"organ {value}" for value in (0, 10, 2, 1, 3, 4, 5, 6, 7, 8, 9)},
+        "license": "MIT",
+    }
+    layouts.write_nnunet(tmp_path / "Task001_Organs", CASES[:1], description=description)
+
+    dataset = make(tmp_path / "Task001_Organs")
+
+    assert dataset.classes == ["background", *(f"organ {value}" for value in range(1, 11))]
+    assert dataset.licence == "MIT"
+    assert dataset.name == "Task001_Organs"
+
+
+def test_labels_are_in_numeric_order(tmp_path: pathlib.Path) -> None:
+    labels = {f"organ {value}": value for value in (11, 2, 0, 1, 10, 3, 4, 5, 6, 7, 8, 9)}
+    layouts.write_nnunet(tmp_path, CASES[:1], description={"labels": labels})
+
+    assert make(tmp_path).classes[1:] == [f"organ {value}" for value in range(1, 12)]
+
+
+def test_the_licence_may_be_unknown(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1])
+
+    assert make(tmp_path).licence == "unknown"
+
+
+def test_another_fold(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:3], splits=SPLITS)
+
+    dataset = make(tmp_path, "val", fold=1)
+
+    assert dataset.case_ids == ["case_00", "case_02"]
+    assert dataset.split_name == "fold_1"
+
+
+def test_without_a_split_all_cases_are_used(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES, splits=SPLITS)
+
+    dataset = make(tmp_path)
+
+    assert dataset.case_ids == CASES
+    assert dataset.split_name == "all"
+
+
+def test_the_test_split_lies_in_its_own_folders(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:3], splits=SPLITS)
+    layouts.write_nnunet(tmp_path, ["held_out"], suffix="Ts")
+
+    dataset = make(tmp_path, "test")
+
+    assert dataset.case_ids == ["held_out"]
+    assert dataset.split_name == "test"
+    assert dataset.filename(0) == "imagesTs/held_out_0000.nii.gz"
+
+
+def test_the_file_ending_is_that_of_the_description(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1], file_ending=".nii")
+
+    assert make(tmp_path).filename(0) == "imagesTr/case_00_0000.nii"
+
+
+def test_hidden_files_are_no_cases(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1])
+    (tmp_path / "imagesTr" / "._case_00_0000.nii.gz").write_bytes(b"mac")
+    (tmp_path / "labelsTr" / "._case_00.nii.gz").write_bytes(b"mac")
+
+    assert make(tmp_path).case_ids == ["case_00"]
+
+
+def test_without_a_split_file_the_folds_are_those_of_nnunet(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES)
+
+    held_out = [make(tmp_path, "val", fold=fold).case_ids for fold in range(5)]
+
+    assert held_out == NNUNET_FOLDS
+    for fold, val in enumerate(held_out):
+        assert make(tmp_path, "train", fold=fold).case_ids == sorted(set(CASES) - set(val))
+
+
+@pytest.mark.parametrize(("num_cases", "fold"), [(4, 0), (10, 5), (10, -1)])
+def test_folds_that_cannot_be_drawn_are_an_error(
+    tmp_path: pathlib.Path, num_cases: int, fold: int
+) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:num_cases])
+
+    with pytest.raises(DatasetError, match=f"fold {fold} of 5 .* the {num_cases} cases"):
+        make(tmp_path, "train", fold=fold)
+
+
+def test_a_case_that_only_the_split_file_knows_is_an_error(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:2], splits=SPLITS)
+
+    assert make(tmp_path, "val").case_ids == ["case_01"]
+    with pytest.raises(DatasetError, match="(?s)split 'train' .fold_0.*'case_02': neither"):
+        make(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_case_with_one_of_two_files_is_an_error(tmp_path: pathlib.Path, kind: str) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:2])
+    next(path for path in (tmp_path / f"{kind}Tr").glob("case_01*")).unlink()
+
+    with pytest.raises(DatasetError, match="'case_01': .* without"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "problem"),
+    [
+        ([], "has no fold 0"),
+        ({"train": []}, "has no fold 0"),
+        (["case_00"], "has no fold 0"),
+        ([{"train": ["case_00"], "val": ["case_00"]}], r"\['case_00'\] are listed more than"),
+        ([{"train": ["case_01", "case_01"], "val": []}], r"\['case_01'\] are listed more than"),
+    ],
+)
+def test_a_wrong_split_file_is_an_error(tmp_path: pathlib.Path, splits: Any, problem: str) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:3], splits=splits)
+
+    with pytest.raises(DatasetError, match=f"splits_final.json'.*{problem}"):
+        make(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("description", "problem"),
+    [
+        ({"labels": {"background": 0, "kidney": [1, 2], "tumour": 2}}, "no regions"),
+        ({"labels": {"background": 0, "liver": 1, "ignore": 2}}, "'ignore' is not supported"),
+        ({"labels": {"background": 0, "liver": 1, "spleen": 3}}, "without gaps"),
+        ({"labels": {"background": 0, "liver": 1, "spleen": 1}}, "the same value"),
+        ({"labels": {"liver": 1, "spleen": 2}}, "without gaps"),
+        ({"labels": ["background", "liver"]}, "has no 'labels'"),
+        ({"labels": {"background": 0, "liver": 1.5}}, "no regions"),
+        ({"channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
+        ({"channel_names": None, "modality": {"0": "T1", "1": "T2"}}, "2 channels"),
+    ],
+)
+def test_an_unsupported_description_is_an_error(
+    tmp_path: pathlib.Path, description: dict[str, Any], problem: str
+) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1], description=description)
+
+    with pytest.raises(DatasetError, match=f"dataset.json'.*{problem}"):
+        make(tmp_path)
+
+
+def test_a_background_alone_is_an_error(tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1], description={"labels": {"background": 0}})
+
+    with pytest.raises(DatasetError, match="no label but the background"):
+        make(tmp_path)
+
+
+def test_a_folder_without_description_is_an_error(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DatasetError, match="dataset.json' is missing"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_damaged_description_is_an_error(tmp_path: pathlib.Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+
+    with pytest.raises(DatasetError, match="dataset.json'"):
+        make(tmp_path)
+
+
+@pytest.mark.skipif(
+    not REAL_DATA, reason="EVA_CORALBAY_REAL_DATA does not name a folder with real CT"
+)
+def test_real_cases() -> None:
+    root = pathlib.Path(f"{REAL_DATA}/openkbp_oar")
+
+    train, val = make(root, "train"), make(root, "val")
+
+    assert (len(train), len(val)) == (40, 12)
+    assert not set(train.case_ids) & set(val.case_ids)
+    assert train.classes[3:5] == ["RightParotid", "LeftParotid"]
+    for index in range(len(val)):
+        volume, mask, _ = val[index]
+        assert volume.shape == mask.shape
+        assert set(mask.unique().tolist()) == set(range(6))
