@@ -94,11 +94,11 @@ class CoralBayEncoder(nn.Module):
             drop_path_rate=drop_path_rate,
             use_v2=use_v2,
         )
-        self.encoder1 = swin.convolution_block(in_channels, feature_size)
-        self.encoder2 = swin.convolution_block(feature_size, feature_size)
-        self.encoder3 = swin.convolution_block(2 * feature_size, 2 * feature_size)
-        self.encoder4 = swin.convolution_block(4 * feature_size, 4 * feature_size)
-        self.encoder10 = swin.convolution_block(16 * feature_size, 16 * feature_size)
+        self.encoder1 = swin.ConvolutionBlock(in_channels, feature_size)
+        self.encoder2 = swin.ConvolutionBlock(feature_size, feature_size)
+        self.encoder3 = swin.ConvolutionBlock(2 * feature_size, 2 * feature_size)
+        self.encoder4 = swin.ConvolutionBlock(4 * feature_size, 4 * feature_size)
+        self.encoder10 = swin.ConvolutionBlock(16 * feature_size, 16 * feature_size)
 
         if checkpoint is not None:
             checkpoints.load_into(self, checkpoint)

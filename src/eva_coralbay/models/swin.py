@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
-from monai.networks.blocks import unetr_block
 from torch import nn
+from torch.autograd import function
 from torch.nn import functional
 
 PatchMergingVariant = Literal["octants", "legacy"]
@@ -20,6 +20,9 @@ NUM_HEADS = (3, 6, 12, 24)
 """Attention heads of the four stages."""
 
 _BLOCKS_PER_STAGE = 2
+
+_CHUNK = 2
+"""Windows whose attention scores are in memory at a time in the backward pass on a CPU."""
 
 _MASKED = -100.0
 """What the shift mask adds to the attention score of two tokens of different regions."""
@@ -79,7 +82,7 @@ class SwinTransformer(nn.Module):
         if use_v2:
             for stage in range(len(NUM_HEADS)):
                 channels = feature_size * 2**stage
-                layer = convolution_block(channels, channels)
+                layer = ConvolutionBlock(channels, channels)
                 self.add_module(f"layers{stage + 1}c", nn.ModuleList([layer]))
 
     def hidden_states(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -100,17 +103,54 @@ class SwinTransformer(nn.Module):
             yield hidden
 
 
-def convolution_block(in_channels: int, out_channels: int) -> nn.Module:
-    """Builds a residual block of two 3x3x3 convolutions with instance norm."""
-    return unetr_block.UnetrBasicBlock(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=3,
-        stride=1,
-        norm_name="instance",
-        res_block=True,
-    )
+class ConvolutionBlock(nn.Module):
+    """Residual block of two 3x3x3 convolutions with instance norm, on [B, C, D, H, W].
+
+    The names of the parts are those of MONAI's `UnetrBasicBlock`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Builds the convolutions.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the output. If they differ from the input's, the residual
+                is projected.
+        """
+        super().__init__()
+        convolutions = {
+            "conv1": nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False),
+            "conv2": nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False),
+        }
+        if in_channels != out_channels:
+            convolutions["conv3"] = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+        self.layer = nn.ModuleDict(
+            {name: nn.ModuleDict({"conv": conv}) for name, conv in convolutions.items()}
+        )
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Convolves a tensor [B, C, D, H, W] twice and adds the residual."""
+        hidden = _leaky_relu_(self._normed_convolution("conv1", tensor))
+        hidden = self._normed_convolution("conv2", hidden.unflatten(1, (len(tensor), -1))[0])
+        if "conv3" in self.layer:
+            residual = self._normed_convolution("conv3", tensor)
+        else:
+            residual = tensor.flatten(0, 1).unsqueeze(0)
+        return _leaky_relu_(hidden.add_(residual)).unflatten(1, (len(tensor), -1))[0]
+
+    def _normed_convolution(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Convolves and normalises to [1, B * C, D, H, W].
+
+        The result is no view, unlike that of `instance_norm`: to write into a view in place
+        costs copies of the whole map in the backward pass.
+        """
+        hidden = self.layer.get_submodule(f"{name}.conv")(tensor)
+        samples = hidden.flatten(0, 1).unsqueeze(0)
+        return functional.batch_norm(samples, None, None, training=True)
+
+
+def _leaky_relu_(tensor: torch.Tensor) -> torch.Tensor:
+    return functional.leaky_relu(tensor, negative_slope=0.01, inplace=True)
 
 
 def normalize_channels(tensor: torch.Tensor) -> torch.Tensor:
@@ -203,34 +243,166 @@ class _WindowAttention(nn.Module):
         self.register_buffer("relative_position_index", _relative_position_index())
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
+        self._cache = _BiasCache()
 
     def forward(self, windows: torch.Tensor, layout: "_WindowLayout") -> torch.Tensor:
         """Attends within each of [windows, n, C]; the windows lie pattern by pattern."""
-        num_windows, length, channels = windows.shape
-        qkv = self.qkv(windows).view(num_windows, length, 3, self._num_heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        bias = self._bias(length)
-        outputs = []
-        start = 0
-        for count, mask in zip(layout.counts, layout.masks, strict=True):
-            rows = slice(start, start + count)
-            outputs.append(
-                functional.scaled_dot_product_attention(
-                    query[rows],
-                    key[rows],
-                    value[rows],
-                    attn_mask=(bias + mask).to(query.dtype).unsqueeze(0),
-                )
-            )
-            start += count
-        attended = torch.cat(outputs).transpose(1, 2).reshape(num_windows, length, channels)
-        return self.proj(attended)
+        qkv = self.qkv(windows)
+        bias = self._additive_bias(layout, qkv.dtype)
+        return self.proj(_attend(qkv, bias, layout.counts))
 
-    def _bias(self, length: int) -> torch.Tensor:
-        """The relative position bias [heads, n, n] of windows of n tokens."""
+    def train(self, mode: bool = True) -> "_WindowAttention":
+        self._cache.clear()
+        return super().train(mode)
+
+    def _additive_bias(self, layout: "_WindowLayout", dtype: torch.dtype) -> torch.Tensor:
+        """Relative position bias and shift mask in one, [patterns, heads, n, n]."""
+        if self.training or torch.is_grad_enabled():
+            return self._fold(layout, dtype)
+        return self._cache.get(
+            self.relative_position_bias_table,
+            (layout.window, len(layout.counts), dtype),
+            lambda: self._fold(layout, dtype),
+        )
+
+    def _fold(self, layout: "_WindowLayout", dtype: torch.dtype) -> torch.Tensor:
+        length = layout.gather.shape[1]
         index = self.relative_position_index[:length, :length].flatten()
         bias = functional.embedding(index, self.relative_position_bias_table)
-        return bias.view(length, length, self._num_heads).permute(2, 0, 1)
+        bias = bias.view(length, length, self._num_heads).permute(2, 0, 1)
+        # rows of a multiple of eight are what the memory-efficient kernels on a GPU need
+        folded = functional.pad(bias + layout.masks, (0, -length % 8)).to(dtype)
+        return folded[..., :length]
+
+
+class _BiasCache:
+    """The latest additive biases of one table, as long as the table stays the same."""
+
+    _MAX_ENTRIES = 4
+
+    def __init__(self) -> None:
+        self._table: torch.Tensor | None = None
+        self._entries: dict[Hashable, torch.Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the cached tensors out of copies and pickles."""
+        return {"_table": None, "_entries": {}}
+
+    def clear(self) -> None:
+        self._table = None
+        self._entries.clear()
+
+    def get(
+        self, table: torch.Tensor, key: Hashable, compute: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        if not self._knows(table):
+            self.clear()
+            self._table = table.detach().clone()
+        if key not in self._entries:
+            if len(self._entries) == self._MAX_ENTRIES:
+                self._entries.pop(next(iter(self._entries)))
+            self._entries[key] = compute()
+        return self._entries[key]
+
+    def _knows(self, table: torch.Tensor) -> bool:
+        # compared by value: writes through `.data` leave no other trace
+        return (
+            self._table is not None
+            and self._table.device == table.device
+            and self._table.dtype == table.dtype
+            and torch.equal(self._table, table)
+        )
+
+
+def _attend(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Attends within windows.
+
+    Args:
+        qkv: Queries, keys and values [windows, n, 3 * C].
+        bias: What to add to the scores, [patterns, heads, n, n].
+        counts: How many windows, in order, take each pattern.
+
+    Returns:
+        Tensor of shape [windows, n, C].
+    """
+    # the fused kernel of the CPU has no gradient for the bias, and without it none is fused
+    if qkv.device.type == "cpu" and torch.is_grad_enabled() and bias.requires_grad:
+        return _RecomputedAttention.apply(qkv, bias, counts)
+    return _fused_attention(qkv, bias, counts)
+
+
+def _fused_attention(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    attended = []
+    for part, pattern in zip(qkv.split(counts), bias.split(1), strict=True):
+        query, key, value = _split_heads(part, bias.shape[1])
+        heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=pattern)
+        attended.append(heads.transpose(1, 2).flatten(2))
+    return torch.cat(attended)
+
+
+def _split_heads(qkv: torch.Tensor, num_heads: int) -> tuple[torch.Tensor, ...]:
+    """Views [windows, n, 3 * C] as three tensors [windows, heads, n, C / heads]."""
+    return qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+
+class _RecomputedAttention(torch.autograd.Function):
+    """Attention that keeps no scores: backward computes them again, a few windows at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]
+    ) -> torch.Tensor:
+        output = _fused_attention(qkv.detach(), bias.detach(), counts)
+        ctx.save_for_backward(qkv, bias, output)
+        ctx.counts = counts
+        return output
+
+    @staticmethod
+    @function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        qkv, bias, output = ctx.saved_tensors
+        grad_qkv = torch.empty_like(qkv)
+        grad_bias = torch.zeros_like(_upcast(bias))
+        tensors = (qkv, output, grad_outputs[0], grad_qkv)
+        groups = zip(*(tensor.split(ctx.counts) for tensor in tensors), strict=True)
+        for group, pattern, grad_pattern in zip(groups, bias, grad_bias, strict=True):
+            for chunk in zip(*(tensor.split(_CHUNK) for tensor in group), strict=True):
+                _attention_backward(chunk, _upcast(pattern), grad_pattern)
+        return grad_qkv, grad_bias.to(bias.dtype), None
+
+
+def _attention_backward(
+    chunk: tuple[torch.Tensor, ...], bias: torch.Tensor, grad_bias: torch.Tensor
+) -> None:
+    """Differentiates the attention of some windows; writes their gradients in place."""
+    qkv, output, grad_output, grad_qkv = chunk
+    num_heads = bias.shape[0]
+    query, key, value = (_upcast(part).flatten(0, 1) for part in _split_heads(qkv, num_heads))
+    output, grad_output = (
+        _upcast(part).unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1)
+        for part in (output, grad_output)
+    )
+    scale = query.shape[-1] ** -0.5
+    query = query * scale
+
+    scores = bias.repeat(len(qkv), 1, 1).baddbmm_(query, key.mT)
+    weights = scores.softmax(dim=-1)
+    grad_value = weights.mT @ grad_output
+    grad_scores = torch.bmm(grad_output, value.mT, out=scores)
+    grad_scores.sub_((grad_output * output).sum(dim=-1, keepdim=True)).mul_(weights)
+    grad_query = (grad_scores @ key).mul_(scale)
+    grad_key = grad_scores.mT @ query
+
+    for grad_window in grad_scores.unflatten(0, (-1, num_heads)):
+        grad_bias += grad_window
+    gradients = (grad_query, grad_key, grad_value)
+    for target, gradient in zip(_split_heads(grad_qkv, num_heads), gradients, strict=True):
+        target.copy_(gradient.view(target.shape))
+
+
+def _upcast(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or in its own type if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Perceptron(nn.Module):
@@ -276,6 +448,9 @@ class _WindowLayout(NamedTuple):
     masks: torch.Tensor
     """Additive shift masks [patterns, 1, n, n]."""
 
+    window: _Size
+    """Edges of a window."""
+
 
 @functools.lru_cache(maxsize=64)
 def _window_layout(
@@ -316,6 +491,7 @@ def _window_layout(
             scatter=scatter[:num_tokens].to(device),
             counts=tuple(len(group) for group in groups),
             masks=masks.unsqueeze(1).to(device),
+            window=(window[0], window[1], window[2]),
         )
 
 
