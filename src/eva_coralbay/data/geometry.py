@@ -226,7 +226,7 @@ def resample(volume: eva_tv_tensors.Volume, spacing_mm: Sequence[float]) -> eva_
     plan = _plan(Grid.of(volume), spacing_mm)
     tensor = volume.as_subclass(torch.Tensor).float()
     if plan.is_sheared:
-        tensor = _resample_sheared(tensor, volume, spacing_mm, mode="bilinear")
+        tensor = _resample_jointly(tensor, volume, spacing_mm, mode="bilinear")
     else:
         for axis in _cheapest_order(plan):
             tensor = _interpolate(tensor, plan.positions[axis], dim=axis + 1)
@@ -240,8 +240,7 @@ def resample_mask(
 ) -> tv_tensors.Mask:
     """Resamples a label map to another spacing by taking the nearest voxels.
 
-    Equal to the voxel to MONAI's `Spacing` in its nearest mode, and so to eva's; in a rotated
-    volume, rounding may decide between two voxels that are equally near.
+    Equal to the voxel to MONAI's `Spacing` in its nearest mode, and so to eva's.
 
     Args:
         mask: The label map of shape [1, D, H, W].
@@ -253,8 +252,8 @@ def resample_mask(
     """
     plan = _plan(Grid.of(like), spacing_mm)
     tensor = mask.as_subclass(torch.Tensor)
-    if plan.is_sheared:
-        nearest = _resample_sheared(tensor, like, spacing_mm, mode="nearest").to(tensor.dtype)
+    if plan.is_sheared or plan.has_ties:
+        nearest = _resample_jointly(tensor, like, spacing_mm, mode="nearest").to(tensor.dtype)
         return tv_tensors.Mask(nearest)
     for axis in _cheapest_order(plan):
         tensor = tensor.index_select(axis + 1, plan.positions[axis].round().long())
@@ -411,9 +410,19 @@ class _Plan(NamedTuple):
     target: Grid
     positions: Sequence[torch.Tensor]
     """For each axis where each new voxel lies, in voxels of the source, inside its bounds."""
-    is_sheared: bool
-    """Whether the axes of the source are so oblique to each other that they cannot be treated
-    apart."""
+    skew: float
+    """How far the other axes move a position along an axis at most, in voxels."""
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are so oblique to each other that they cannot be treated apart."""
+        return self.skew > _SHEAR_TOLERANCE
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether the skew decides which voxel is the nearest to some position."""
+        distances = (((axis % 1) - 0.5).abs().min() for axis in self.positions)
+        return self.skew > 0 and bool(min(distances) < 2 * self.skew + 1e-9)
 
 
 def _plan(source: Grid, spacing_mm: Sequence[float]) -> _Plan:
@@ -424,13 +433,13 @@ def _plan(source: Grid, spacing_mm: Sequence[float]) -> _Plan:
     to_source = np.linalg.solve(source.affine, target.affine)
     if target.shape == source.shape and np.allclose(to_source, np.eye(4), atol=_SPACING_TOLERANCE):
         identity = [torch.arange(length, dtype=torch.float64) for length in source.shape]
-        return _Plan(source, source, identity, is_sheared=False)
+        return _Plan(source, source, identity, skew=0.0)
     off_diagonal = np.abs(to_source[:3] * (1 - np.eye(4)[:3])) @ (*target.shape, 1)
     return _Plan(
         source,
         target,
         _positions(source, target, to_source),
-        is_sheared=bool(off_diagonal.max() > _SHEAR_TOLERANCE),
+        skew=float(off_diagonal.max()),
     )
 
 
@@ -494,10 +503,10 @@ def _interpolate(tensor: torch.Tensor, positions: torch.Tensor, *, dim: int) -> 
     return tensor.index_select(dim, lower).lerp_(tensor.index_select(dim, upper), weights)
 
 
-def _resample_sheared(
+def _resample_jointly(
     tensor: torch.Tensor, like: eva_tv_tensors.Volume, spacing_mm: Sequence[float], *, mode: str
 ) -> torch.Tensor:
-    """Resamples a volume whose axes are oblique to each other (gantry tilt) with MONAI."""
+    """Resamples a volume whose axes depend on each other (gantry tilt), slowly, with MONAI."""
     spacing_transform = monai_transforms.Spacing(pixdim=spacing_mm)
     resampled = spacing_transform(
         meta_tensor.MetaTensor(tensor, affine=torch.from_numpy(_affine_of(like))), mode=mode

@@ -147,7 +147,7 @@ class _Patient(NamedTuple):
     diaphragm: float
     """How far breathing moves the diaphragm up."""
     contrast: float
-    """The contrast phase from 0, unenhanced, to 1, portal venous."""
+    """The contrast agent taken up, from 0, unenhanced, to 1, portal venous; at least 0.6."""
 
     @classmethod
     def draw(cls, random: np.random.Generator) -> "_Patient":
@@ -158,7 +158,7 @@ class _Patient(NamedTuple):
             fat=random.uniform(6.0, 20.0),
             wall=random.uniform(11.0, 16.0),
             diaphragm=random.uniform(-12.0, 14.0),
-            contrast=random.uniform(0.0, 1.0),
+            contrast=random.uniform(0.6, 1.0),
         )
 
 

@@ -382,8 +382,8 @@ def test_resampling_equals_eva(
 @settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(2, 40)] * 3),
-    old=st.tuples(*[st.floats(0.4, 6.0)] * 3),
-    new=st.tuples(*[st.floats(0.7, 6.0)] * 3),
+    old=st.tuples(*[st.sampled_from(SPACINGS) | st.floats(0.4, 6.0)] * 3),
+    new=st.tuples(*[st.sampled_from(SPACINGS) | st.floats(0.7, 6.0)] * 3),
     angles=st.tuples(*[st.floats(-0.4, 0.4)] * 3),
     seed=st.integers(0, 2**16),
 )
@@ -401,6 +401,15 @@ def test_resampling_of_rotated_scans_equals_eva(
 
     assert_close(geometry.resample(volume, new), expected_volume)
     assert torch.equal(geometry.resample_mask(mask, volume, new).long(), expected_mask)
+
+
+def test_ties_between_voxels_of_rotated_scans_are_decided_as_by_eva() -> None:
+    affine = rotation((0.0, 0.25, 0.0)) @ geometry.straight_affine((2.0, 1.0, 1.0), (10, -20, 30))
+    volume, mask = random_case((20, 2, 9), affine, seed=0)
+
+    _, expected_mask = eva_spatial.Spacing(pixdim=(1.0, 1.0, 0.75))(volume, mask)
+
+    assert torch.equal(geometry.resample_mask(mask, volume, (1.0, 1.0, 0.75)).long(), expected_mask)
 
 
 def test_resampling_of_a_tilted_gantry_equals_eva() -> None:
