@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import pathlib
 import statistics
 from typing import Any, Dict, List, Literal, Sequence, Tuple
@@ -156,9 +157,9 @@ def draw_cases(cases: Sequence[Tuple[str, ScoredCase]], classes: Sequence[str]) 
         The figure.
     """
     heights = [_block_height(case) for _, case in cases]
-    names_per_row = 6
-    legend_height = 0.3 * -(-(len(classes) - 1) // names_per_row) + 0.15
     width = _PANEL_INCHES * len(_PANELS)
+    names_per_row = _names_per_row(classes, width)
+    legend_height = 0.22 * math.ceil((len(classes) - 1) / names_per_row) + 0.3
     canvas = figure.Figure(
         figsize=(width, sum(heights) + legend_height), facecolor="black", layout="constrained"
     )
@@ -254,6 +255,12 @@ def _fullest_slice(labels: npt.NDArray[np.integer], *, axis: int) -> int:
         areas = (labels == label).sum(axis=others)
         shown += areas / areas.max()
     return int(shown.argmax())
+
+
+def _names_per_row(classes: Sequence[str], width: float) -> int:
+    """Returns how many class names, with their colours, fit into a width in inches."""
+    longest = max(len(name) for name in classes)
+    return max(1, min(len(classes) - 1, int(width / (0.5 + 0.075 * longest))))
 
 
 def _block_height(case: ScoredCase) -> float:
