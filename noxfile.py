@@ -98,7 +98,7 @@ def quickstart(session: nox.Session) -> None:
     session.install(".")
     data = QUICKSTART / "phantom"
     config = "configs/vision/radiology/online/segmentation/phantom.yaml"
-    session.run("eva-coralbay", "phantom", "--out", str(data))
+    session.run("eva-coralbay", "phantom", str(data))
     env = {"DATA_ROOT": str(data), "OUTPUT_ROOT": str(QUICKSTART / "logs")}
     session.run("eva", "fit", "--config", config, env=env)
     session.run("eva-coralbay", "results", str(QUICKSTART / "logs"))
