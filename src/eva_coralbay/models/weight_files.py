@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-import pickle  # nosec B403: for the error that torch raises when it refuses to unpickle
+import pickle  # nosec B403  # only for the error that torch raises
 import re
 from typing import Any
 
@@ -106,9 +106,7 @@ def _download_file(repository: str, name: str, revision: str) -> pathlib.Path | 
     """Returns the local copy of a file of a repository, or None if it has no such file."""
     try:
         return pathlib.Path(
-            huggingface_hub.hf_hub_download(  # nosec B615: hashes are verified by the caller
-                repository, name, revision=revision or None
-            )
+            huggingface_hub.hf_hub_download(repository, name, revision=revision or None)
         )
     except hub_errors.LocalEntryNotFoundError:
         raise
