@@ -93,6 +93,7 @@ class CoralBayEncoder(nn.Module):
             patch_merging=patch_merging,
             drop_path_rate=drop_path_rate,
             use_v2=use_v2,
+            activation_checkpointing=activation_checkpointing,
         )
         self.encoder1 = swin.ConvolutionBlock(in_channels, feature_size)
         self.encoder2 = swin.ConvolutionBlock(feature_size, feature_size)
@@ -170,11 +171,14 @@ class CoralBayEncoder(nn.Module):
         """Yields the wanted feature maps, from fine to coarse, and computes no others."""
         self._check_input(tensor)
         if 0 in wanted:
-            yield self.encoder1(tensor)
+            yield self._run(self.encoder1, tensor)
         heads = (self.encoder2, self.encoder3, self.encoder4, nn.Identity(), self.encoder10)
         for index, hidden in enumerate(self.swinViT.hidden_states(tensor)):
             if index + 1 in wanted:
-                yield heads[index](swin.normalize_channels(hidden))
+                yield self._run(heads[index], swin.normalize_channels(hidden))
+
+    def _run(self, module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+        return swin.run(module, tensor, recompute=self._activation_checkpointing)
 
     def _check_input(self, tensor: torch.Tensor) -> None:
         if tensor.ndim != 5:

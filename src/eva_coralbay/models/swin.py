@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.autograd import function
 from torch.nn import functional
+from torch.utils import checkpoint
 
 PatchMergingVariant = Literal["octants", "legacy"]
 """How the eight voxels of a 2x2x2 block are stacked when a stage halves the resolution."""
@@ -55,6 +57,7 @@ class SwinTransformer(nn.Module):
         patch_merging: PatchMergingVariant,
         drop_path_rate: float,
         use_v2: bool,
+        activation_checkpointing: bool,
     ) -> None:
         """Builds the patch embedding and the four stages.
 
@@ -64,9 +67,11 @@ class SwinTransformer(nn.Module):
             patch_merging: Which voxels patch merging stacks, see `_OCTANTS`.
             drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0.
             use_v2: Whether a residual convolution block precedes each stage.
+            activation_checkpointing: Whether the backward pass recomputes the stages.
         """
         super().__init__()
         self._use_v2 = use_v2
+        self._activation_checkpointing = activation_checkpointing
         self.patch_embed = _PatchEmbedding(in_channels, feature_size)
         num_blocks = len(NUM_HEADS) * _BLOCKS_PER_STAGE
         rates = [drop_path_rate * block / (num_blocks - 1) for block in range(num_blocks)]
@@ -98,9 +103,19 @@ class SwinTransformer(nn.Module):
         yield hidden
         for stage in range(1, len(NUM_HEADS) + 1):
             if self._use_v2:
-                hidden = self.get_submodule(f"layers{stage}c.0")(hidden.contiguous())
-            hidden = self.get_submodule(f"layers{stage}.0")(hidden)
+                hidden = self._run(f"layers{stage}c.0", hidden.contiguous())
+            hidden = self._run(f"layers{stage}.0", hidden)
             yield hidden
+
+    def _run(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return run(self.get_submodule(name), tensor, recompute=self._activation_checkpointing)
+
+
+def run(module: nn.Module, tensor: torch.Tensor, *, recompute: bool) -> torch.Tensor:
+    """Calls a module and, if asked, keeps its input only and recomputes the rest in backward."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint.checkpoint(module, tensor, use_reentrant=False)
+    return module(tensor)
 
 
 class ConvolutionBlock(nn.Module):
@@ -214,9 +229,9 @@ class _Block(nn.Module):
         shape = tokens.shape
         layout = _window_layout(shape[0], shape[1:4], self._shifted, tokens.device)
         tokens = tokens.flatten(0, 3)
-        normed = functional.pad(self.norm1(tokens), (0, 0, 0, 1))
-        windows = normed[layout.gather]
-        attended = self.attn(windows, layout).flatten(0, 1)[layout.scatter]
+        windows = _Rearrangement.apply(self.norm1(tokens), layout.gather, layout.scatter)
+        attended = self.attn(windows.view(-1, layout.length, shape[-1]), layout).flatten(0, 1)
+        attended = _Rearrangement.apply(attended, layout.scatter, layout.gather)
         tokens = tokens + self._drop_path(attended, shape[0])
         tokens = tokens + self._drop_path(self.mlp(self.norm2(tokens)), shape[0])
         return tokens.view(shape)
@@ -228,6 +243,23 @@ class _Block(nn.Module):
         keep = 1.0 - self._drop_path_rate
         kept = branch.new_empty(batch_size, 1, 1).bernoulli_(keep) / keep
         return (branch.view(batch_size, -1, branch.shape[-1]) * kept).view_as(branch)
+
+
+class _Rearrangement(torch.autograd.Function):
+    """Takes rows by an index; the gradient is the rows taken back, with no scattered sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(index, inverse)
+        # an index of len(rows) stands for padding
+        return functional.pad(rows, (0, 0, 0, 1)).index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        index, inverse = ctx.saved_tensors
+        return _Rearrangement.apply(grad_outputs[0], inverse, index), None, None
 
 
 class _WindowAttention(nn.Module):
@@ -266,7 +298,7 @@ class _WindowAttention(nn.Module):
         )
 
     def _fold(self, layout: "_WindowLayout", dtype: torch.dtype) -> torch.Tensor:
-        length = layout.gather.shape[1]
+        length = layout.length
         index = self.relative_position_index[:length, :length].flatten()
         bias = functional.embedding(index, self.relative_position_bias_table)
         bias = bias.view(length, length, self._num_heads).permute(2, 0, 1)
@@ -437,10 +469,10 @@ class _WindowLayout(NamedTuple):
     """Where the tokens of a volume lie in the windows, and what the shift masks out."""
 
     gather: torch.Tensor
-    """Token of each place [windows, n]; padding is the row after the last token."""
+    """Token of each place in the windows, [windows * n]; padding is the number of tokens."""
 
     scatter: torch.Tensor
-    """Place of each token [tokens] in the flattened windows."""
+    """Place in the windows of each token, [tokens]."""
 
     counts: tuple[int, ...]
     """How many windows, in order, share each mask."""
@@ -450,6 +482,11 @@ class _WindowLayout(NamedTuple):
 
     window: _Size
     """Edges of a window."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a window."""
+        return math.prod(self.window)
 
 
 @functools.lru_cache(maxsize=64)
@@ -482,9 +519,9 @@ def _window_layout(
                     edge = group.shape[axis] - 1
                     group = group.narrow(axis, edge if last else 0, 1 if last else edge)
             groups.append(group.flatten(0, 3).flatten(1))
-        gather = torch.cat(groups)
+        gather = torch.cat(groups).flatten()
         scatter = torch.empty(num_tokens + 1, dtype=torch.long)
-        scatter[gather.flatten()] = torch.arange(gather.numel())
+        scatter[gather] = torch.arange(gather.numel())
         masks = torch.stack([_shift_mask(window, pattern) for pattern in patterns])
         return _WindowLayout(
             gather=gather.to(device),
