@@ -8,8 +8,8 @@ import sys
 import jsonargparse
 import pandas as pd
 import pytest
-
 from eva.core import interface
+
 from eva_coralbay.data import phantom
 from eva_coralbay.evaluation import Recorder, SegmentationModule
 from eva_coralbay.leaderboard import record

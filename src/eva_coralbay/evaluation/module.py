@@ -252,7 +252,7 @@ def _default_criterion() -> nn.Module:
 
 
 def _unwrap(encoder: nn.Module) -> nn.Module:
-    """Returns the network inside one of eva's model wrappers, so that hashes do not depend on it."""
+    """Returns the network inside eva's wrapper, so that hashes do not depend on a wrapper."""
     return getattr(encoder, "model", encoder)
 
 

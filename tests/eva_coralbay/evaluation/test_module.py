@@ -5,13 +5,13 @@ import pathlib
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import callbacks
-from torch import nn
-
 from eva.core import trainers as eva_trainers
 from eva.core.data import dataloaders, datamodules
 from eva.core.trainers import functional
 from eva.vision.data.dataloaders import collate_fn
+from lightning.pytorch import callbacks
+from torch import nn
+
 from eva_coralbay.data import phantom, seeding, transforms
 from eva_coralbay.data.datasets import NnUNet
 from eva_coralbay.evaluation import Recorder, SegmentationModule
@@ -118,7 +118,10 @@ def _fit(
 ) -> list[pd.DataFrame]:
     """Runs an evaluation session and returns the case table of each run's last checkpoint."""
     functional.run_evaluation_session(
-        _trainer(folder), _module(**kwargs), _datamodule(root, num_workers=num_workers), n_runs=n_runs
+        _trainer(folder),
+        _module(**kwargs),
+        _datamodule(root, num_workers=num_workers),
+        n_runs=n_runs,
     )
     tables = sorted(folder.rglob("record_val_last.cases.csv"))
     assert len(tables) == n_runs
