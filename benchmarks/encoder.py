@@ -78,7 +78,7 @@ def _forward(encoder: nn.Module, tensor: torch.Tensor) -> None:
 
 def _forward_backward(encoder: nn.Module, tensor: torch.Tensor) -> None:
     encoder.zero_grad(set_to_none=True)
-    sum(feature_map.float().mean() for feature_map in encoder(tensor)).backward()
+    torch.stack([feature_map.float().mean() for feature_map in encoder(tensor)]).sum().backward()
 
 
 def _interleaved(
@@ -164,12 +164,14 @@ def _cpu_memory(size: int, feature_size: int, threads: int) -> list[_Row]:
     peaks = []
     for name in ("eva", "ours"):
         with futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-            peaks.append(pool.submit(_peak_bytes, name, size, feature_size, threads).result())
+            peaks.append(
+                pool.submit(_peak_bytes, name, size, feature_size, threads).result() / 2**30
+            )
     eva, ours, checkpointed = (
         _kept_bytes(name, size, feature_size) / 2**30 for name in ("eva", "ours", "checkpointed")
     )
     return [
-        _Row("peak memory of a forward pass", *(p / 2**30 for p in peaks), "GiB", is_speed=False),
+        _Row("peak memory of a forward pass", peaks[0], peaks[1], "GiB", is_speed=False),
         _Row("activations kept for backward", eva, ours, "GiB", is_speed=False),
         _Row("the same, checkpointed", eva, checkpointed, "GiB", is_speed=False),
     ]

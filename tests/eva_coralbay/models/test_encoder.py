@@ -86,6 +86,7 @@ def _gradients(encoder: nn.Module, tensor: torch.Tensor) -> dict[str, torch.Tens
     )
     loss.backward()
     gradients = {k: p.grad for k, p in encoder.named_parameters() if p.grad is not None}
+    assert tensor.grad is not None
     return {"input": tensor.grad, **gradients}
 
 
