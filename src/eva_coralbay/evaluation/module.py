@@ -157,6 +157,12 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         }
 
     @override
+    def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        if self.save_decoder_only:
+            # eva restores the encoder only, and a weighted criterion has tensors too
+            checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    @override
     def train(self, mode: bool = True) -> "SegmentationModule":
         super().train(mode)
         if self.protocol == "frozen" and isinstance(self.encoder, nn.Module):

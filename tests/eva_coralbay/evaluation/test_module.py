@@ -8,6 +8,7 @@ import torch
 from eva.core import trainers as eva_trainers
 from eva.core.data import dataloaders, datamodules
 from eva.core.trainers import functional
+from eva.vision import losses as eva_losses
 from eva.vision.data.dataloaders import collate_fn
 from lightning.pytorch import callbacks
 from torch import nn
@@ -164,6 +165,14 @@ def test_frozen_encoder_does_not_move(root: pathlib.Path, tmp_path: pathlib.Path
     assert not any(parameter.requires_grad for parameter in module.encoder.parameters())
     saved = torch.load(trainer.checkpoint_callbacks[1].best_model_path, weights_only=True)
     assert {key.split(".")[0] for key in saved["state_dict"]} == {"decoder"}
+
+
+def test_weighted_criterion_survives_the_decoder_only_checkpoint(
+    root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    weight = [1.0] * len(NnUNet(str(root), "val").classes)
+    criterion = eva_losses.DiceCELoss(softmax=True, to_onehot_y=True, weight=weight)
+    assert len(_fit(root, tmp_path, criterion=criterion)) == 1
 
 
 def test_trained_encoder_moves_and_is_saved(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
