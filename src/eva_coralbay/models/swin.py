@@ -103,7 +103,7 @@ class SwinTransformer(nn.Module):
         yield hidden
         for stage in range(1, len(NUM_HEADS) + 1):
             if self._use_v2:
-                hidden = self._run(f"layers{stage}c.0", hidden.contiguous())
+                hidden = self._run(f"layers{stage}c.0", hidden)
             hidden = self._run(f"layers{stage}.0", hidden)
             yield hidden
 
@@ -145,13 +145,15 @@ class ConvolutionBlock(nn.Module):
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Convolves a tensor [B, C, D, H, W] twice and adds the residual."""
+        tensor = tensor.contiguous()
+        batch_size = len(tensor)
         hidden = _leaky_relu_(self._normed_convolution("conv1", tensor))
-        hidden = self._normed_convolution("conv2", hidden.unflatten(1, (len(tensor), -1))[0])
+        hidden = self._normed_convolution("conv2", _to_batch(hidden, batch_size))
         if "conv3" in self.layer:
             residual = self._normed_convolution("conv3", tensor)
         else:
             residual = tensor.flatten(0, 1).unsqueeze(0)
-        return _leaky_relu_(hidden.add_(residual)).unflatten(1, (len(tensor), -1))[0]
+        return _to_batch(_leaky_relu_(hidden.add_(residual)), batch_size)
 
     def _normed_convolution(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Convolves and normalises to [1, B * C, D, H, W].
@@ -162,6 +164,11 @@ class ConvolutionBlock(nn.Module):
         hidden = self.layer.get_submodule(f"{name}.conv")(tensor)
         samples = hidden.flatten(0, 1).unsqueeze(0)
         return functional.batch_norm(samples, None, None, training=True)
+
+
+def _to_batch(samples: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Views [1, B * C, D, H, W] as [B, C, D, H, W]."""
+    return samples.squeeze(0).unflatten(0, (batch_size, -1))
 
 
 def _leaky_relu_(tensor: torch.Tensor) -> torch.Tensor:
