@@ -8,13 +8,13 @@ seed, so that a network has to learn anatomy and not one image.
 import gzip
 import json
 import os
-import tempfile
 from typing import Any, Dict, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 import tqdm
 
+from eva_coralbay import files
 from eva_coralbay.data import geometry
 from eva_coralbay.data.errors import DatasetError
 
@@ -124,7 +124,7 @@ def write_dataset(
     _write_description(out, settings, cases=cases)
     names = [f"phantom_{index:03d}" for index in range(cases)]
     splits = [{"train": names[: cases - val_cases], "val": names[cases - val_cases :]}]
-    _write(os.path.join(out, "splits_final.json"), _as_json(splits))
+    files.write_atomically(os.path.join(out, "splits_final.json"), _as_json(splits))
     for index, name in enumerate(tqdm.tqdm(names, desc="Generating phantoms", unit="case")):
         image = os.path.join(out, "imagesTr", f"{name}_0000.nii.gz")
         label = os.path.join(out, "labelsTr", f"{name}.nii.gz")
@@ -449,7 +449,7 @@ def _write_description(out: str, settings: Dict[str, Any], *, cases: int) -> Non
         "file_ending": ".nii.gz",
         "generator": settings,
     }
-    _write(path, _as_json(description))
+    files.write_atomically(path, _as_json(description))
 
 
 def _write_volume(
@@ -461,24 +461,8 @@ def _write_volume(
 ) -> None:
     """Writes a volume as .nii.gz, with the same bytes for the same content."""
     nifti = geometry.as_nifti(array, affine, orientation=orientation)
-    _write(path, gzip.compress(nifti.to_bytes(), compresslevel=6, mtime=0))
+    files.write_atomically(path, gzip.compress(nifti.to_bytes(), compresslevel=6, mtime=0))
 
 
 def _as_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def _write(path: str, content: bytes) -> None:
-    """Writes a file such that it is there as a whole or not at all."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

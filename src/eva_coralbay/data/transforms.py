@@ -2,8 +2,8 @@
 
 The protocol is eva's (`configs/vision/radiology/online/segmentation/btcv.yaml` of kaiko-eva
 0.4.5): isotropic resampling, one HU window scaled to [0, 1], crop to the foreground, class-wise
-crops with mild augmentation. Here a crop is cut first and only then augmented, every crop draws
-its own augmentation, and one random stream a pipeline decides all of it.
+crops with mild augmentation. Here a crop is read first and only then augmented, every crop
+draws its own augmentation, and one random stream a pipeline decides all of it.
 """
 
 import math
@@ -12,21 +12,19 @@ from typing import Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from eva.vision.data import tv_tensors as eva_tv_tensors
 from monai import transforms as monai_transforms
 from torch.nn import functional
-from torchvision import tv_tensors
+from typing_extensions import override
 
-from eva_coralbay.data import geometry
-
-_Box = Tuple[slice, slice, slice]
-"""The extent of a region along the axes (D, H, W)."""
+from eva_coralbay.data import prepared
 
 
 class EvalTransform:
-    """Resamples a whole scan, applies the HU window and crops it to the body.
+    """Applies the HU window to a whole prepared scan.
 
-    The box is grown until it holds every labelled voxel, so that none escapes the scoring.
+    Its `preparation` says how the scans are to be prepared: resampled, and cropped to the body,
+    which is what lies above the lower end of the window. The crop holds every labelled voxel,
+    so that none escapes the scoring.
     """
 
     def __init__(
@@ -49,33 +47,21 @@ class EvalTransform:
         if hu_window[0] >= hu_window[1]:
             raise ValueError(f"`hu_window` must be (lowest, highest) in HU, got {hu_window}.")
 
-        self._spacing = tuple(spacing)
+        depth, height, width = (float(length) for length in spacing)
+        self.preparation = prepared.Preparation((depth, height, width), float(hu_window[0]))
         self._hu_window = hu_window
 
-    def __call__(
-        self, volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Prepares a scan and its mask.
+    def __call__(self, scan: prepared.PreparedScan) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Returns a scan and its mask.
 
         Args:
-            volume: The scan in HU, of shape [1, D, H, W], with its affine.
-            mask: The label map on the same grid, of shape [1, D, H, W].
+            scan: The scan, prepared as `preparation` says.
 
         Returns:
-            The image in [0, 1] and the label map, both of shape [1, D', H', W'] and float32 and
+            The image in [0, 1] and the label map, both of shape [1, D, H, W] and float32 and
             integer respectively.
         """
-        image, target = self._resample(volume, mask)
-        box = _bounding_box((image > 0) | (target > 0))
-        return _cut(image, box).contiguous(), _cut(target, box).contiguous()
-
-    def _resample(
-        self, volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Resamples both to the target spacing and scales the window to [0, 1]."""
-        target = geometry.resample_mask(mask, volume, self._spacing)
-        image = geometry.resample(volume, self._spacing)
-        return self._scale_window(image.as_subclass(torch.Tensor)), target.as_subclass(torch.Tensor)
+        return self._scale_window(scan.read_image(scan.whole)), scan.read_mask(scan.whole)
 
     def _scale_window(self, hounsfield: torch.Tensor) -> torch.Tensor:
         lowest, highest = self._hu_window
@@ -122,46 +108,48 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         self._num_samples = num_samples
         self._class_ratios = class_ratios
 
-    def __call__(
-        self, volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask
+    @override
+    def __call__(  # type: ignore[reportIncompatibleMethodOverride]
+        self, scan: prepared.PreparedScan
     ) -> Tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Draws the crops of one scan.
+        """Draws the crops of one scan and reads no more than them.
 
         Args:
-            volume: The scan in HU, of shape [1, D, H, W], with its affine.
-            mask: The label map on the same grid, of shape [1, D, H, W].
+            scan: The scan, prepared as `preparation` says.
 
         Returns:
             The crops in [0, 1] (float32) and their label maps (int64), `num_samples` of each, of
-            shape [1, *roi_size].
+            shape [1, *roi_size]. Where the scan is smaller than a crop there are zeros around it.
         """
-        image, target = self._resample(volume, mask)
-        box = _bounding_box(image > 0)
-        image, target = (_pad(_cut(tensor, box), self.roi_size) for tensor in (image, target))
-        crops = [
-            self._augment(_cut(image, box), _cut(target, box)) for box in self._draw_boxes(target)
-        ]
+        crops = [self._augment(*self._read(scan, centre)) for centre in self._draw_centres(scan)]
         images, targets = zip(*crops, strict=True)
         return list(images), list(targets)
 
-    def _draw_boxes(self, target: torch.Tensor) -> list[_Box]:
-        """Draws the regions of the crops by the classes in the label map."""
-        labels = target.numpy().ravel()
-        classes, probabilities = self._class_probabilities(labels)
-        voxels = {}
-        boxes = []
-        for drawn in self.R.choice(classes, size=self._num_samples, p=probabilities):
-            if drawn not in voxels:
-                voxels[drawn] = np.flatnonzero(labels == drawn)
-            centre = voxels[drawn][self.R.randint(len(voxels[drawn]))]
-            boxes.append(self._box_around(np.unravel_index(centre, target.shape[1:]), target))
-        return boxes
+    def _read(
+        self, scan: prepared.PreparedScan, centre: Tuple[int, int, int]
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Reads the crop around a voxel, moved inside the scan where it sticks out."""
+        depth, height, width = (
+            _extent_around(index, size, length)
+            for index, size, length in zip(centre, self.roi_size, scan.grid.shape, strict=True)
+        )
+        box = depth, height, width
+        image = self._scale_window(scan.read_image(box))
+        return _pad(image, self.roi_size), _pad(scan.read_mask(box), self.roi_size)
+
+    def _draw_centres(self, scan: prepared.PreparedScan) -> list[Tuple[int, int, int]]:
+        """Draws the centres of the crops by the classes in the label map."""
+        counts = scan.label_counts
+        classes, probabilities = self._class_probabilities(counts)
+        return [
+            scan.locate(int(drawn), int(self.R.randint(counts[drawn])))
+            for drawn in self.R.choice(classes, size=self._num_samples, p=probabilities)
+        ]
 
     def _class_probabilities(
-        self, labels: npt.NDArray[np.integer]
+        self, counts: npt.NDArray[np.int64]
     ) -> Tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Returns the label values that are present and the chance of each."""
-        counts = np.bincount(labels)
         ratios = np.ones(len(counts)) if self._class_ratios is None else self._ratios(len(counts))
         ratios = np.where(counts > 0, ratios, 0.0)
         if not ratios.any():
@@ -177,17 +165,6 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
                 f"{num_labels - 1}: give one ratio a class, background first."
             )
         return ratios[:num_labels]
-
-    def _box_around(self, centre: Sequence[np.intp], target: torch.Tensor) -> _Box:
-        """Returns the region around a voxel, moved inside the volume where it sticks out."""
-        starts = (
-            min(max(int(index) - size // 2, 0), length - size)
-            for index, size, length in zip(centre, self.roi_size, target.shape[1:], strict=True)
-        )
-        depth, height, width = (
-            slice(start, start + size) for start, size in zip(starts, self.roi_size, strict=True)
-        )
-        return depth, height, width
 
     def _augment(
         self, image: torch.Tensor, target: torch.Tensor
@@ -213,28 +190,10 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         return self.R.uniform(-self._INTENSITY_RANGE, self._INTENSITY_RANGE)
 
 
-def _bounding_box(foreground: torch.Tensor) -> _Box:
-    """Returns the smallest box that holds the foreground, the whole volume if there is none.
-
-    Args:
-        foreground: The boolean mask of shape [1, D, H, W].
-    """
-    if not foreground.any():
-        return slice(None), slice(None), slice(None)
-    depth, height, width = (
-        _extent(foreground.any(dim=tuple({0, 1, 2, 3} - {axis}))) for axis in (1, 2, 3)
-    )
-    return depth, height, width
-
-
-def _extent(occupied: torch.Tensor) -> slice:
-    indices = occupied.nonzero()
-    return slice(int(indices[0]), int(indices[-1]) + 1)
-
-
-def _cut(tensor: torch.Tensor, box: _Box) -> torch.Tensor:
-    """Returns the view of a region of a volume of shape [1, D, H, W]."""
-    return tensor[(slice(None), *box)]
+def _extent_around(index: int, size: int, length: int) -> slice:
+    """Returns `size` voxels around one of an axis, moved inside it; all of a shorter axis."""
+    start = max(min(index - size // 2, length - size), 0)
+    return slice(start, min(start + size, length))
 
 
 def _pad(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from matplotlib import axes, colors, figure, patches, patheffects
 from typing_extensions import override
 
+from eva_coralbay import files
 from eva_coralbay.evaluation import metrics, recorder
 from eva_coralbay.leaderboard import record
 
@@ -139,7 +140,7 @@ class CaseFigures(pl.Callback):
             rows = [("Best case", best)] + ([("Worst case", worst)] if worst is not best else [])
             content = io.BytesIO()
             draw_cases(rows, classes).savefig(content, dpi=120)
-            record.write_atomically(pathlib.Path(str(trainer.log_dir)) / name, content.getvalue())
+            files.write_atomically(pathlib.Path(str(trainer.log_dir)) / name, content.getvalue())
 
 
 def draw_cases(cases: Sequence[Tuple[str, ScoredCase]], classes: Sequence[str]) -> figure.Figure:

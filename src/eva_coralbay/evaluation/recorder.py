@@ -33,6 +33,7 @@ from lightning.pytorch.trainer import states
 from torch import nn
 from typing_extensions import override
 
+from eva_coralbay import files
 from eva_coralbay.evaluation import metrics
 from eva_coralbay.leaderboard import record
 
@@ -235,7 +236,7 @@ class Recorder(pl.Callback):
         """Writes the resolved configuration, if the run was started by eva's command."""
         if self._config is not None:
             text = yaml.safe_dump(self._config, sort_keys=False)
-            record.write_atomically(_log_dir(trainer) / "config.yaml", text.encode())
+            files.write_atomically(_log_dir(trainer) / "config.yaml", text.encode())
 
     def _write(
         self,

@@ -11,10 +11,11 @@ import json
 import math
 import os
 import pathlib
-import uuid
 from typing import Annotated, Any, Dict, Final, List, Literal, Sequence
 
 import pydantic
+
+from eva_coralbay import files
 
 SCHEMA_VERSION: Final = 1
 """The version of the schema that is written. It grows whenever a written field changes."""
@@ -236,7 +237,7 @@ class Record(_Part):
             indent=2,
             sort_keys=True,
         )
-        write_atomically(path, f"{content}\n".encode())
+        files.write_atomically(path, f"{content}\n".encode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +289,7 @@ def write_cases(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> CaseTa
             (row.case, row.class_name, row.metric, value, row.truth_voxels, row.predicted_voxels)
         )
     content = text.getvalue().encode()
-    write_atomically(path, content)
+    files.write_atomically(path, content)
     return CaseTable(
         file=pathlib.Path(path).name,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -341,27 +342,6 @@ def ids_sha256(case_ids: Sequence[str]) -> str:
 def json_schema() -> Dict[str, Any]:
     """Returns the JSON Schema of a record."""
     return Record.model_json_schema()
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file such that it is there as a whole or not at all.
-
-    Args:
-        path: The path of the file; missing parent folders are made.
-        content: The content.
-    """
-    target = pathlib.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _parse_row(values: Sequence[str]) -> CaseRow:

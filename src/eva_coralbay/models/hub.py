@@ -7,14 +7,14 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import safetensors.torch
 
+from eva_coralbay import files
 from eva_coralbay.models import checkpoints
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.models import weight_files
@@ -64,9 +64,7 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     weights_path = folder / weight_files.WEIGHTS_NAMES[0]
     tensors = {_PREFIX + key: value.cpu().clone() for key, value in encoder.state_dict().items()}
-    _write_atomically(
-        weights_path, lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"})
-    )
+    files.write_atomically(weights_path, safetensors.torch.save(tensors, {"format": "pt"}))
     config = {
         "architectures": [type(encoder).__name__],
         "model_type": "coralbay",
@@ -76,9 +74,7 @@ def save_pretrained(
         "weights_sha256": weight_files.file_sha256(weights_path),
     }
     text = json.dumps(config, indent=2) + "\n"
-    _write_atomically(
-        folder / weight_files.CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8")
-    )
+    files.write_atomically(folder / weight_files.CONFIG_NAME, text.encode())
     return folder
 
 
@@ -142,15 +138,3 @@ def _checked_window(hu_window: Sequence[float] | None) -> list[float] | None:
     if len(hu_window) != 2 or not hu_window[0] < hu_window[1]:
         raise ValueError(f"hu_window must be (lower, upper) in HU, got {hu_window}.")
     return [float(value) for value in hu_window]
-
-
-def _write_atomically(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Lets `write` fill a file beside `path` and moves it there once it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Tests the train and evaluation pipelines."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from eva_coralbay.data import transforms
+from eva_coralbay.data import prepared, transforms
 
 _SPACING = (3.0, 2.0, 1.5)
 """The spacing of the generated scan in mm, as (D, H, W)."""
@@ -33,6 +35,16 @@ def _mask(shape: tuple[int, int, int] = (20, 30, 40)) -> tv_tensors.Mask:
     return tv_tensors.Mask(labels)
 
 
+def _apply(
+    transform: transforms.EvalTransform,
+    volume: eva_tv_tensors.Volume | None = None,
+    mask: tv_tensors.Mask | None = None,
+) -> Any:
+    """Prepares a scan and its mask as the transform says, and applies it."""
+    volume, mask = (_scan(), _mask()) if volume is None else (volume, mask)
+    return transform(prepared.prepare(volume, mask, transform.preparation))
+
+
 def _eva_transform() -> v2.Compose:
     return v2.Compose(
         [
@@ -45,7 +57,7 @@ def _eva_transform() -> v2.Compose:
 
 def test_eval_equals_eva_pipeline() -> None:
     expected_image, expected_target = _eva_transform()(_scan(), _mask())
-    image, target = transforms.EvalTransform(spacing=(2.0, 2.0, 2.0))(_scan(), _mask())
+    image, target = _apply(transforms.EvalTransform(spacing=(2.0, 2.0, 2.0)))
     assert image.shape == expected_image.shape
     assert torch.equal(target.long(), expected_target.as_subclass(torch.Tensor).long())
     difference = (image - expected_image.as_subclass(torch.Tensor)).abs().max()
@@ -55,14 +67,14 @@ def test_eval_equals_eva_pipeline() -> None:
 def test_eval_keeps_labels_outside_the_body() -> None:
     mask = _mask()
     mask[0, 0, 0, 0] = 2
-    _, target = transforms.EvalTransform(spacing=_SPACING)(_scan(), mask)
+    _, target = _apply(transforms.EvalTransform(spacing=_SPACING), _scan(), mask)
     assert int((target > 0).sum()) == int((mask > 0).sum())
 
 
 def test_eval_of_empty_air_keeps_the_volume() -> None:
     air = eva_tv_tensors.Volume(torch.full((1, 8, 9, 10), -1000.0), affine=_scan().affine)
     empty = tv_tensors.Mask(torch.zeros((1, 8, 9, 10), dtype=torch.uint8))
-    image, _ = transforms.EvalTransform(spacing=_SPACING)(air, empty)
+    image, _ = _apply(transforms.EvalTransform(spacing=_SPACING), air, empty)
     assert image.shape == (1, 8, 9, 10)
 
 
@@ -75,7 +87,7 @@ def _train(**kwargs: object) -> transforms.TrainTransform:
 
 
 def test_train_draws_crops_of_the_right_kind() -> None:
-    images, targets = _train()(_scan(), _mask())
+    images, targets = _apply(_train())
     assert len(images) == len(targets) == 3
     for image, target in zip(images, targets, strict=True):
         assert image.shape == target.shape == (1, 16, 16, 16)
@@ -83,12 +95,12 @@ def test_train_draws_crops_of_the_right_kind() -> None:
 
 
 def test_train_pads_scans_that_are_smaller_than_a_crop() -> None:
-    images, targets = _train(roi_size=(32, 48, 64))(_scan(), _mask())
+    images, targets = _apply(_train(roi_size=(32, 48, 64)))
     assert images[0].shape == targets[0].shape == (1, 32, 48, 64)
 
 
 def test_train_is_repeatable_by_seed() -> None:
-    first, second = (_train()(_scan(), _mask()) for _ in range(2))
+    first, second = (_apply(_train()) for _ in range(2))
     for one, other in zip(first[0] + first[1], second[0] + second[1], strict=True):
         assert torch.equal(one, other)
 
@@ -99,7 +111,7 @@ def test_train_moves_image_and_labels_together() -> None:
     labels = tv_tensors.Mask((volume.as_subclass(torch.Tensor) > 0).to(torch.uint8))
     transform = transforms.TrainTransform(roi_size=(16, 16, 16), spacing=_SPACING, num_samples=40)
     transform.set_random_state(seed=0)
-    images, targets = transform(volume, labels)
+    images, targets = _apply(transform, volume, labels)
     threshold = 175.0 / 425.0
     agreements = [
         float(((image > threshold) == (target > 0)).float().mean())
@@ -111,24 +123,24 @@ def test_train_moves_image_and_labels_together() -> None:
 
 def test_train_draws_every_class() -> None:
     transform = _train(num_samples=60, roi_size=(2, 2, 2))
-    _, targets = transform(_scan(), _mask())
+    _, targets = _apply(transform)
     seen = {int(value) for target in targets for value in target.unique()}
     assert seen == {0, 1, 2}
 
 
 def test_train_follows_class_ratios() -> None:
     transform = _train(num_samples=40, roi_size=(1, 1, 1), class_ratios=[0, 1, 0])
-    _, targets = transform(_scan(), _mask())
+    _, targets = _apply(transform)
     assert {int(target) for target in targets} == {1}
 
 
 def test_train_refuses_too_few_class_ratios() -> None:
     with pytest.raises(ValueError, match="one ratio a class"):
-        _train(class_ratios=[1, 1])(_scan(), _mask())
+        _apply(_train(class_ratios=[1, 1]))
 
 
 def test_train_keeps_the_shape_of_crops_that_are_not_square() -> None:
-    images, _ = _train(roi_size=(8, 12, 16), num_samples=60)(_scan(), _mask())
+    images, _ = _apply(_train(roi_size=(8, 12, 16), num_samples=60))
     assert {tuple(image.shape) for image in images} == {(1, 8, 12, 16)}
 
 

@@ -149,26 +149,6 @@ def test_a_case_is_written_once(tmp_path: pathlib.Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_an_interrupted_write_leaves_the_old_file(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Any
-) -> None:
-    """Whenever it stops: the old file as it was, and nothing beside it."""
-    path = tmp_path / "record.json"
-    record.write_atomically(path, b"old")
-
-    def interrupt(*args: Any) -> None:
-        raise error()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, step, interrupt)
-        with pytest.raises(error):
-            record.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_ids_are_hashed_as_a_set() -> None:
     """The order is irrelevant, the borders between ids are not."""
     assert record.ids_sha256(["a", "b"]) == record.ids_sha256(["b", "a"])

@@ -104,11 +104,10 @@ def test_interrupted_export_leaves_the_old_one(
     hub.save_pretrained(encoder, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def disk_full(tensors: Any, filename: pathlib.Path, metadata: Any) -> None:
-        pathlib.Path(filename).write_bytes(b"half")
+    def disk_full(descriptor: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", disk_full)
+    monkeypatch.setattr("os.fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
         hub.save_pretrained(CoralBayEncoder(feature_size=24), tmp_path)
 

@@ -1,16 +1,21 @@
 """Base class of the volumetric segmentation data sets."""
 
 import abc
+import functools
 import hashlib
 import os
-from typing import Any, Callable, Dict, List, Literal, NamedTuple, Tuple
+from typing import Any, Dict, List, Literal, NamedTuple, Tuple
 
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
+from loguru import logger
 from torchvision import tv_tensors
 from typing_extensions import override
 
 from eva_coralbay.data import geometry
+from eva_coralbay.data import prepared as prepared_lib
+from eva_coralbay.data import store
+from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.errors import DatasetError
 
 _MAX_NAMED = 10
@@ -33,9 +38,13 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     A subclass answers what the labels mean, which cases exist, where their files lie and which
     split each is in. Finding, checking and loading are done here.
 
-    A sample is the scan in HU of shape [1, D, H, W] with its affine, the label map of the same
-    shape, and the id of the case as `{"case": id}`; see `eva_coralbay.data.geometry` for the
-    order of the axes. In the split "train" a case without any labelled voxel is an error, as
+    A sample is what `transforms` makes of the prepared scan, and the id of the case as
+    `{"case": id}`. Without `transforms` it is the scan in HU of shape [1, D, H, W] with its
+    affine and the label map of the same shape; see `eva_coralbay.data.geometry` for the order of
+    the axes. Prepared scans are kept on disk (`eva_coralbay.data.store`) and made by
+    `prepare_data`, unless `prepared` is off: then each is made anew whenever it is used.
+
+    In the split "train" a case without any labelled voxel is an error, as
     nothing can be learned from it; elsewhere it is scored by the rules of the metric.
     """
 
@@ -44,20 +53,25 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         root: str,
         split: Literal["train", "val", "test"] | None = None,
         *,
-        transforms: Callable | None = None,
+        transforms: transforms_lib.EvalTransform | None = None,
+        prepared: bool = True,
+        prepared_root: str | None = None,
     ) -> None:
         """Initializes the data set.
 
         Args:
-            root: The folder of the data set.
+            root: The folder of the data set; nothing is written to it but the prepared scans.
             split: The split to use, all labelled cases if None.
-            transforms: A callable that takes the scan and the label map of a case and returns
-                what shall be used in their place.
+            transforms: What makes image and target of a prepared scan.
+            prepared: Whether the prepared scans are kept on disk.
+            prepared_root: The folder that they are kept in, `prepared/` in the root if None.
         """
         super().__init__(transforms=transforms)
 
         self._root = root
         self._split = split
+        self._prepared = prepared
+        self._prepared_root = prepared_root or os.path.join(root, "prepared")
 
         self._files: Dict[str, CaseFiles] = {}
         self._case_ids: List[str] = []
@@ -113,6 +127,13 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return list(self._case_ids)
 
     @override
+    def prepare_data(self) -> None:
+        """Prepares the scans of the split that are not on disk yet."""
+        if self._prepared and self._transforms is not None:
+            self.setup()
+            self._store.prepare([self._source(case) for case in self._case_ids])
+
+    @override
     def configure(self) -> None:
         self._files = self._find_files()
         self._case_ids = sorted(self._split_cases())
@@ -141,9 +162,12 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
     @override
     def __getitem__(self, index: int) -> Tuple[Any, Any, Dict[str, Any]]:
-        volume = self.load_data(index)
-        mask = self._load_mask(index, geometry.Grid.of(volume))
-        image, target = self._apply_transforms(volume, mask)
+        case = self._case_ids[index]
+        if self._transforms is None:
+            image, target = self._load_case(case)
+            self._check_foreground(case, bool(target.any()))
+        else:
+            image, target = self._transform_prepared(case)
         return image, target, self.load_metadata(index)
 
     @override
@@ -156,8 +180,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         Returns:
             The scan in HU, float32, of shape [1, D, H, W], with its affine.
         """
-        case = self._case_ids[index]
-        return geometry.read_scan(self._path(self._files[case].image), case=case)
+        return self._read_scan(self._case_ids[index])
 
     @override
     def load_target(self, index: int) -> tv_tensors.Mask:
@@ -170,9 +193,8 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             The label map, of the smallest integer type, of shape [1, D, H, W].
         """
         case = self._case_ids[index]
-        return self._load_mask(
-            index, geometry.read_grid(self._path(self._files[case].image), case=case)
-        )
+        grid = geometry.read_grid(self._path(self._files[case].image), case=case)
+        return self._read_mask(case, grid)
 
     @override
     def load_metadata(self, index: int) -> Dict[str, Any]:
@@ -194,16 +216,61 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             "labels": self._checksum([files.label for files in self._split_files()]),
         }
 
-    def _load_mask(self, index: int, grid: geometry.Grid) -> tv_tensors.Mask:
-        case = self._case_ids[index]
+    @functools.cached_property
+    def _store(self) -> store.PreparedStore:
+        """Where the prepared scans are kept."""
+        return store.PreparedStore(
+            self._prepared_root,
+            name=self.name,
+            preparation=self._transforms.preparation,
+            labels=self.classes,
+        )
+
+    def _source(self, case: str) -> store.Source:
+        return store.Source(
+            case, self._source_files(case), functools.partial(self._load_case, case)
+        )
+
+    def _source_files(self, case: str) -> Tuple[str, ...]:
+        """Returns the paths of the files that a case is made of."""
+        return tuple(self._path(path) for path in self._files[case])
+
+    def _transform_prepared(self, case: str) -> Tuple[Any, Any]:
+        """Applies the transforms to the prepared scan of a case."""
+        if not self._prepared:
+            scan = prepared_lib.prepare(*self._load_case(case), self._transforms.preparation)
+            return self._transform(case, scan)
+        source = self._source(case)
+        try:
+            return self._transform(case, self._store.open(source))
+        except store.StoreError as error:
+            logger.warning(f"{error} It is prepared anew.")
+            self._store.prepare([source])
+            return self._transform(case, self._store.open(source))
+
+    def _transform(self, case: str, scan: prepared_lib.PreparedScan) -> Tuple[Any, Any]:
+        self._check_foreground(case, bool(scan.label_counts[1:].any()))
+        return self._transforms(scan)
+
+    def _load_case(self, case: str) -> Tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
+        """Reads the scan and the label map of a case."""
+        volume = self._read_scan(case)
+        return volume, self._read_mask(case, geometry.Grid.of(volume))
+
+    def _read_scan(self, case: str) -> eva_tv_tensors.Volume:
+        return geometry.read_scan(self._path(self._files[case].image), case=case)
+
+    def _read_mask(self, case: str, grid: geometry.Grid) -> tv_tensors.Mask:
         path = self._path(self._files[case].label)
-        mask = geometry.read_mask(path, case=case, like=grid, labels=range(len(self.classes)))
-        if self._split == "train" and not mask.any():
+        return geometry.read_mask(path, case=case, like=grid, labels=range(len(self.classes)))
+
+    def _check_foreground(self, case: str, has_foreground: bool) -> None:
+        if self._split == "train" and not has_foreground:
             raise DatasetError(
-                f"Case '{case}', file '{path}': the mask has no labelled voxel, so nothing can "
-                "be learned from it. Correct the mask, or take the case out of the train split."
+                f"Case '{case}', file '{self._path(self._files[case].label)}': the mask has no "
+                "labelled voxel, so nothing can be learned from it. Correct the mask, or take "
+                "the case out of the train split."
             )
-        return mask
 
     def _find_problems(self, case: str) -> List[str]:
         """Returns what is wrong with the files and headers of a case."""

@@ -4,12 +4,13 @@ import collections
 import functools
 import json
 import os
-from typing import Any, Callable, Dict, List, Literal
+from typing import Any, Dict, List, Literal
 
 from loguru import logger
 from sklearn import model_selection
 from typing_extensions import override
 
+from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.errors import DatasetError
 
@@ -45,7 +46,9 @@ class NnUNet(base.SegmentationDataset):
         split: Literal["train", "val", "test"] | None = None,
         *,
         fold: int = 0,
-        transforms: Callable | None = None,
+        transforms: transforms_lib.EvalTransform | None = None,
+        prepared: bool = True,
+        prepared_root: str | None = None,
     ) -> None:
         """Initializes the data set.
 
@@ -54,10 +57,13 @@ class NnUNet(base.SegmentationDataset):
             split: The split to use: "train" or "val" of the fold, "test" for the cases of
                 `imagesTs`, or None for all cases of `imagesTr`.
             fold: Which entry of `splits_final.json` to use.
-            transforms: A callable that takes the scan and the label map of a case and returns
-                what shall be used in their place.
+            transforms: What makes image and target of a prepared scan.
+            prepared: Whether the prepared scans are kept on disk.
+            prepared_root: The folder that they are kept in, `prepared/` in the root if None.
         """
-        super().__init__(root, split, transforms=transforms)
+        super().__init__(
+            root, split, transforms=transforms, prepared=prepared, prepared_root=prepared_root
+        )
 
         self._fold = fold
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_coralbay.data import datasets, geometry
+from eva_coralbay.data import datasets, geometry, transforms
 from eva_coralbay.data.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts
 
@@ -85,12 +85,15 @@ def test_load_data_and_load_target_agree_with_the_sample(root: pathlib.Path) -> 
     assert torch.equal(dataset.load_target(1), mask)
 
 
-def test_transforms_get_scan_and_mask(root: pathlib.Path) -> None:
-    dataset = make(root, transforms=lambda volume, mask: (volume.mean(), mask.max()))
+def test_transforms_get_the_prepared_scan(root: pathlib.Path) -> None:
+    transform = transforms.EvalTransform(spacing=(6.0, 2.0, 1.0))
+    dataset = make(root, transforms=transform, prepared=False)
 
     image, target, _ = dataset[0]
 
-    assert (image.ndim, int(target)) == (0, 2)
+    assert image.shape == target.shape == (1, 4, 5, 4)
+    assert 0.0 <= image.min() <= image.max() <= 1.0
+    assert target.max() == 2
 
 
 def test_a_sample_decodes_each_file_once(root: pathlib.Path) -> None:

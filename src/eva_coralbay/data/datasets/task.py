@@ -1,0 +1,214 @@
+"""Base class of the leaderboard's segmentation tasks."""
+
+import functools
+import json
+from importlib import resources as package_resources
+from typing import ClassVar, Dict, List, Literal, NamedTuple, Tuple
+
+from loguru import logger
+from typing_extensions import override
+
+from eva_coralbay.data import transforms as transforms_lib
+from eva_coralbay.data.datasets import base
+
+_MAX_NAMED = 10
+"""How many surplus cases one warning names."""
+
+
+class Licence(NamedTuple):
+    """The terms that data may be used by."""
+
+    name: str
+    """The SPDX identifier, or the name of terms that have none."""
+
+    url: str
+    """Where the terms are."""
+
+    @property
+    def restrictions(self) -> List[str]:
+        """What the name forbids: "non-commercial", "no derivatives"."""
+        terms = {"NC": "non-commercial", "ND": "no derivatives"}
+        parts = self.name.upper().replace("-", " ").split()
+        return [meaning for term, meaning in terms.items() if term in parts]
+
+
+class Resource(NamedTuple):
+    """A file to download."""
+
+    url: str
+    """Where it is."""
+
+    filename: str
+    """What it is called below the root."""
+
+    checksum: str | None = None
+    """Its digest as "md5:..." or "sha256:...", None where none is published."""
+
+
+class Splits(NamedTuple):
+    """The splits of a task, as its file in `data/splits` has them."""
+
+    version: str
+    """The version of the lists."""
+
+    source: str
+    """Where the case ids are from."""
+
+    default: str
+    """The scheme that is ranked."""
+
+    schemes: Dict[str, Dict[str, List[str]]]
+    """The case ids by split by scheme."""
+
+
+@functools.lru_cache(maxsize=None)
+def read_splits(task: str) -> Splits:
+    """Reads the splits of a task.
+
+    Args:
+        task: The id of the task.
+
+    Raises:
+        ValueError: If a case is in two splits of a scheme, or twice in one.
+    """
+    file = package_resources.files("eva_coralbay.data") / "splits" / f"{task}.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    schemes = {
+        scheme: {split: cases for split, cases in lists.items() if split != "source"}
+        for scheme, lists in content["splits"].items()
+    }
+    for scheme, lists in schemes.items():
+        cases = sum(lists.values(), [])
+        if len(cases) != len(set(cases)):
+            raise ValueError(f"Splits of '{task}', scheme '{scheme}': a case is listed twice.")
+    return Splits(content["version"], content["source"], content["default"], schemes)
+
+
+class TaskDataset(base.SegmentationDataset):
+    """A public data set with the splits of the leaderboard.
+
+    A subclass says what it is by its class attributes, and where the files of a case lie.
+    """
+
+    kind: ClassVar[str] = "segmentation"
+    """What is to be predicted."""
+
+    task: ClassVar[str]
+    """The id of the task."""
+
+    title: ClassVar[str]
+    """The name of the data set, as its authors write it."""
+
+    labels: ClassVar[Tuple[str, ...]]
+    """The name of each label value, beginning with "background"."""
+
+    data_licence: ClassVar[Licence]
+    """The terms of the data."""
+
+    homepage: ClassVar[str]
+    """Where the data set is described."""
+
+    how_to_get: ClassVar[str]
+    """What to do to get the files, and what must lie where below the root then."""
+
+    resources: ClassVar[Tuple[Resource, ...]] = ()
+    """The files that can be downloaded without an account."""
+
+    def __init__(
+        self,
+        root: str,
+        split: Literal["train", "val", "test"] | None = None,
+        *,
+        split_scheme: str | None = None,
+        download: bool = False,
+        transforms: transforms_lib.EvalTransform | None = None,
+        prepared: bool = True,
+        prepared_root: str | None = None,
+    ) -> None:
+        """Initializes the data set.
+
+        Args:
+            root: The folder of the data set.
+            split: The split to use, all cases of the scheme if None.
+            split_scheme: The name of the lists that say which case is in which split, such as
+                "voco"; the one that is ranked if None.
+            download: Whether to download what is missing, where the terms allow it.
+            transforms: What makes image and target of a prepared scan.
+            prepared: Whether the prepared scans are kept on disk.
+            prepared_root: The folder that they are kept in, `prepared/` in the root if None.
+
+        Raises:
+            ValueError: If the scheme is unknown or has no such split.
+        """
+        super().__init__(
+            root,
+            split,
+            transforms=transforms,
+            prepared=prepared,
+            prepared_root=prepared_root,
+        )
+
+        self._download = download
+        self._scheme = split_scheme or read_splits(self.task).default
+        self._lists = self._find_lists()
+
+    @property
+    @override
+    def name(self) -> str:
+        return self.task
+
+    @property
+    @override
+    def licence(self) -> str:
+        return self.data_licence.name
+
+    @property
+    @override
+    def classes(self) -> List[str]:
+        return list(self.labels)
+
+    @property
+    @override
+    def split_name(self) -> str:
+        return f"{self._scheme}@{read_splits(self.task).version}"
+
+    @override
+    def configure(self) -> None:
+        super().configure()
+        self._warn_of_surplus()
+
+    @override
+    def _split_cases(self) -> List[str]:
+        if self._split is None:
+            return sum(self._lists.values(), [])
+        return self._lists[self._split]
+
+    @override
+    def _describe(self) -> str:
+        return f"{super()._describe()} in '{self._root}'. {self.how_to_get}"
+
+    def _find_lists(self) -> Dict[str, List[str]]:
+        """Returns the case ids of each split of the scheme."""
+        schemes = read_splits(self.task).schemes
+        if self._scheme not in schemes:
+            raise ValueError(
+                f"Task '{self.task}' has no split scheme '{self._scheme}': choose one of "
+                f"{sorted(schemes)}."
+            )
+        lists = schemes[self._scheme]
+        if self._split is not None and self._split not in lists:
+            raise ValueError(
+                f"Scheme '{self._scheme}' of task '{self.task}' has no split '{self._split}': "
+                f"it has {list(lists)}."
+            )
+        return lists
+
+    def _warn_of_surplus(self) -> None:
+        """Names the cases under the root that no split knows; they are left out."""
+        surplus = sorted(set(self._files) - set(sum(self._lists.values(), [])))
+        if surplus:
+            rest = f" and {len(surplus) - _MAX_NAMED} more" if len(surplus) > _MAX_NAMED else ""
+            logger.warning(
+                f"Data set '{self.name}': the cases {surplus[:_MAX_NAMED]}{rest} are in no split "
+                f"of '{self.split_name}' and are left out."
+            )
