@@ -4,5 +4,6 @@ from eva_coralbay.evaluation.figure import CaseFigures
 from eva_coralbay.evaluation.metrics import CaseDice
 from eva_coralbay.evaluation.module import SegmentationModule
 from eva_coralbay.evaluation.recorder import Recorder
+from eva_coralbay.evaluation.trainer import Trainer
 
-__all__ = ["CaseDice", "CaseFigures", "Recorder", "SegmentationModule"]
+__all__ = ["CaseDice", "CaseFigures", "Recorder", "SegmentationModule", "Trainer"]

@@ -1,27 +1,26 @@
 """The segmentation module of the leaderboard's protocols."""
 
 import re
-from typing import Any, Dict, List, Literal, Sequence
+from typing import Any, Dict, List, Sequence
 
 import lightning.pytorch as pl
 from eva.core import metrics as eva_metrics
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
 from eva.core.utils import parser
+from eva.vision import losses as eva_losses
 from eva.vision.models import modules
 from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from monai import inferers, losses
+from monai import inferers
 from torch import nn, optim
 from torch.optim import lr_scheduler
 from typing_extensions import override
 
+from eva_coralbay import protocols
 from eva_coralbay.data import seeding
 from eva_coralbay.evaluation import metrics
 from eva_coralbay.models import checkpoints
-
-Protocol = Literal["frozen", "finetuned", "scratch"]
-"""How an encoder is evaluated: kept as it is, trained from its weights, or from random ones."""
 
 _SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
 """The decoders that double the resolution five times."""
@@ -54,12 +53,13 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         encoder: Dict[str, Any] | nn.Module,
         decoder: Dict[str, Any] | nn.Module,
         criterion: nn.Module | None = None,
-        protocol: Protocol = "frozen",
+        class_weights: Sequence[float] | None = None,
+        protocol: protocols.ProtocolName = "frozen",
         seed: int = 0,
         roi_size: Sequence[int] = (96, 96, 96),
         sw_batch_size: int = 4,
-        overlap: float = 0.5,
-        monitor_overlap: float = 0.25,
+        overlap: float | None = None,
+        monitor_overlap: float | None = None,
         lr: float = 1e-3,
         lr_end: float = 1e-4,
         weight_decay: float = 0.01,
@@ -73,26 +73,31 @@ class SegmentationModule(modules.SemanticSegmentationModule):
                 builds one; an absent `out_channels` is the number of classes.
             criterion: The loss on logits [B, classes, D, H, W] and labels [B, 1, D, H, W].
                 Dice without background plus cross-entropy if None.
-            protocol: `frozen` trains the decoder alone, `finetuned` and `scratch` both.
+            class_weights: The weight of each class in the default loss, background first.
+            protocol: Decides what is trained and how it is scored.
             seed: The seed of run 0; run k has `seed` + k.
             roi_size: The size of a window in voxels, as (D, H, W).
             sw_batch_size: The number of windows that are computed at once.
-            overlap: The overlap of two windows when scoring, as a share of the window.
+            overlap: The overlap of two windows when scoring, as a share of the window; the
+                protocol's if None.
             monitor_overlap: The same for the validation while fitting.
             lr: The learning rate at the start.
             lr_end: The learning rate that the cosine schedule ends with.
             weight_decay: The weight decay of AdamW.
         """
+        if criterion is not None and class_weights is not None:
+            raise ValueError("`class_weights` are of the default loss: give them to `criterion`.")
+        rules = protocols.PROTOCOLS[protocol]
         super().__init__(
             encoder=encoder,
             decoder=decoder,  # type: ignore[reportArgumentType]  # built in `configure_model`
-            criterion=criterion or _default_criterion(),
-            lr_multiplier_encoder=0.0 if protocol == "frozen" else 1.0,
-            save_decoder_only=protocol == "frozen",
+            criterion=criterion or _default_criterion(class_weights),
+            lr_multiplier_encoder=1.0 if rules.trains_encoder else 0.0,
+            save_decoder_only=not rules.trains_encoder,
             spatial_dims=3,
         )
 
-        self.protocol = protocol
+        self.protocol: protocols.ProtocolName = protocol
         self.seed = seed
         self.run_seed = seed
         self.encoder_sha256: str | None = None
@@ -106,7 +111,10 @@ class SegmentationModule(modules.SemanticSegmentationModule):
             inferers.SlidingWindowInferer(
                 roi_size=self._roi_size, sw_batch_size=sw_batch_size, overlap=share
             )
-            for share in (overlap, monitor_overlap)
+            for share in (
+                rules.overlap if overlap is None else overlap,
+                rules.monitor_overlap if monitor_overlap is None else monitor_overlap,
+            )
         )
 
     @property
@@ -165,7 +173,7 @@ class SegmentationModule(modules.SemanticSegmentationModule):
     @override
     def train(self, mode: bool = True) -> "SegmentationModule":
         super().train(mode)
-        if self.protocol == "frozen" and isinstance(self.encoder, nn.Module):
+        if self.save_decoder_only and isinstance(self.encoder, nn.Module):
             self.encoder.eval()
         return self
 
@@ -253,8 +261,14 @@ class SegmentationModule(modules.SemanticSegmentationModule):
             )
 
 
-def _default_criterion() -> nn.Module:
-    return losses.DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+def _default_criterion(class_weights: Sequence[float] | None) -> nn.Module:
+    return eva_losses.DiceCELoss(
+        include_background=False,
+        to_onehot_y=True,
+        softmax=True,
+        batch=True,
+        weight=None if class_weights is None else list(class_weights),
+    )
 
 
 def _unwrap(encoder: nn.Module) -> nn.Module:

@@ -4,7 +4,7 @@ import abc
 import functools
 import hashlib
 import os
-from typing import Any, Dict, List, Literal, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, Literal, NamedTuple, Tuple
 
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
@@ -68,6 +68,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """
         super().__init__(transforms=transforms)
 
+        self._preparation = transforms.preparation if transforms else prepared_lib.Preparation()
         self._root = root
         self._split = split
         self._prepared = prepared
@@ -115,6 +116,10 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     @override
     def class_to_idx(self) -> Dict[str, int]:
         return {name: value for value, name in enumerate(self.classes)}
+
+    def has_split(self, split: Literal["train", "val", "test"]) -> bool:
+        """Whether there are labelled cases for a split."""
+        return split in ("train", "val")
 
     @property
     def split(self) -> str | None:
@@ -167,7 +172,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             image, target = self._load_case(case)
             self._check_foreground(case, bool(target.any()))
         else:
-            image, target = self._transform_prepared(case)
+            image, target = self._transform_prepared(case, self._transforms)
         return image, target, self.load_metadata(index)
 
     @override
@@ -222,7 +227,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return store.PreparedStore(
             self._prepared_root,
             name=self.name,
-            preparation=self._transforms.preparation,
+            preparation=self._preparation,
             labels=self.classes,
         )
 
@@ -235,22 +240,24 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """Returns the paths of the files that a case is made of."""
         return tuple(self._path(path) for path in self._files[case])
 
-    def _transform_prepared(self, case: str) -> Tuple[Any, Any]:
+    def _transform_prepared(self, case: str, transforms: Callable) -> Tuple[Any, Any]:
         """Applies the transforms to the prepared scan of a case."""
         if not self._prepared:
-            scan = prepared_lib.prepare(*self._load_case(case), self._transforms.preparation)
-            return self._transform(case, scan)
+            scan = prepared_lib.prepare(*self._load_case(case), self._preparation)
+            return self._transform(case, scan, transforms)
         source = self._source(case)
         try:
-            return self._transform(case, self._store.open(source))
+            return self._transform(case, self._store.open(source), transforms)
         except store.StoreError as error:
             logger.warning(f"{error} It is prepared anew.")
             self._store.prepare([source])
-            return self._transform(case, self._store.open(source))
+            return self._transform(case, self._store.open(source), transforms)
 
-    def _transform(self, case: str, scan: prepared_lib.PreparedScan) -> Tuple[Any, Any]:
+    def _transform(
+        self, case: str, scan: prepared_lib.PreparedScan, transforms: Callable
+    ) -> Tuple[Any, Any]:
         self._check_foreground(case, bool(scan.label_counts[1:].any()))
-        return self._transforms(scan)
+        return transforms(scan)
 
     def _load_case(self, case: str) -> Tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
         """Reads the scan and the label map of a case."""

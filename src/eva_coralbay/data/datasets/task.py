@@ -2,14 +2,18 @@
 
 import functools
 import json
+import os
+import re
 from importlib import resources as package_resources
-from typing import ClassVar, Dict, List, Literal, NamedTuple, Tuple
+from typing import ClassVar, Dict, Iterator, List, Literal, NamedTuple, Tuple
 
 from loguru import logger
 from typing_extensions import override
 
+from eva_coralbay.data import download as download_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
+from eva_coralbay.data.errors import DatasetError
 
 _MAX_NAMED = 10
 """How many surplus cases one warning names."""
@@ -30,6 +34,10 @@ class Licence(NamedTuple):
         terms = {"NC": "non-commercial", "ND": "no derivatives"}
         parts = self.name.upper().replace("-", " ").split()
         return [meaning for term, meaning in terms.items() if term in parts]
+
+    def __str__(self) -> str:
+        restrictions = f"; {', '.join(self.restrictions)}" if self.restrictions else ""
+        return f"{self.name} ({self.url}{restrictions})"
 
 
 class Resource(NamedTuple):
@@ -173,6 +181,21 @@ class TaskDataset(base.SegmentationDataset):
         return f"{self._scheme}@{read_splits(self.task).version}"
 
     @override
+    def has_split(self, split: Literal["train", "val", "test"]) -> bool:
+        return split in self._lists
+
+    @override
+    def prepare_data(self) -> None:
+        """Downloads the data set if wanted and not there, and prepares the scans of the split.
+
+        Raises:
+            DatasetError: If files are missing that cannot be downloaded without an account.
+        """
+        if self._download and self._is_incomplete():
+            self._download_files()
+        super().prepare_data()
+
+    @override
     def configure(self) -> None:
         super().configure()
         self._warn_of_surplus()
@@ -186,6 +209,69 @@ class TaskDataset(base.SegmentationDataset):
     @override
     def _describe(self) -> str:
         return f"{super()._describe()} in '{self._root}'. {self.how_to_get}"
+
+    def _is_incomplete(self) -> bool:
+        """Whether a file of any case of the scheme is missing."""
+        files = self._find_files()
+        cases = sum(self._lists.values(), [])
+        return not all(
+            case in files and all(os.path.isfile(self._path(path)) for path in files[case])
+            for case in cases
+        )
+
+    def _download_files(self) -> None:
+        if not self.resources:
+            raise DatasetError(
+                f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "
+                f"downloaded without an account. {self.how_to_get}"
+            )
+        print(f"The licence of {self.title}: {self.data_licence}")
+        download_lib.obtain(self.resources, self._root)
+
+    def _match_files(
+        self, prefix: str, *, image: str, label: str, usual: base.CaseFiles
+    ) -> Dict[str, base.CaseFiles]:
+        """Finds the files of the cases by their names, in whichever folder below the root.
+
+        Args:
+            prefix: What the id of a case begins with; its number follows.
+            image: The pattern of the end of an image's path, with the number as its group.
+            label: The same for a label map.
+            usual: Where the files usually are, with "{}" for the number; named for a file
+                that is missing.
+
+        Raises:
+            DatasetError: If a file of a case is there twice.
+        """
+        images, labels = (self._paths_by_number(pattern) for pattern in (image, label))
+        return {
+            f"{prefix}{number}": base.CaseFiles(
+                image=images.get(number, usual.image.format(number)),
+                label=labels.get(number, usual.label.format(number)),
+            )
+            for number in images | labels
+        }
+
+    def _paths_by_number(self, pattern: str) -> Dict[str, str]:
+        paths: Dict[str, str] = {}
+        for path in self._visible_files:
+            match = re.fullmatch(rf"(?:.*/)?{pattern}", path)
+            if match and paths.setdefault(match[1], path) != path:
+                raise DatasetError(
+                    f"Data set '{self.name}' in '{self._root}': '{paths[match[1]]}' and '{path}' "
+                    "are the same file of one case. Remove one of them."
+                )
+        return paths
+
+    @property
+    def _visible_files(self) -> Iterator[str]:
+        """The paths below the root, with slashes, of all files but hidden ones."""
+        for folder, folders, names in os.walk(self._root, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if not name.startswith("."):
+                    path = os.path.relpath(os.path.join(folder, name), self._root)
+                    yield path.replace(os.sep, "/")
 
     def _find_lists(self) -> Dict[str, List[str]]:
         """Returns the case ids of each split of the scheme."""

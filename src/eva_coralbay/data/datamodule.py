@@ -1,0 +1,99 @@
+"""The data of a segmentation task: its splits with their transforms and loaders."""
+
+from typing import Any, Dict, Literal, Sequence, Tuple
+
+from eva.core.data import dataloaders, datamodules
+from eva.core.data.datamodules import schemas
+from eva.core.utils import parser
+from eva.vision.data.dataloaders import collate_fn
+
+from eva_coralbay import protocols
+from eva_coralbay.data import seeding, transforms
+from eva_coralbay.data.datasets import base
+
+
+class SegmentationData(datamodules.DataModule):
+    """The train, val and, where the split scheme has one, test cases of a data set."""
+
+    def __init__(
+        self,
+        *,
+        dataset: Dict[str, Any],
+        protocol: protocols.ProtocolName = "frozen",
+        roi_size: Sequence[int] = (96, 96, 96),
+        num_samples: int = 4,
+        class_ratios: Sequence[float] | None = None,
+        spacing: Sequence[float] = (1.5, 1.5, 1.5),
+        hu_window: Tuple[float, float] = (-175.0, 250.0),
+        batch_size: int = 2,
+        num_workers: int = 4,
+    ) -> None:
+        """Initializes the data module.
+
+        Args:
+            dataset: The `class_path` and the `init_args` of the data set, without split and
+                transforms.
+            protocol: Decides the split scheme of a public task.
+            roi_size: The size of a crop in voxels, as (D, H, W).
+            num_samples: The number of crops a scan.
+            class_ratios: The chance of each label value to be the centre of a crop, background
+                first. Equal chances if None.
+            spacing: The voxel spacing to resample to, in mm, as (D, H, W).
+            hu_window: The lowest and the highest HU, which become 0 and 1.
+            batch_size: The number of scans a training step.
+            num_workers: The number of processes that load data.
+        """
+        scoring = transforms.EvalTransform(spacing=spacing, hu_window=hu_window)
+        training = transforms.TrainTransform(
+            roi_size=roi_size,
+            num_samples=num_samples,
+            class_ratios=class_ratios,
+            spacing=spacing,
+            hu_window=hu_window,
+        )
+        train = _build(dataset, "train", training, protocol)
+        super().__init__(
+            datasets=schemas.DatasetsSchema(
+                train=train,
+                val=_build(dataset, "val", scoring, protocol),
+                test=(
+                    _build(dataset, "test", scoring, protocol) if train.has_split("test") else None
+                ),
+            ),
+            dataloaders=schemas.DataloadersSchema(
+                train=_loader(
+                    num_workers,
+                    batch_size=batch_size,
+                    shuffle=True,
+                    collate_fn=collate_fn.collection_collate,
+                    worker_init_fn=seeding.seed_worker,
+                ),
+                val=_loader(num_workers),
+                test=_loader(num_workers),
+            ),
+        )
+
+
+def _build(
+    dataset: Dict[str, Any],
+    split: Literal["train", "val", "test"],
+    transform: transforms.EvalTransform,
+    protocol: protocols.ProtocolName,
+) -> base.SegmentationDataset:
+    """Builds the data set of a split."""
+    arguments = {**dataset.get("init_args", {}), "split": split, "transforms": transform}
+    scheme = protocols.PROTOCOLS[protocol].split_scheme
+    if scheme is not None:
+        arguments["split_scheme"] = scheme
+    return parser.parse_object(
+        {**dataset, "init_args": arguments}, expected_type=base.SegmentationDataset
+    )
+
+
+def _loader(num_workers: int, **arguments: Any) -> dataloaders.DataLoader:
+    return dataloaders.DataLoader(
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=2 if num_workers > 0 else None,
+        **arguments,
+    )

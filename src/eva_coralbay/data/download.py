@@ -1,0 +1,402 @@
+"""Downloads that go on where they were interrupted, and archives that are unpacked safely."""
+
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import http.client
+import lzma
+import os
+import pathlib
+import re
+import shutil
+import stat
+import tarfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Iterator, NamedTuple, Sequence, Tuple
+
+import tqdm
+from loguru import logger
+
+from eva_coralbay import __version__
+from eva_coralbay.data.errors import DatasetError
+
+if TYPE_CHECKING:
+    from eva_coralbay.data.datasets import task
+
+_MAX_FAILURES = 7
+"""How often in a row a download may break off without getting any further."""
+
+_PAUSE_S = 1.0
+"""How long to wait after the first failure, in seconds; twice as long after each further one."""
+
+_TIMEOUT_S = 60.0
+"""How long a server may be silent, in seconds."""
+
+_CHUNK = 1 << 20
+"""How many bytes are read at once."""
+
+_TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
+"""The HTTP statuses that may be gone at the next try."""
+
+_ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+"""The names of the files that are unpacked."""
+
+_BROKEN_ARCHIVE = (
+    EOFError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,  # a cipher, or a method of compression that is not supported
+)
+"""What is raised for an archive that is cut off, damaged or unreadable otherwise."""
+
+
+class _BrokenOffError(Exception):
+    """A download broke off and may be continued."""
+
+
+class _Member(NamedTuple):
+    """An entry of an archive."""
+
+    name: str
+    kind: str
+    """One of "file", "folder" and "other", which is links and devices."""
+    content: IO[bytes] | None
+    """What a file holds; to be read before the next entry."""
+
+
+def obtain(resources: Sequence["task.Resource"], folder: str) -> None:
+    """Downloads files and unpacks the archives among them, each beside itself.
+
+    Args:
+        resources: The files.
+        folder: The folder to put them in.
+
+    Raises:
+        DatasetError: If a file cannot be downloaded or an archive not be unpacked.
+    """
+    for resource in resources:
+        path = fetch(resource, folder)
+        if path.endswith(_ARCHIVE_ENDINGS):
+            extract(path, os.path.dirname(path))
+            logger.info(f"'{path}' is unpacked and no longer needed.")
+
+
+def fetch(resource: "task.Resource", folder: str) -> str:
+    """Downloads a file, unless it is there; goes on where an earlier download broke off.
+
+    What has arrived is in a file of the same name with ".part" at its end.
+
+    Args:
+        resource: The file.
+        folder: The folder to put it in; it is made if missing.
+
+    Returns:
+        The path of the file, whose checksum is right.
+
+    Raises:
+        DatasetError: If the server does not deliver the file, or delivers another.
+    """
+    target = os.path.join(folder, resource.filename)
+    if urllib.parse.urlsplit(resource.url).scheme not in ("http", "https"):
+        raise DatasetError(f"'{resource.url}' is neither an http nor an https address.")
+    parent = os.path.dirname(target)
+    os.makedirs(parent, exist_ok=True)
+    with _locked(parent):
+        if _is_complete(target, resource.checksum):
+            return target
+        part = f"{target}.part"
+        with open(part, "ab") as file:
+            _download(resource.url, file, target)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_content(part, resource)
+        os.replace(part, target)
+    return target
+
+
+def extract(archive: str, folder: str) -> None:
+    """Unpacks an archive (zip or tar, compressed or not) as a whole or not at all.
+
+    What it holds is merged into the folder. Files that are there already are replaced.
+
+    Args:
+        archive: The path of the archive.
+        folder: The folder to unpack it into; it is made if missing.
+
+    Raises:
+        DatasetError: If the archive is damaged, does not fit on the disk, or holds anything but
+            files and folders that lie inside the folder.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with _locked(folder):
+        temporary = pathlib.Path(folder, ".unpacking")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        try:
+            temporary.mkdir()
+            _unpack(archive, temporary)
+            _merge(temporary, pathlib.Path(folder))
+        except _BROKEN_ARCHIVE as error:
+            raise DatasetError(
+                f"Archive '{archive}' cannot be unpacked: {error}. Nothing of it was kept. "
+                "Delete it and get it again."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_complete(path: str, checksum: str | None) -> bool:
+    if not os.path.isfile(path):
+        return False
+    if checksum is None or _checksum(path, checksum) == checksum:
+        return True
+    logger.warning(f"The checksum of '{path}' is not {checksum}: it is downloaded anew.")
+    return False
+
+
+def _download(url: str, file: BinaryIO, target: str) -> None:
+    """Appends what is missing of a file, in as many requests as it takes."""
+    failures, furthest = 0, file.tell()
+    with tqdm.tqdm(desc=os.path.basename(target), unit="B", unit_scale=True) as bar:
+        while True:
+            try:
+                _request(url, file, target, bar)
+                return
+            except _BrokenOffError as error:
+                failures = 1 if file.tell() > furthest else failures + 1
+                furthest = max(furthest, file.tell())
+                if failures == _MAX_FAILURES:
+                    raise DatasetError(
+                        f"The download of '{url}' broke off {failures} times in a row, last "
+                        f"because: {error}. Try again later: what has arrived is kept."
+                    ) from error
+                logger.warning(f"'{url}': {error}; it is tried again.")
+                time.sleep(_PAUSE_S * 2 ** (failures - 1))
+
+
+def _request(url: str, file: BinaryIO, target: str, bar: "tqdm.tqdm[Any]") -> None:
+    """Appends to a file what one request brings; what is there already is not asked for."""
+    try:
+        response = _open(url, start=file.tell())
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and file.tell() > 0:
+                _finish_or_restart(error, file)
+                return
+            raise DatasetError(
+                f"'{url}' cannot be downloaded: the server answers {error.code} ({error.reason})."
+            ) from error
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise DatasetError(
+                f"'{url}' is a web page and not the file: it may want you to log in or to accept "
+                f"terms. Open it in a browser, and put the file that it leads to at '{target}'."
+            )
+        total = _align(response, file)
+        bar.total, bar.n = total, file.tell()
+        bar.refresh()
+        _check_space(os.path.dirname(target), (total or 0) - file.tell(), what=f"'{url}'")
+        while chunk := _read(response):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total is not None and file.tell() != total:
+        raise _BrokenOffError(f"the server sent {file.tell()} of {total} bytes")
+
+
+def _open(url: str, *, start: int) -> Any:
+    """Asks for a file from a byte on.
+
+    Raises:
+        HTTPError: If the server refuses.
+        _BrokenOffError: If it may not refuse the next time.
+    """
+    headers = {"User-Agent": f"eva-coralbay/{__version__}"}
+    if start > 0:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        return _opener().open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code not in _TRY_LATER:
+            raise
+        raise _BrokenOffError(f"the server answers {error.code} ({error.reason})") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Returns what opens http and https addresses, and is not led to any other."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _read(response: Any) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
+
+
+def _align(response: Any, file: BinaryIO) -> int | None:
+    """Empties the file if the server sends it from its beginning; returns its full length."""
+    if response.status != 206:
+        file.truncate(0)
+        file.seek(0)
+        length = response.headers.get("Content-Length")
+        return None if length is None else int(length)
+    place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if place is None or int(place[1]) != file.tell():
+        _restart(file, "the server sent another part than it was asked for")
+    return None if place[2] == "*" else int(place[2])
+
+
+def _finish_or_restart(error: urllib.error.HTTPError, file: BinaryIO) -> None:
+    """Checks that the server has no more to send because all is there."""
+    if error.headers.get("Content-Range") != f"bytes */{file.tell()}":
+        _restart(file, f"the server has no file with {file.tell()} bytes or more")
+
+
+def _restart(file: BinaryIO, reason: str) -> None:
+    file.truncate(0)
+    file.seek(0)
+    raise _BrokenOffError(reason)
+
+
+def _check_content(part: str, resource: "task.Resource") -> None:
+    """Checks the checksum of a download, which is deleted if it is another."""
+    if resource.checksum is None:
+        return
+    actual = _checksum(part, resource.checksum)
+    if actual != resource.checksum:
+        os.remove(part)
+        raise DatasetError(
+            f"'{resource.url}' has the checksum {actual} instead of {resource.checksum}: it was "
+            "damaged on its way or changed at its source. What was downloaded is deleted; try "
+            "again."
+        )
+
+
+def _checksum(path: str, like: str) -> str:
+    """Computes the checksum of a file, of the same kind as another."""
+    kind = like.partition(":")[0]
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return f"{kind}:{digest.hexdigest()}"
+
+
+def _unpack(archive: str, folder: pathlib.Path) -> None:
+    with (
+        open(archive, "rb") as file,
+        tqdm.tqdm.wrapattr(
+            file, "read", desc=os.path.basename(archive), total=os.path.getsize(archive)
+        ) as stream,
+    ):
+        is_zip = archive.endswith(".zip")
+        size, members = _open_zip(stream) if is_zip else _open_tar(stream, archive)
+        _check_space(str(folder), size, what=f"the content of '{archive}'")
+        for member in members:
+            _write(member, _inside(folder, member, archive))
+
+
+def _open_zip(stream: Any) -> Tuple[int, Iterator[_Member]]:
+    """Returns the unpacked size and the entries of a zip archive."""
+    archive = zipfile.ZipFile(stream)
+    return sum(info.file_size for info in archive.infolist()), _zip_members(archive)
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in archive.infolist():
+        if info.filename.endswith(("/", "\\")):
+            yield _Member(info.filename, "folder", None)
+        elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            yield _Member(info.filename, "other", None)
+        else:
+            with archive.open(info) as content:
+                yield _Member(info.filename, "file", content)
+
+
+def _open_tar(stream: Any, path: str) -> Tuple[int, Iterator[_Member]]:
+    """Returns the unpacked size, at least, and the entries of a tar archive."""
+    return os.path.getsize(path), _tar_members(tarfile.open(fileobj=stream))
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
+    for info in archive:
+        if info.isdir():
+            yield _Member(info.name, "folder", None)
+        else:
+            content = archive.extractfile(info) if info.isfile() else None
+            yield _Member(info.name, "other" if content is None else "file", content)
+
+
+def _inside(folder: pathlib.Path, member: _Member, archive: str) -> pathlib.Path:
+    """Returns where to write an entry, after checking that this does no harm."""
+    name = pathlib.PureWindowsPath(member.name)  # takes / and \ for separators
+    if name.anchor or ".." in name.parts:
+        problem = "would be written outside of the folder"
+    elif member.kind == "other":
+        problem = "is a link or a device"
+    else:
+        return folder.joinpath(*name.parts)
+    raise DatasetError(
+        f"Archive '{archive}' is not trusted: its member '{member.name}' {problem}. Nothing of "
+        "it was kept."
+    )
+
+
+def _write(member: _Member, path: pathlib.Path) -> None:
+    if member.content is None:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        shutil.copyfileobj(member.content, file, _CHUNK)
+
+
+def _merge(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Moves what a folder holds into another on the same disk."""
+    for child in sorted(source.iterdir()):
+        if child.is_dir() and (target / child.name).is_dir():
+            _merge(child, target / child.name)
+        else:
+            os.replace(child, target / child.name)
+
+
+def _check_space(folder: str, needed: int, *, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DatasetError(
+            f"'{folder}' has {free / 1e9:.1f} GB left, but {what} takes {needed / 1e9:.1f} GB. "
+            "Free some, or choose a root on another disk."
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Waits until no other process downloads or unpacks into a folder."""
+    with open(os.path.join(folder, ".download.lock"), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info(f"Waiting for another process that downloads to '{folder}'.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,78 @@
+"""eva's trainer with what all tasks of the leaderboard share."""
+
+from typing import Any, List
+
+import eva
+from lightning.pytorch import callbacks as pl_callbacks
+from lightning.pytorch import loggers as pl_loggers
+
+from eva_coralbay import protocols
+from eva_coralbay.evaluation import figure, recorder
+
+
+class Trainer(eva.Trainer):
+    """Trains, monitors, keeps the last and the best checkpoint, scores and records both.
+
+    It is eva's trainer; what it adds are the callbacks and loggers that every task needs, so that
+    the config of a task has to name none.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        task_version: str = "1",
+        model: str | None = None,
+        protocol: protocols.ProtocolName = "frozen",
+        monitor: str = "val/dice",
+        default_root_dir: str = "logs",
+        n_runs: int = 5,
+        max_steps: int = 20000,
+        val_check_interval: int = 500,
+        log_every_n_steps: int = 50,
+        refresh_rate: int = 1,
+        callbacks: List[pl_callbacks.Callback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Initializes the trainer.
+
+        Args:
+            task: The id of the task, for the record.
+            task_version: The version of the task: values of two versions are not compared.
+            model: The name of the model, for the record.
+            protocol: Decides which checkpoint is the one that counts.
+            monitor: The metric that says which checkpoint is the best; higher is better.
+            default_root_dir: The folder of the results.
+            n_runs: The number of runs.
+            max_steps: The number of training steps.
+            val_check_interval: The number of steps between two validations.
+            log_every_n_steps: The number of steps between two lines of the log.
+            refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
+            callbacks: Callbacks to use beside those of every task.
+            kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
+        """
+        super().__init__(
+            default_root_dir=default_root_dir,
+            n_runs=n_runs,
+            checkpoint_type=protocols.PROTOCOLS[protocol].checkpoint,
+            max_steps=max_steps,
+            max_epochs=None,
+            val_check_interval=val_check_interval,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=log_every_n_steps,
+            callbacks=[
+                pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate),
+                pl_callbacks.LearningRateMonitor(logging_interval="step"),
+                pl_callbacks.ModelCheckpoint(filename="best", monitor=monitor, mode="max"),
+                pl_callbacks.ModelCheckpoint(filename="last"),
+                recorder.Recorder(task=task, task_version=task_version, model=model),
+                figure.CaseFigures(),
+                *(callbacks or []),
+            ],
+            logger=[
+                pl_loggers.TensorBoardLogger(save_dir=default_root_dir, name=""),
+                pl_loggers.CSVLogger(save_dir=default_root_dir, name=""),
+            ],
+            **kwargs,
+        )

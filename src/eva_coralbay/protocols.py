@@ -1,0 +1,38 @@
+"""The protocols of the leaderboard: how an encoder is evaluated. They are never ranked together."""
+
+from typing import Literal, Mapping, NamedTuple
+
+ProtocolName = Literal["frozen", "frozen-eva", "finetuned", "scratch"]
+"""The names of the protocols."""
+
+
+class Protocol(NamedTuple):
+    """What a protocol decides; the task decides the rest."""
+
+    trains_encoder: bool = False
+    """Whether the encoder is trained with the decoder or the head."""
+
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint counts: that of the last step, or the best on the validation cases."""
+
+    overlap: float = 0.5
+    """The overlap of windows when scoring, as a share of the window."""
+
+    monitor_overlap: float = 0.25
+    """The same for the validation during the training."""
+
+    split_scheme: str | None = None
+    """The split scheme; the one that is ranked if None."""
+
+
+PROTOCOLS: Mapping[ProtocolName, Protocol] = {
+    "frozen": Protocol(),
+    "frozen-eva": Protocol(
+        checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_scheme="voco"
+    ),
+    "finetuned": Protocol(trains_encoder=True),
+    "scratch": Protocol(trains_encoder=True),
+}
+"""`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
+cases, reported on them, on the splits of VoCo. `finetuned` trains the encoder from its weights,
+`scratch` from random ones: the floor."""

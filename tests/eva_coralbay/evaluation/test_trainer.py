@@ -1,0 +1,42 @@
+"""Tests of the trainer of the leaderboard's tasks."""
+
+import pathlib
+
+import pytest
+from lightning.pytorch import callbacks
+
+from eva_coralbay.evaluation import CaseFigures, Recorder, Trainer
+
+
+def _trainer(folder: pathlib.Path, **arguments: object) -> Trainer:
+    return Trainer(task="toy", default_root_dir=str(folder), accelerator="cpu", **arguments)
+
+
+def test_keeps_the_best_and_the_last_checkpoint_and_records_both(tmp_path: pathlib.Path) -> None:
+    trainer = _trainer(tmp_path)
+    savers = {saver.filename: saver.monitor for saver in trainer.checkpoint_callbacks}
+    kinds = [type(callback) for callback in trainer.callbacks]
+
+    assert savers == {"best": "val/dice", "last": None}
+    assert Recorder in kinds and CaseFigures in kinds
+
+
+@pytest.mark.parametrize(
+    ("protocol", "checkpoint"),
+    [("frozen", "last"), ("frozen-eva", "best"), ("finetuned", "last"), ("scratch", "last")],
+)
+def test_the_protocol_says_which_checkpoint_counts(
+    tmp_path: pathlib.Path, protocol: str, checkpoint: str
+) -> None:
+    assert _trainer(tmp_path, protocol=protocol).checkpoint_type == checkpoint
+
+
+def test_other_arguments_are_lightnings(tmp_path: pathlib.Path) -> None:
+    timer = callbacks.Timer()
+    trainer = _trainer(tmp_path, callbacks=[timer], gradient_clip_val=1.0, max_steps=7)
+
+    assert timer in trainer.callbacks
+    assert trainer.gradient_clip_val == 1.0
+    assert trainer.max_steps == 7
+    with pytest.raises(TypeError, match="unheard_of"):
+        _trainer(tmp_path, unheard_of=1)
