@@ -216,9 +216,10 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             A sha256 for "images" and for "labels", over the id and the file's sha256 of each
             case in order.
         """
+        files = [self._source_files(case) for case in self._case_ids]
         return {
-            "images": self._checksum([files.image for files in self._split_files()]),
-            "labels": self._checksum([files.label for files in self._split_files()]),
+            "images": self._checksum([paths[:1] for paths in files]),
+            "labels": self._checksum([paths[1:] for paths in files]),
         }
 
     @functools.cached_property
@@ -237,7 +238,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         )
 
     def _source_files(self, case: str) -> Tuple[str, ...]:
-        """Returns the paths of the files that a case is made of."""
+        """Returns the paths of the files that a case is made of, the image first."""
         return tuple(self._path(path) for path in self._files[case])
 
     def _transform_prepared(self, case: str, transforms: Callable) -> Tuple[Any, Any]:
@@ -310,13 +311,10 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     def _describe(self) -> str:
         return f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name})"
 
-    def _split_files(self) -> List[CaseFiles]:
-        return [self._files[case] for case in self._case_ids]
-
-    def _checksum(self, paths: List[str]) -> str:
+    def _checksum(self, files: List[Tuple[str, ...]]) -> str:
         digest = hashlib.sha256()
-        for case, path in zip(self._case_ids, paths, strict=True):
-            digest.update(f"{case} {_file_sha256(self._path(path))}\n".encode())
+        for case, paths in zip(self._case_ids, files, strict=True):
+            digest.update(f"{' '.join([case, *map(_file_sha256, paths)])}\n".encode())
         return digest.hexdigest()
 
     def _path(self, relative: str) -> str:
