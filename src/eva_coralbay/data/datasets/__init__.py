@@ -1,8 +1,36 @@
 """Volumetric segmentation data sets."""
 
 from eva_coralbay.data.datasets.base import CaseFiles, SegmentationDataset
+from eva_coralbay.data.datasets.btcv import BTCV
+from eva_coralbay.data.datasets.flare22 import FLARE22
+from eva_coralbay.data.datasets.lits17 import LiTS17
 from eva_coralbay.data.datasets.msd import MSD
+from eva_coralbay.data.datasets.msd_task import (
+    MSDColon,
+    MSDHepaticVessel,
+    MSDLiver,
+    MSDLung,
+    MSDPancreas,
+    MSDSpleen,
+    MSDTask,
+)
 from eva_coralbay.data.datasets.nnunet import NnUNet
 from eva_coralbay.data.datasets.task import TaskDataset
 
-__all__ = ["MSD", "CaseFiles", "NnUNet", "SegmentationDataset", "TaskDataset"]
+__all__ = [
+    "BTCV",
+    "CaseFiles",
+    "FLARE22",
+    "LiTS17",
+    "MSD",
+    "MSDColon",
+    "MSDHepaticVessel",
+    "MSDLiver",
+    "MSDLung",
+    "MSDPancreas",
+    "MSDSpleen",
+    "MSDTask",
+    "NnUNet",
+    "SegmentationDataset",
+    "TaskDataset",
+]

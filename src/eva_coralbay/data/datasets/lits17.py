@@ -1,0 +1,45 @@
+"""The Liver Tumor Segmentation Challenge."""
+
+from typing import Dict
+
+from typing_extensions import override
+
+from eva_coralbay.data.datasets import base
+from eva_coralbay.data.datasets import task as task_lib
+
+
+class LiTS17(task_lib.TaskDataset):
+    """Liver Tumor Segmentation Challenge 2017: 131 scans with liver and tumours.
+
+    The label values are those of the challenge (https://arxiv.org/abs/1901.04056). The files are
+    found in whichever folders the archives hold, compressed or not, and under the names of the
+    Medical Segmentation Decathlon and of nnU-Net, where liver_N is volume-N:
+
+        Training Batch 1/volume-0.nii       Training Batch 1/segmentation-0.nii
+        imagesTr/liver_0.nii.gz             labelsTr/liver_0.nii.gz
+        imagesTr/liver_0_0000.nii.gz
+
+    The scans 28 to 47 state unit affines, so their true spacing is unknown
+    (https://github.com/PatrickChrist/LITS-CHALLENGE/issues/14); they are used as they are.
+    """
+
+    task = "lits17"
+    title = "LiTS17"
+    labels = ("background", "liver", "tumor")
+    data_licence = task_lib.Licence(
+        "CC-BY-NC-ND-4.0", "https://creativecommons.org/licenses/by-nc-nd/4.0/"
+    )
+    homepage = "https://competitions.codalab.org/competitions/17094"
+    how_to_get = (
+        "Register at https://competitions.codalab.org/competitions/17094, download "
+        "Training_Batch1.zip and Training_Batch2.zip, and unpack both into the root."
+    )
+
+    @override
+    def _find_files(self) -> Dict[str, base.CaseFiles]:
+        return self._match_files(
+            "volume-",
+            image=r"(?:volume-|imagesTr/liver_)(\d+)(?:_0000)?\.nii(?:\.gz)?",
+            label=r"(?:segmentation-|labelsTr/liver_)(\d+)\.nii(?:\.gz)?",
+            usual=base.CaseFiles(image="volume-{}.nii", label="segmentation-{}.nii"),
+        )
