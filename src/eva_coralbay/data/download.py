@@ -18,7 +18,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Iterator, NamedTuple, Sequence, Tuple
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Iterator, NamedTuple, NoReturn, Sequence, Tuple
 
 import tqdm
 from loguru import logger
@@ -273,7 +273,7 @@ def _finish_or_restart(error: urllib.error.HTTPError, file: BinaryIO) -> None:
         _restart(file, f"the server has no file with {file.tell()} bytes or more")
 
 
-def _restart(file: BinaryIO, reason: str) -> None:
+def _restart(file: BinaryIO, reason: str) -> NoReturn:
     file.truncate(0)
     file.seek(0)
     raise _BrokenOffError(reason)
@@ -346,6 +346,8 @@ def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
         else:
             content = archive.extractfile(info) if info.isfile() else None
             yield _Member(info.name, "other" if content is None else "file", content)
+    while archive.fileobj and archive.fileobj.read(_CHUNK):
+        pass  # the checksum of the content is behind the last entry
 
 
 def _inside(folder: pathlib.Path, member: _Member, archive: str) -> pathlib.Path:

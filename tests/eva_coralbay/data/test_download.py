@@ -42,14 +42,14 @@ class _Server(http.server.ThreadingHTTPServer):
         self.answers: List[_Answer] = [_Answer()]
         self.starts: List[str | None] = []
 
-    def resource(self, checksum: str | None = _MD5, filename: str = "sub/scans.bin") -> task.Resource:
+    def resource(
+        self, checksum: str | None = _MD5, filename: str = "sub/scans.bin"
+    ) -> task.Resource:
         url = f"http://127.0.0.1:{self.server_port}/scans"
         return task.Resource(url, filename, checksum)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
-
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         answers, starts = self.server.answers, self.server.starts
