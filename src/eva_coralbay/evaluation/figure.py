@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from matplotlib import axes, colors, figure, patches, patheffects
+from matplotlib import figure
 from typing_extensions import override
 
-from eva_coralbay import files
+from eva_coralbay import files, slices
 from eva_coralbay.evaluation import metrics, recorder
 from eva_coralbay.leaderboard import record
 
@@ -24,18 +24,6 @@ _PANELS = ("image", "truth", "prediction")
 
 _PANEL_INCHES = 3.0
 """Width of a panel."""
-
-_OPACITY = 0.6
-"""Opacity of the labels over the image."""
-
-_INK = "#e6e6e6"
-"""Colour of the text, on the black that scans are read on."""
-
-_PALETTE = (
-    "#4e9bff", "#ff9f1c", "#2ec471", "#ff4d5e", "#b980ff", "#ffe14d", "#1fd6d6", "#ff7ac3",
-    "#b5793f", "#a4e34d", "#7d8cff", "#ff7043", "#00a88f", "#d4a5ff", "#c9c05a", "#8fd3ff",
-)  # fmt: skip
-"""Colours of the classes, told apart on black; they repeat."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,31 +147,17 @@ def draw_cases(cases: Sequence[Tuple[str, ScoredCase]], classes: Sequence[str]) 
     """
     heights = [_block_height(case) for _, case in cases]
     width = _PANEL_INCHES * len(_PANELS)
-    names_per_row = _names_per_row(classes, width)
-    legend_height = 0.22 * math.ceil((len(classes) - 1) / names_per_row) + 0.3
+    names = {label: name for label, name in enumerate(classes) if label > 0}
+    columns = slices.names_per_row(list(names.values()), width)
+    legend_height = 0.22 * math.ceil(len(names) / columns) + 0.3
     canvas = figure.Figure(
         figsize=(width, sum(heights) + legend_height), facecolor="black", layout="constrained"
     )
     blocks: Any = canvas.subfigures(len(cases) + 1, 1, height_ratios=[*heights, legend_height])
-    table = _colour_table(len(classes))
+    table = slices.colour_table(len(classes))
     for block, (title, case) in zip(blocks, cases, strict=False):
         _draw_case(block, title, case, table)
-
-    blocks[-1].set_facecolor("black")
-    blocks[-1].legend(
-        handles=[
-            patches.Patch(color=tuple(table[label, :3]), label=name)
-            for label, name in enumerate(classes)
-            if label > 0
-        ],
-        loc="center",
-        ncols=names_per_row,
-        frameon=False,
-        labelcolor=_INK,
-        fontsize=8,
-        handlelength=1.0,
-        handleheight=1.0,
-    )
+    slices.draw_legend(blocks[-1], names, columns=columns)
     return canvas
 
 
@@ -194,7 +168,7 @@ def _draw_case(
     block.set_facecolor("black")
     block.suptitle(
         f"{title}: {case.case}, mean Dice {case.dice:.3f}",
-        color=_INK,
+        color=slices.INK,
         fontsize=11,
         fontweight="bold",
     )
@@ -207,45 +181,9 @@ def _draw_case(
         for panel, name in zip(row, _PANELS, strict=True):
             labels = {"truth": case.truth, "prediction": case.prediction}.get(name)
             overlay = None if labels is None else table[labels[plane]]
-            _draw_panel(panel, case.image[plane], overlay, letters)
+            slices.draw(panel, case.image[plane], overlay, letters)
     for panel, name in zip(grid[0], _PANELS, strict=True):
-        panel.set_title(name, color=_INK, fontsize=9)
-
-
-def _draw_panel(
-    panel: axes.Axes,
-    image: npt.NDArray[np.floating],
-    overlay: npt.NDArray[np.float64] | None,
-    letters: str,
-) -> None:
-    """Draws a slice with the first axis down, or up if its letters are S and I.
-
-    Args:
-        panel: Where to draw.
-        image: The slice, in [0, 1].
-        overlay: The colours to lay over it, as RGBA.
-        letters: The directions at the top, bottom, left and right.
-    """
-    origin: Literal["lower", "upper"] = "lower" if letters[0] == "S" else "upper"
-    panel.imshow(image.astype(np.float32), cmap="gray", vmin=0, vmax=1, origin=origin)
-    if overlay is not None:
-        panel.imshow(overlay, origin=origin, interpolation="nearest")
-    places = ((0.5, 0.98), (0.5, 0.02), (0.02, 0.5), (0.98, 0.5))
-    alignments = (("center", "top"), ("center", "bottom"), ("left", "center"), ("right", "center"))
-    outline = [patheffects.withStroke(linewidth=2, foreground="black")]
-    for letter, (x, y), (horizontal, vertical) in zip(letters, places, alignments, strict=True):
-        panel.text(
-            x,
-            y,
-            letter,
-            transform=panel.transAxes,
-            ha=horizontal,
-            va=vertical,
-            color=_INK,
-            fontsize=9,
-            path_effects=outline,
-        )
-    panel.set_axis_off()
+        panel.set_title(name, color=slices.INK, fontsize=9)
 
 
 def _fullest_slice(labels: npt.NDArray[np.integer], *, axis: int) -> int:
@@ -258,24 +196,10 @@ def _fullest_slice(labels: npt.NDArray[np.integer], *, axis: int) -> int:
     return int(shown.argmax())
 
 
-def _names_per_row(classes: Sequence[str], width: float) -> int:
-    """Returns how many class names, with their colours, fit into a width in inches."""
-    longest = max(len(name) for name in classes)
-    return max(1, min(len(classes) - 1, int(width / (0.5 + 0.075 * longest))))
-
-
 def _block_height(case: ScoredCase) -> float:
     """Returns the height in inches of a case's two planes with its titles."""
     depth, height, width = case.image.shape
     return _PANEL_INCHES * (depth + height) / width + 0.7
-
-
-def _colour_table(n_classes: int) -> npt.NDArray[np.float64]:
-    """Returns RGBA colours by label, of shape [n_classes, 4]; the background is transparent."""
-    table = [(0.0, 0.0, 0.0, 0.0)]
-    for label in range(1, n_classes):
-        table.append(colors.to_rgba(_PALETTE[(label - 1) % len(_PALETTE)], _OPACITY))
-    return np.array(table)
 
 
 def _classes(pl_module: pl.LightningModule, part: Literal["val", "test"]) -> List[str]:
