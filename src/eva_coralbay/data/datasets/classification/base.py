@@ -1,0 +1,231 @@
+"""Base class of the leaderboard's classification tasks."""
+
+import abc
+import hashlib
+import os
+from typing import Any, Dict, List, Literal, NamedTuple, Tuple
+
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from eva.vision.data.datasets import vision
+from typing_extensions import override
+
+from eva_coralbay.data import volume_transforms
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.data.errors import DatasetError
+
+_MAX_NAMED = 10
+"""How many cases one message names."""
+
+
+class Case(NamedTuple):
+    """A volume with its class."""
+
+    path: str
+    """Where it lies, relative to the root of the data set."""
+
+    label: int
+    """The index of its class."""
+
+    patient: str
+    """The id of the patient, the unit that is scored."""
+
+
+class ClassificationDataset(
+    task_lib.PublicTask, vision.VisionDataset[eva_tv_tensors.Volume, torch.Tensor], abc.ABC
+):
+    """A public data set of volumes with one class each, with the splits of the leaderboard.
+
+    A subclass says what it is by its class attributes, which cases exist under the root, and how
+    a volume is read. A sample is what `transforms` makes of the volume (without it the volume
+    itself, float32, of shape [1, D, H, W]), the index of the class, int64, of shape [], and the
+    ids `{"case": ..., "patient": ...}`.
+    """
+
+    kind = "classification"
+
+    def __init__(
+        self,
+        root: str,
+        split: Literal["train", "val", "test"] | None = None,
+        *,
+        split_scheme: str | None = None,
+        download: bool = False,
+        transforms: volume_transforms.VolumeTransform | None = None,
+    ) -> None:
+        """Initializes the data set.
+
+        Args:
+            root: The folder of the data set; nothing is written to it but what is downloaded.
+            split: The split to use, all cases of the scheme if None.
+            split_scheme: The name of the lists that say which case is in which split, such as
+                "voco"; the one that is ranked if None.
+            download: Whether to download what is missing, where the terms allow it.
+            transforms: What makes the input of the encoder of a volume.
+
+        Raises:
+            ValueError: If the scheme is unknown or has no such split.
+        """
+        super().__init__(transforms=transforms)
+
+        self._root = root
+        self._split = split
+        self._download = download
+        self._choose_scheme(split_scheme)
+
+        self._cases: Dict[str, Case] = {}
+        self._case_ids: List[str] = []
+
+    @abc.abstractmethod
+    def _find_cases(self) -> Dict[str, Case]:
+        """Returns the cases that are known under the root, by id, whatever their split.
+
+        The file of a case may be missing. Where it is not known what exists, nothing is returned.
+        """
+
+    @abc.abstractmethod
+    def _read(self, case: str) -> eva_tv_tensors.Volume:
+        """Reads the volume of a case, of shape [1, D, H, W].
+
+        Raises:
+            DatasetError: If it cannot be read.
+        """
+
+    @property
+    @override
+    def class_to_idx(self) -> Dict[str, int]:
+        return {name: index for index, name in enumerate(self.labels)}
+
+    @property
+    def split(self) -> str | None:
+        """The split that is used."""
+        return self._split
+
+    @property
+    def case_ids(self) -> List[str]:
+        """The ids of the cases of the split, in the order of the samples."""
+        return list(self._case_ids)
+
+    @property
+    def patients(self) -> List[str]:
+        """The ids of the patients, in the same order."""
+        return [self._cases[case].patient for case in self._case_ids]
+
+    @override
+    def prepare_data(self) -> None:
+        """Downloads the data set if wanted and not there.
+
+        Raises:
+            DatasetError: If files are missing that cannot be downloaded without an account.
+        """
+        if self._download:
+            self._cases = self._find_cases()
+            if any(self._find_problems(case) for case in sum(self._lists.values(), [])):
+                self._download_files()
+
+    @override
+    def configure(self) -> None:
+        self._cases = self._find_cases()
+        self._case_ids = sorted(self._split_cases())
+        self._warn_of_surplus(self._cases)
+
+    @override
+    def validate(self) -> None:
+        """Checks that all cases of the split exist.
+
+        Raises:
+            DatasetError: If some do not. All of them are reported at once.
+        """
+        problems = [problem for case in self._case_ids for problem in self._find_problems(case)]
+        if problems:
+            listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
+            rest = len(problems) - _MAX_NAMED
+            raise DatasetError(
+                f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name}) in "
+                f"'{self._root}': {len(problems)} of {len(self)} cases are missing:\n{listed}"
+                + (f"\n  and {rest} more.\n" if rest > 0 else "\n")
+                + self.how_to_get
+            )
+
+    @override
+    def __len__(self) -> int:
+        return len(self._case_ids)
+
+    @override
+    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+        volume = self.load_data(index)
+        image = volume if self._transforms is None else self._transforms(volume)
+        return image, self.load_target(index), self.load_metadata(index)
+
+    @override
+    def load_data(self, index: int) -> eva_tv_tensors.Volume:
+        """Loads the volume of a case.
+
+        Args:
+            index: The index of the case.
+
+        Returns:
+            The volume, float32, of shape [1, D, H, W].
+        """
+        return self._read(self._case_ids[index])
+
+    @override
+    def load_target(self, index: int) -> torch.Tensor:
+        """Loads the class of a case.
+
+        Args:
+            index: The index of the case.
+
+        Returns:
+            The index of the class, int64, of shape [].
+        """
+        return torch.tensor(self._cases[self._case_ids[index]].label, dtype=torch.int64)
+
+    @override
+    def load_metadata(self, index: int) -> Dict[str, Any]:
+        case = self._case_ids[index]
+        return {"case": case, "patient": self._cases[case].patient}
+
+    @override
+    def filename(self, index: int) -> str:
+        return self._cases[self._case_ids[index]].path
+
+    def checksums(self) -> Dict[str, str]:
+        """Reads all files of the split and returns what identifies their content.
+
+        Returns:
+            A sha256 for "images", over the files' sha256, and one for "labels", over the id and
+            the class of each case.
+        """
+        files = dict.fromkeys(path for case in self._case_ids for path in self._files(case))
+        images = "".join(f"{_sha256(path)}\n" for path in files)
+        labels = "".join(f"{case} {self._cases[case].label}\n" for case in self._case_ids)
+        return {
+            name: hashlib.sha256(content.encode()).hexdigest()
+            for name, content in (("images", images), ("labels", labels))
+        }
+
+    def _files(self, case: str) -> List[str]:
+        """Returns the paths of the files that a case is read from."""
+        return [self._path(self._cases[case].path)]
+
+    def _find_problems(self, case: str) -> List[str]:
+        """Returns what is missing of a case."""
+        if case not in self._cases:
+            return [f"Case '{case}': not found."]
+        return [
+            f"Case '{case}': '{path}' is missing."
+            for path in self._files(case)
+            if not os.path.isfile(path)
+        ]
+
+    def _path(self, relative: str) -> str:
+        return os.path.join(self._root, relative)
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

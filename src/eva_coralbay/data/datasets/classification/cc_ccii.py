@@ -1,0 +1,120 @@
+"""CC-CCII."""
+
+import os
+import re
+from typing import Dict, Iterator, List, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from PIL import Image, UnidentifiedImageError
+from typing_extensions import override
+
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.data.datasets.classification import base
+from eva_coralbay.data.errors import DatasetError
+
+_ARRAYS = "CC-CCII_public/data"
+"""Where VoCo's copy has its arrays."""
+
+_SLICE_ENDINGS = (".png", ".jpg", ".jpeg")
+"""The ends of the names of slices."""
+
+_READ_ERRORS = (OSError, EOFError, ValueError, UnidentifiedImageError)
+"""What is raised for slices and arrays that are cut off or of another kind."""
+
+
+class CCCCII(base.ClassificationDataset):
+    """CC-CCII: whether a chest CT shows COVID-19, another pneumonia or none.
+
+    A volume is a whole scan, a stack of slices of 8 bit grey values without a known spacing. It
+    is read from the official folders `<class>/<patient>/<scan>/` of slices, or from VoCo's copy,
+    one array `CC-CCII_public/data/p<patient>-s<scan>.npy` a scan, which eva uses. The id of a
+    case is class, patient and scan, as in "NCP-364-1880".
+    """
+
+    task = "cc_ccii"
+
+    title = "CC-CCII"
+
+    # the order of VoCo's tables
+    labels = ("Normal", "CP", "NCP")
+
+    data_licence = task_lib.Licence(
+        "CC BY 3.0 CN", "https://creativecommons.org/licenses/by/3.0/cn/"
+    )
+
+    homepage = "http://ncov-ai.big.ac.cn/download?lang=en"
+
+    how_to_get = (
+        "Download all CP-*.zip, NCP-*.zip and Normal-*.zip from "
+        "http://ncov-ai.big.ac.cn/download?lang=en and unpack them into the root, which must "
+        "hold CP/, NCP/ and Normal/ then; or unpack CC-CCII_public.zip of "
+        "https://huggingface.co/datasets/Luffy503/VoCo_Downstream (with an account) into it."
+    )
+
+    @override
+    def _find_cases(self) -> Dict[str, base.Case]:
+        cases = {}
+        for case, path in [*self._find_arrays(), *self._find_folders()]:
+            label, patient, _ = case.split("-")
+            cases[case] = base.Case(path, self.labels.index(label), patient)
+        return cases
+
+    @override
+    def _files(self, case: str) -> List[str]:
+        path = self._path(self._cases[case].path)
+        return [path] if path.endswith(".npy") else _slices(path)
+
+    @override
+    def _read(self, case: str) -> eva_tv_tensors.Volume:
+        path = self._path(self._cases[case].path)
+        try:
+            if path.endswith(".npy"):
+                volume = np.load(path)
+            else:
+                volume = np.stack([_read_slice(file) for file in _slices(path)])
+            if volume.ndim != 3:
+                raise ValueError(f"the shape {volume.shape} is not that of a scan")
+        except _READ_ERRORS as error:
+            raise DatasetError(
+                f"Case '{case}', '{path}' is unreadable: {error}. Unpack it again."
+            ) from error
+        return eva_tv_tensors.Volume(torch.from_numpy(volume[None].astype(np.float32)))
+
+    def _find_folders(self) -> Iterator[Tuple[str, str]]:
+        """Yields the ids and the paths of the scans in the official folders."""
+        for label in self.labels:
+            for patient in self._folders(label):
+                for scan in self._folders(f"{label}/{patient}"):
+                    yield f"{label}-{patient}-{scan}", f"{label}/{patient}/{scan}"
+
+    def _find_arrays(self) -> Iterator[Tuple[str, str]]:
+        """Yields the ids and the paths of the scans in VoCo's copy, whose names lack the class."""
+        listed = sum(task_lib.read_splits(self.task).schemes["voco"].values(), [])
+        ids = {case.split("-", maxsplit=1)[1]: case for case in listed}
+        folder = self._path(_ARRAYS)
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            match = re.fullmatch(r"p(\d+)-s(\d+)\.npy", name)
+            if match and (case := ids.get(f"{match[1]}-{match[2]}")):
+                yield case, f"{_ARRAYS}/{name}"
+
+    def _folders(self, path: str) -> List[str]:
+        """Returns the names of the folders in a folder; of one that does not exist, none."""
+        folder = self._path(path)
+        if not os.path.isdir(folder):
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+
+def _slices(folder: str) -> List[str]:
+    """Returns the paths of the slices of a scan, in the order of their numbers."""
+    names = [name for name in os.listdir(folder) if name.lower().endswith(_SLICE_ENDINGS)]
+    names.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    return [os.path.join(folder, name) for name in names]
+
+
+def _read_slice(path: str) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))

@@ -1,0 +1,133 @@
+"""LUNA25."""
+
+import os
+import pickle  # nosec B403
+from typing import Any, Dict, List
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from typing_extensions import override
+
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.data.datasets.classification import base
+from eva_coralbay.data.errors import DatasetError
+
+_TABLE = "LUNA25_Public_Training_Development_Data.csv"
+"""The official table of the nodules."""
+
+_BLOCKS = "luna25_nodule_blocks"
+"""The official folder of the blocks."""
+
+_READ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+"""What is raised for files that are cut off, of another kind or without what they should hold."""
+
+_WORLD = np.diag([-1.0, -1.0, 1.0])[:, ::-1]
+"""The matrix from the blocks' world (z, y, x), which is LPS reversed, to RAS+."""
+
+
+class LUNA25(base.ClassificationDataset):
+    """LUNA25: whether a nodule in a screening CT of the chest was malignant.
+
+    A volume is the official block of a nodule, 64 x 128 x 128 voxels in HU at the spacing of the
+    scan, in which the nodule is at the middle voxel. The id of a case is its AnnotationID:
+    patient, lesion and date of the scan.
+    """
+
+    task = "luna25"
+
+    title = "LUNA25"
+
+    labels = ("benign", "malignant")
+
+    # of the two parts of the data the annotations have the stricter terms
+    data_licence = task_lib.Licence(
+        "CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4.0/"
+    )
+
+    homepage = "https://luna25.grand-challenge.org/"
+
+    how_to_get = (
+        "Download luna25_nodule_blocks.zip.001 and .002 from "
+        "https://zenodo.org/records/14223624 (CC-BY-4.0), join and unpack them "
+        "(cat luna25_nodule_blocks.zip.00* > blocks.zip; unzip blocks.zip), and "
+        f"{_TABLE} from https://zenodo.org/records/14673658 (CC-BY-NC-4.0). The root must hold "
+        f"{_TABLE}, {_BLOCKS}/image/ and {_BLOCKS}/metadata/."
+    )
+
+    @override
+    def _find_cases(self) -> Dict[str, base.Case]:
+        path = self._path(_TABLE)
+        if not os.path.isfile(path):
+            return {}
+        try:
+            table = pd.read_csv(path, dtype={"AnnotationID": str, "PatientID": str})
+            rows = zip(table["AnnotationID"], table["label"], table["PatientID"], strict=True)
+            return {
+                case: base.Case(f"{_BLOCKS}/image/{case}.npy", int(label), patient)
+                for case, label, patient in rows
+            }
+        except _READ_ERRORS as error:
+            raise DatasetError(
+                f"File '{path}' is unreadable: {error}. {self.how_to_get}"
+            ) from error
+
+    @override
+    def _files(self, case: str) -> List[str]:
+        return [self._path(f"{_BLOCKS}/{kind}/{case}.npy") for kind in ("image", "metadata")]
+
+    @override
+    def _read(self, case: str) -> eva_tv_tensors.Volume:
+        image, metadata = self._files(case)
+        try:
+            block = np.load(image)
+            affine = _to_affine(**_read_dictionary(metadata))
+            if block.ndim != 3 or min(block.shape) < 2:
+                raise ValueError(f"the shape {block.shape} is not that of a block")
+        except _READ_ERRORS as error:
+            raise DatasetError(
+                f"Case '{case}', files '{image}' and '{metadata}' are unreadable: {error}. "
+                "Unpack them again."
+            ) from error
+        return eva_tv_tensors.Volume(
+            torch.from_numpy(block[None].astype(np.float32)), affine=torch.from_numpy(affine)
+        )
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles arrays and what Python has built in, and runs nothing else."""
+
+    _NAMES = ("_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar")
+
+    @override
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if module_name.split(".")[0] != "numpy" or global_name not in self._NAMES:
+            raise pickle.UnpicklingError(f"it holds '{module_name}.{global_name}', not only arrays")
+        return super().find_class(module_name, global_name)
+
+
+def _read_dictionary(path: str) -> Dict[str, Any]:
+    """Reads a dictionary of arrays that was written by `numpy.save`."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return _ArrayUnpickler(file).load().item()
+
+
+def _to_affine(
+    *, origin: npt.NDArray[Any], spacing: npt.NDArray[Any], transform: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """Returns the affine of a block from its metadata, which the challenge's scripts wrote.
+
+    Args:
+        origin: The world position (z, y, x) of the first voxel in mm.
+        spacing: The voxel spacing along (D, H, W) in mm.
+        transform: The step (z, y, x) to the next voxel along each axis, one a row, with its
+            components divided by the spacing.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = _WORLD @ (np.asarray(transform) * np.asarray(spacing)).T
+    affine[:3, 3] = _WORLD @ np.asarray(origin)
+    return affine

@@ -1,0 +1,159 @@
+"""The CT tasks of MedMNIST in 3D."""
+
+import functools
+import os
+import zipfile
+import zlib
+from typing import Any, ClassVar, Dict, List
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from typing_extensions import override
+
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.data.datasets.classification import base
+from eva_coralbay.data.errors import DatasetError
+
+_PARTS = ("train", "val", "test")
+"""The official parts of a file."""
+
+_READ_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for files that are cut off or no archives of arrays."""
+
+_SHAPE = (64, 64, 64)
+"""The shape of a volume."""
+
+_ZENODO = "https://zenodo.org/records/10519652"
+"""The official record."""
+
+
+class MedMNIST3D(base.ClassificationDataset):
+    """A file of volumes of 64^3 voxels, of 8 bit each, with the official parts as splits.
+
+    The id of a case is its part and its place in it, as in "train_0000". The file does not say
+    which volumes are of one patient, so each counts as a patient of its own.
+    """
+
+    archive: ClassVar[str]
+    """The name of the file."""
+
+    data_licence = task_lib.Licence("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
+
+    homepage = "https://medmnist.com/"
+
+    @functools.cached_property
+    def _loaded(self) -> Dict[str, npt.NDArray[np.uint8]]:
+        """The volumes of the parts that have been read."""
+        return {}
+
+    @override
+    def _find_cases(self) -> Dict[str, base.Case]:
+        if not os.path.isfile(self._path(self.archive)):
+            return {}
+        return {
+            f"{part}_{index:04d}": base.Case(
+                path=f"{self.archive}/{part}_{index:04d}",
+                label=int(label),
+                patient=f"{part}_{index:04d}",
+            )
+            for part in _PARTS
+            for index, label in enumerate(self._load(f"{part}_labels").ravel())
+        }
+
+    @override
+    def _files(self, case: str) -> List[str]:
+        return [self._path(self.archive)]
+
+    @override
+    def _read(self, case: str) -> eva_tv_tensors.Volume:
+        part, index = case.split("_")
+        images = self._images(part)
+        if int(index) >= len(images):
+            raise self._error(f"there are {len(images)} {part} images, too few for '{case}'")
+        return eva_tv_tensors.Volume(torch.from_numpy(images[int(index)][None].astype(np.float32)))
+
+    def _images(self, part: str) -> npt.NDArray[np.uint8]:
+        """Returns all volumes of a part, which are read at the first call."""
+        if part not in self._loaded:
+            images = self._load(f"{part}_images")
+            if images.shape[1:] != _SHAPE or images.dtype != np.uint8:
+                raise self._error(f"{part}_images are {images.dtype} of shape {images.shape}")
+            self._loaded[part] = images
+        return self._loaded[part]
+
+    def _load(self, name: str) -> npt.NDArray[Any]:
+        """Reads an array of the file."""
+        try:
+            with np.load(self._path(self.archive)) as archive:
+                return archive[name]
+        except KeyError as error:
+            raise self._error(f"it has no '{name}'") from error
+        except _READ_ERRORS as error:
+            raise self._error(f"it is unreadable ({error})") from error
+
+    def _error(self, problem: str) -> DatasetError:
+        return DatasetError(f"File '{self._path(self.archive)}': {problem}. Download it again.")
+
+
+class OrganMNIST3D(MedMNIST3D):
+    """OrganMNIST3D: which organ an abdominal CT shows.
+
+    Names and order of the classes, the counts and the checksum are those of `medmnist.INFO`.
+    """
+
+    task = "organ_mnist_3d"
+
+    title = "OrganMNIST3D"
+
+    labels = (
+        "liver",
+        "kidney-right",
+        "kidney-left",
+        "femur-right",
+        "femur-left",
+        "bladder",
+        "heart",
+        "lung-right",
+        "lung-left",
+        "spleen",
+        "pancreas",
+    )
+
+    archive = "organmnist3d_64.npz"
+
+    how_to_get = f"Download {archive} from {_ZENODO} into the root, or set `download`."
+
+    resources = (
+        task_lib.Resource(
+            url=f"{_ZENODO}/files/{archive}?download=1",
+            filename=archive,
+            checksum="md5:58a2205adf14a9d0a189cb06dc78bf10",
+        ),
+    )
+
+
+class NoduleMNIST3D(MedMNIST3D):
+    """NoduleMNIST3D: whether a nodule of LIDC-IDRI looks malignant to radiologists.
+
+    Names and order of the classes, the counts and the checksum are those of `medmnist.INFO`.
+    """
+
+    task = "nodule_mnist_3d"
+
+    title = "NoduleMNIST3D"
+
+    labels = ("benign", "malignant")
+
+    archive = "nodulemnist3d_64.npz"
+
+    how_to_get = f"Download {archive} from {_ZENODO} into the root, or set `download`."
+
+    resources = (
+        task_lib.Resource(
+            url=f"{_ZENODO}/files/{archive}?download=1",
+            filename=archive,
+            checksum="md5:c47c5b7d457bf6332200d2ea6d64ecd8",
+        ),
+    )
