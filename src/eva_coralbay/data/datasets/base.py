@@ -131,12 +131,26 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """The ids of the cases of the split, in the order of the samples."""
         return list(self._case_ids)
 
+    @functools.cached_property
+    def prepared_store(self) -> store.PreparedStore:
+        """Where the prepared scans are kept."""
+        return store.PreparedStore(
+            self._prepared_root,
+            name=self.name,
+            preparation=self._preparation,
+            labels=self.classes,
+        )
+
+    def sources(self) -> List[store.Source]:
+        """Returns what the prepared scan of each case is made from, in the order of the samples."""
+        return [self._source(case) for case in self._case_ids]
+
     @override
     def prepare_data(self) -> None:
         """Prepares the scans of the split that are not on disk yet."""
         if self._prepared and self._transforms is not None:
             self.setup()
-            self._store.prepare([self._source(case) for case in self._case_ids])
+            self.prepared_store.prepare(self.sources())
 
     @override
     def configure(self) -> None:
@@ -222,16 +236,6 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             "labels": self._checksum([paths[1:] for paths in files]),
         }
 
-    @functools.cached_property
-    def _store(self) -> store.PreparedStore:
-        """Where the prepared scans are kept."""
-        return store.PreparedStore(
-            self._prepared_root,
-            name=self.name,
-            preparation=self._preparation,
-            labels=self.classes,
-        )
-
     def _source(self, case: str) -> store.Source:
         return store.Source(
             case, self._source_files(case), functools.partial(self._load_case, case)
@@ -248,11 +252,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             return self._transform(case, scan, transforms)
         source = self._source(case)
         try:
-            return self._transform(case, self._store.open(source), transforms)
+            return self._transform(case, self.prepared_store.open(source), transforms)
         except store.StoreError as error:
             logger.warning(f"{error} It is prepared anew.")
-            self._store.prepare([source])
-            return self._transform(case, self._store.open(source), transforms)
+            self.prepared_store.prepare([source])
+            return self._transform(case, self.prepared_store.open(source), transforms)
 
     def _transform(
         self, case: str, scan: prepared_lib.PreparedScan, transforms: Callable
