@@ -1,8 +1,10 @@
 """Volumetric segmentation data sets."""
 
+from eva_coralbay.data.datasets.amos22 import AMOS22
 from eva_coralbay.data.datasets.base import CaseFiles, SegmentationDataset
 from eva_coralbay.data.datasets.btcv import BTCV
 from eva_coralbay.data.datasets.flare22 import FLARE22
+from eva_coralbay.data.datasets.kits23 import KiTS23
 from eva_coralbay.data.datasets.lits17 import LiTS17
 from eva_coralbay.data.datasets.msd import MSD
 from eva_coralbay.data.datasets.msd_task import (
@@ -16,11 +18,15 @@ from eva_coralbay.data.datasets.msd_task import (
 )
 from eva_coralbay.data.datasets.nnunet import NnUNet
 from eva_coralbay.data.datasets.task import TaskDataset
+from eva_coralbay.data.datasets.totalsegmentator import TotalSegmentator
+from eva_coralbay.data.datasets.word import WORD
 
 __all__ = [
+    "AMOS22",
     "BTCV",
     "CaseFiles",
     "FLARE22",
+    "KiTS23",
     "LiTS17",
     "MSD",
     "MSDColon",
@@ -33,4 +39,6 @@ __all__ = [
     "NnUNet",
     "SegmentationDataset",
     "TaskDataset",
+    "TotalSegmentator",
+    "WORD",
 ]

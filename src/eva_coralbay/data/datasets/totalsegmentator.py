@@ -1,0 +1,197 @@
+"""The CT data set of TotalSegmentator."""
+
+import csv
+import glob
+import os
+from typing import Dict, List, Tuple
+
+import torch
+from torchvision import tv_tensors
+from typing_extensions import override
+
+from eva_coralbay.data import geometry
+from eva_coralbay.data.datasets import base
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.data.errors import DatasetError
+
+_MAX_NAMED = 10
+"""How many cases or masks one error message names."""
+
+
+class TotalSegmentator(task_lib.TaskDataset):
+    """TotalSegmentator 2.0.1: 1228 CT scans of 1.5 mm with 117 structures of the whole body.
+
+    Each structure is a binary mask of its own:
+
+        meta.csv
+        s0000/ct.nii.gz
+        s0000/segmentations/spleen.nii.gz
+        ...
+
+    They are merged into one label map when a case is read. The label values are those of the
+    class map "total" (https://github.com/wasserth/TotalSegmentator#class-details). Where masks
+    overlap, the higher value counts, as in the authors' own label maps
+    (https://github.com/wasserth/TotalSegmentator/issues/8). Copies in nnU-Net's layout are not
+    read: their label values are those of version 1 or of parts of the classes.
+    """
+
+    task = "totalsegmentator"
+    title = "TotalSegmentator v2 (CT)"
+    labels = (
+        "background",
+        "spleen",
+        "kidney_right",
+        "kidney_left",
+        "gallbladder",
+        "liver",
+        "stomach",
+        "pancreas",
+        "adrenal_gland_right",
+        "adrenal_gland_left",
+        "lung_upper_lobe_left",
+        "lung_lower_lobe_left",
+        "lung_upper_lobe_right",
+        "lung_middle_lobe_right",
+        "lung_lower_lobe_right",
+        "esophagus",
+        "trachea",
+        "thyroid_gland",
+        "small_bowel",
+        "duodenum",
+        "colon",
+        "urinary_bladder",
+        "prostate",
+        "kidney_cyst_left",
+        "kidney_cyst_right",
+        "sacrum",
+        "vertebrae_S1",
+        *(f"vertebrae_L{number}" for number in range(5, 0, -1)),
+        *(f"vertebrae_T{number}" for number in range(12, 0, -1)),
+        *(f"vertebrae_C{number}" for number in range(7, 0, -1)),
+        "heart",
+        "aorta",
+        "pulmonary_vein",
+        "brachiocephalic_trunk",
+        "subclavian_artery_right",
+        "subclavian_artery_left",
+        "common_carotid_artery_right",
+        "common_carotid_artery_left",
+        "brachiocephalic_vein_left",
+        "brachiocephalic_vein_right",
+        "atrial_appendage_left",
+        "superior_vena_cava",
+        "inferior_vena_cava",
+        "portal_vein_and_splenic_vein",
+        "iliac_artery_left",
+        "iliac_artery_right",
+        "iliac_vena_left",
+        "iliac_vena_right",
+        "humerus_left",
+        "humerus_right",
+        "scapula_left",
+        "scapula_right",
+        "clavicula_left",
+        "clavicula_right",
+        "femur_left",
+        "femur_right",
+        "hip_left",
+        "hip_right",
+        "spinal_cord",
+        "gluteus_maximus_left",
+        "gluteus_maximus_right",
+        "gluteus_medius_left",
+        "gluteus_medius_right",
+        "gluteus_minimus_left",
+        "gluteus_minimus_right",
+        "autochthon_left",
+        "autochthon_right",
+        "iliopsoas_left",
+        "iliopsoas_right",
+        "brain",
+        "skull",
+        *(f"rib_left_{number}" for number in range(1, 13)),
+        *(f"rib_right_{number}" for number in range(1, 13)),
+        "sternum",
+        "costal_cartilages",
+    )
+    data_licence = task_lib.Licence("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
+    homepage = "https://zenodo.org/records/10047292"
+    how_to_get = (
+        "Set `download`, or download Totalsegmentator_dataset_v201.zip from "
+        "https://zenodo.org/records/10047292 and unpack it into the root."
+    )
+    resources = (
+        task_lib.Resource(
+            url="https://zenodo.org/records/10047292/files/Totalsegmentator_dataset_v201.zip",
+            filename="Totalsegmentator_dataset_v201.zip",
+            checksum="md5:fe250e5718e0a3b5df4c4ea9d58a62fe",
+        ),
+    )
+
+    @override
+    def configure(self) -> None:
+        super().configure()
+        self._check_lists()
+
+    @override
+    def _find_files(self) -> Dict[str, base.CaseFiles]:
+        cases = glob.glob("s[0-9][0-9][0-9][0-9]", root_dir=self._root)
+        return {
+            case: base.CaseFiles(image=f"{case}/ct.nii.gz", label=f"{case}/segmentations")
+            for case in cases
+        }
+
+    @override
+    def _source_files(self, case: str) -> Tuple[str, ...]:
+        image, folder = super()._source_files(case)
+        return (image, *(os.path.join(folder, f"{name}.nii.gz") for name in self.labels[1:]))
+
+    @override
+    def _read_mask(self, case: str, grid: geometry.Grid) -> tv_tensors.Mask:
+        merged = torch.zeros((1, *grid.shape), dtype=torch.uint8)
+        for value, path in enumerate(self._source_files(case)[1:], start=1):
+            mask = geometry.read_mask(path, case=case, like=grid, labels=(0, 1))
+            merged[mask.as_subclass(torch.Tensor).bool()] = value
+        return tv_tensors.Mask(merged)
+
+    @override
+    def _find_problems(self, case: str) -> List[str]:
+        """Returns what is wrong with a case; the masks are only looked for, as they are many."""
+        if case not in self._files:
+            return super()._find_problems(case)
+        image, folder = (self._path(path) for path in self._files[case])
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+        missing = sorted({f"{name}.nii.gz" for name in self.labels[1:]} - set(there))
+        if missing:
+            return [
+                f"Case '{case}': {len(missing)} of {len(self.labels) - 1} masks are missing in "
+                f"'{folder}': {missing[:_MAX_NAMED]}. Restore them."
+            ]
+        try:
+            geometry.read_grid(image, case=case)
+        except DatasetError as error:
+            return [str(error)]
+        return []
+
+    def _check_lists(self) -> None:
+        """Compares the splits with those that come with the data.
+
+        Raises:
+            DatasetError: If a case is in another split there.
+        """
+        path = self._path("meta.csv")
+        if not os.path.isfile(path):
+            return
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            theirs = {row["image_id"]: row["split"] for row in csv.DictReader(file, delimiter=";")}
+        moved = [
+            case
+            for split, cases in self._lists.items()
+            for case in cases
+            if theirs.get(case, split) != split
+        ]
+        if moved:
+            raise DatasetError(
+                f"{self._describe()}: {len(moved)} cases are in another split in '{path}', such "
+                f"as {moved[:_MAX_NAMED]}. Get version 2.0.1 of the data, or report it."
+            )
