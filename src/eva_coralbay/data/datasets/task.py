@@ -1,11 +1,11 @@
-"""Base class of the leaderboard's segmentation tasks."""
+"""Base classes of the leaderboard's tasks."""
 
 import functools
 import json
 import os
 import re
 from importlib import resources as package_resources
-from typing import ClassVar, Dict, Iterator, List, Literal, NamedTuple, Tuple
+from typing import ClassVar, Collection, Dict, Iterator, List, Literal, NamedTuple, Tuple
 
 from loguru import logger
 from typing_extensions import override
@@ -35,7 +35,9 @@ class Licence(NamedTuple):
         parts = self.name.upper().replace("-", " ").split()
         return [meaning for term, meaning in terms.items() if term in parts]
 
+    @override
     def __str__(self) -> str:
+        """Returns the terms in one line, with what they forbid."""
         restrictions = f"; {', '.join(self.restrictions)}" if self.restrictions else ""
         return f"{self.name} ({self.url}{restrictions})"
 
@@ -92,14 +94,14 @@ def read_splits(task: str) -> Splits:
     return Splits(content["version"], content["source"], content["default"], schemes)
 
 
-class TaskDataset(base.SegmentationDataset):
-    """A public data set with the splits of the leaderboard.
+class PublicTask:
+    """What the leaderboard knows of a public data set, whatever is to be predicted.
 
-    A subclass says what it is by its class attributes, and where the files of a case lie.
+    A subclass says what it is by its class attributes.
     """
 
-    kind: ClassVar[str] = "segmentation"
-    """What is to be predicted."""
+    kind: ClassVar[str]
+    """What is to be predicted: "segmentation" or "classification"."""
 
     task: ClassVar[str]
     """The id of the task."""
@@ -108,7 +110,7 @@ class TaskDataset(base.SegmentationDataset):
     """The name of the data set, as its authors write it."""
 
     labels: ClassVar[Tuple[str, ...]]
-    """The name of each label value, beginning with "background"."""
+    """The name of each label value in order; "background" first where voxels are labelled."""
 
     data_licence: ClassVar[Licence]
     """The terms of the data."""
@@ -121,6 +123,97 @@ class TaskDataset(base.SegmentationDataset):
 
     resources: ClassVar[Tuple[Resource, ...]] = ()
     """The files that can be downloaded without an account."""
+
+    _root: str
+    _split: str | None
+
+    def _choose_scheme(self, scheme: str | None) -> None:
+        """Chooses the lists of cases, those that are ranked if None.
+
+        Raises:
+            ValueError: If the scheme is unknown or has no such split.
+        """
+        self._scheme = scheme or read_splits(self.task).default
+        self._lists = self._find_lists()
+
+    @property
+    def name(self) -> str:
+        """The name of the data set."""
+        return self.task
+
+    @property
+    def licence(self) -> str:
+        """The licence of the data."""
+        return self.data_licence.name
+
+    @property
+    def classes(self) -> List[str]:
+        """The name of each label value."""
+        return list(self.labels)
+
+    @property
+    def split_name(self) -> str:
+        """The name of the scheme that says which case is in which split."""
+        return f"{self._scheme}@{read_splits(self.task).version}"
+
+    def has_split(self, split: Literal["train", "val", "test"]) -> bool:
+        """Whether the scheme has a split."""
+        return split in self._lists
+
+    def _split_cases(self) -> List[str]:
+        """Returns the ids of the cases of the split, whether they exist or not."""
+        if self._split is None:
+            return sum(self._lists.values(), [])
+        return self._lists[self._split]
+
+    def _download_files(self) -> None:
+        """Downloads all files, after the licence is printed.
+
+        Raises:
+            DatasetError: If there are none that can be downloaded without an account.
+        """
+        if not self.resources:
+            raise DatasetError(
+                f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "
+                f"downloaded without an account. {self.how_to_get}"
+            )
+        print(f"The licence of {self.title}: {self.data_licence}")
+        download_lib.obtain(self.resources, self._root)
+
+    def _find_lists(self) -> Dict[str, List[str]]:
+        """Returns the case ids of each split of the scheme."""
+        schemes = read_splits(self.task).schemes
+        if self._scheme not in schemes:
+            raise ValueError(
+                f"Task '{self.task}' has no split scheme '{self._scheme}': choose one of "
+                f"{sorted(schemes)}."
+            )
+        lists = schemes[self._scheme]
+        if self._split is not None and self._split not in lists:
+            raise ValueError(
+                f"Scheme '{self._scheme}' of task '{self.task}' has no split '{self._split}': "
+                f"it has {list(lists)}."
+            )
+        return lists
+
+    def _warn_of_surplus(self, known: Collection[str]) -> None:
+        """Names the known cases that no split lists; they are left out."""
+        surplus = sorted(set(known) - set(sum(self._lists.values(), [])))
+        if surplus:
+            rest = f" and {len(surplus) - _MAX_NAMED} more" if len(surplus) > _MAX_NAMED else ""
+            logger.warning(
+                f"Data set '{self.name}': the cases {surplus[:_MAX_NAMED]}{rest} are in no split "
+                f"of '{self.split_name}' and are left out."
+            )
+
+
+class TaskDataset(PublicTask, base.SegmentationDataset):
+    """A public data set with the splits of the leaderboard.
+
+    A subclass says what it is by its class attributes, and where the files of a case lie.
+    """
+
+    kind = "segmentation"
 
     def __init__(
         self,
@@ -157,32 +250,7 @@ class TaskDataset(base.SegmentationDataset):
         )
 
         self._download = download
-        self._scheme = split_scheme or read_splits(self.task).default
-        self._lists = self._find_lists()
-
-    @property
-    @override
-    def name(self) -> str:
-        return self.task
-
-    @property
-    @override
-    def licence(self) -> str:
-        return self.data_licence.name
-
-    @property
-    @override
-    def classes(self) -> List[str]:
-        return list(self.labels)
-
-    @property
-    @override
-    def split_name(self) -> str:
-        return f"{self._scheme}@{read_splits(self.task).version}"
-
-    @override
-    def has_split(self, split: Literal["train", "val", "test"]) -> bool:
-        return split in self._lists
+        self._choose_scheme(split_scheme)
 
     @override
     def prepare_data(self) -> None:
@@ -198,17 +266,15 @@ class TaskDataset(base.SegmentationDataset):
     @override
     def configure(self) -> None:
         super().configure()
-        self._warn_of_surplus()
-
-    @override
-    def _split_cases(self) -> List[str]:
-        if self._split is None:
-            return sum(self._lists.values(), [])
-        return self._lists[self._split]
+        self._warn_of_surplus(self._files)
 
     @override
     def _describe(self) -> str:
-        return f"{super()._describe()} in '{self._root}'. {self.how_to_get}"
+        return f"{super()._describe()} in '{self._root}'"
+
+    @override
+    def _summarize(self, problems: List[str]) -> str:
+        return f"{super()._summarize(problems)}\n{self.how_to_get}"
 
     def _is_incomplete(self) -> bool:
         """Whether a file of any case of the scheme is missing."""
@@ -218,15 +284,6 @@ class TaskDataset(base.SegmentationDataset):
             case in files and all(os.path.isfile(self._path(path)) for path in files[case])
             for case in cases
         )
-
-    def _download_files(self) -> None:
-        if not self.resources:
-            raise DatasetError(
-                f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "
-                f"downloaded without an account. {self.how_to_get}"
-            )
-        print(f"The licence of {self.title}: {self.data_licence}")
-        download_lib.obtain(self.resources, self._root)
 
     def _match_files(
         self, prefix: str, *, image: str, label: str, usual: base.CaseFiles
@@ -243,7 +300,8 @@ class TaskDataset(base.SegmentationDataset):
         Raises:
             DatasetError: If a file of a case is there twice.
         """
-        images, labels = (self._paths_by_number(pattern) for pattern in (image, label))
+        paths = list(self._visible_files())
+        images, labels = (self._by_number(paths, pattern) for pattern in (image, label))
         return {
             f"{prefix}{number}": base.CaseFiles(
                 image=images.get(number, usual.image.format(number)),
@@ -252,49 +310,26 @@ class TaskDataset(base.SegmentationDataset):
             for number in images | labels
         }
 
-    def _paths_by_number(self, pattern: str) -> Dict[str, str]:
-        paths: Dict[str, str] = {}
-        for path in self._visible_files:
+    def _by_number(self, paths: List[str], pattern: str) -> Dict[str, str]:
+        """Returns the paths that end as the pattern says, by their number."""
+        found: Dict[str, str] = {}
+        for path in paths:
             match = re.fullmatch(rf"(?:.*/)?{pattern}", path)
-            if match and paths.setdefault(match[1], path) != path:
+            if match is None:
+                continue
+            if match[1] in found:
                 raise DatasetError(
-                    f"Data set '{self.name}' in '{self._root}': '{paths[match[1]]}' and '{path}' "
-                    "are the same file of one case. Remove one of them."
+                    f"{self._describe()}: '{found[match[1]]}' and '{path}' are both there for one "
+                    "case. Remove one of them."
                 )
-        return paths
+            found[match[1]] = path
+        return found
 
-    @property
     def _visible_files(self) -> Iterator[str]:
-        """The paths below the root, with slashes, of all files but hidden ones."""
+        """Yields the paths below the root, with slashes, of all files but hidden ones."""
         for folder, folders, names in os.walk(self._root, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
             for name in sorted(names):
                 if not name.startswith("."):
                     path = os.path.relpath(os.path.join(folder, name), self._root)
                     yield path.replace(os.sep, "/")
-
-    def _find_lists(self) -> Dict[str, List[str]]:
-        """Returns the case ids of each split of the scheme."""
-        schemes = read_splits(self.task).schemes
-        if self._scheme not in schemes:
-            raise ValueError(
-                f"Task '{self.task}' has no split scheme '{self._scheme}': choose one of "
-                f"{sorted(schemes)}."
-            )
-        lists = schemes[self._scheme]
-        if self._split is not None and self._split not in lists:
-            raise ValueError(
-                f"Scheme '{self._scheme}' of task '{self.task}' has no split '{self._split}': "
-                f"it has {list(lists)}."
-            )
-        return lists
-
-    def _warn_of_surplus(self) -> None:
-        """Names the cases under the root that no split knows; they are left out."""
-        surplus = sorted(set(self._files) - set(sum(self._lists.values(), [])))
-        if surplus:
-            rest = f" and {len(surplus) - _MAX_NAMED} more" if len(surplus) > _MAX_NAMED else ""
-            logger.warning(
-                f"Data set '{self.name}': the cases {surplus[:_MAX_NAMED]}{rest} are in no split "
-                f"of '{self.split_name}' and are left out."
-            )
