@@ -2,7 +2,17 @@
 
 import os
 import pathlib
+import re
+import socket
+import time
 import uuid
+
+import psutil
+
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[^~]*)~(?P<process>\d+)~[0-9a-f]{32}\.tmp")
+"""The names of files that are being written."""
+
+_SECONDS_OF_A_DAY = 24 * 60 * 60
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -14,7 +24,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    writer = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
+    temporary = target.with_name(f".{target.name}.{writer}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -24,3 +35,26 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what killed processes were writing with `write_atomically`.
+
+    Args:
+        folder: The folder. Files that are a day old, or whose process is gone, are removed.
+    """
+    for path in pathlib.Path(folder).iterdir():
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and (_is_gone(found["host"], int(found["process"])) or _is_old(path)):
+            path.unlink(missing_ok=True)
+
+
+def _is_gone(host: str, process: int) -> bool:
+    return host == socket.gethostname() and not psutil.pid_exists(process)
+
+
+def _is_old(path: pathlib.Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _SECONDS_OF_A_DAY
+    except FileNotFoundError:
+        return False

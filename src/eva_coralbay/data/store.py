@@ -1,16 +1,45 @@
 """Prepared scans on disk: written once, read crop by crop."""
 
-from typing import Callable, NamedTuple, Sequence, Tuple
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+from multiprocessing import connection as connections
+from typing import Any, Callable, Dict, Generator, List, NamedTuple, Sequence, Tuple
 
+import numpy as np
+import torch
+import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
+from loguru import logger
 from torchvision import tv_tensors
 
-from eva_coralbay.data import prepared
+from eva_coralbay import files
+from eva_coralbay.data import geometry, prepared, stored_scan
 from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.data.stored_scan import StoreError
 
+_MAX_WORKERS = 8
+"""How many processes prepare scans, unless said otherwise."""
 
-class StoreError(DatasetError):
-    """A prepared scan is missing or damaged."""
+_BYTES_PER_WORKER = 64 * 2**20
+"""How much there must be to read for another process, which takes seconds to start."""
+
+_BYTES_PER_VOXEL = 1.0
+"""The disk that a voxel of a prepared scan takes, about: air is cropped, the rest compressed."""
+
+_BYTES_PER_SOURCE_BYTE = 1.0
+"""The disk that a byte of a file of unknown content takes, about."""
+
+_FIX_FOLDER = "Free some space there, or set `prepared_root` (PREPARED_ROOT) to another folder."
+
+_MAX_NAMED = 10
+"""How many cases one error message names."""
 
 
 class Source(NamedTuple):
@@ -20,14 +49,40 @@ class Source(NamedTuple):
     """The id of the case."""
 
     files: Tuple[str, ...]
-    """The files it is made of: when one changes, it is prepared anew."""
+    """The files it is made of, the scan first: when one changes, it is prepared anew."""
 
     load: Callable[[], Tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]]
     """Loads the scan in HU and its label map, each of shape [1, D, H, W]; can be pickled."""
 
 
+class _Job(NamedTuple):
+    """A scan to prepare."""
+
+    source: Source
+    preparation: prepared.Preparation
+    path: str
+    key: str
+    replaced: stored_scan.Identity | None
+    """The damaged file to replace; when there is another one by now, there is nothing to do."""
+
+
+class _Outcome(NamedTuple):
+    """What came of a job."""
+
+    problem: str | None = None
+    """What went wrong."""
+
+    stops: bool = False
+    """Whether it would go wrong with the others too."""
+
+
 class PreparedStore:
-    """A folder of prepared scans."""
+    """A folder of prepared scans.
+
+    There is a file for each scan, named by the case and by the identity of the files that it is
+    made of. The folder is named by what is done to the scans, which its `preparation.json` says in
+    full. Any number of processes may prepare and read at the same time.
+    """
 
     def __init__(
         self,
@@ -37,12 +92,275 @@ class PreparedStore:
         preparation: prepared.Preparation,
         labels: Sequence[str] = (),
     ) -> None:
-        """Initializes the store."""
+        """Initializes the store; nothing is written before something is prepared.
+
+        Args:
+            root: The folder that holds the folder of the store.
+            name: The name of the data set.
+            preparation: What is done to the scans.
+            labels: The name of each label value.
+        """
+        self._root = root
+        self._name = name
+        self._preparation = preparation
+        self._description = {
+            "version": stored_scan.VERSION,
+            "name": name,
+            "preparation": preparation._asdict(),
+            "labels": list(labels),
+        }
+        self._folder = os.path.join(root, f"{_safe(name)}-{_digest(self._description)}")
+        self._damaged: set[stored_scan.Identity] = set()
 
     def prepare(self, sources: Sequence[Source], *, workers: int | None = None) -> None:
-        """Prepares the scans that are not there yet."""
-        raise NotImplementedError
+        """Prepares the scans that are not there yet, or that are damaged.
+
+        Args:
+            sources: The scans.
+            workers: The number of processes; if None, one a core, and fewer for little work.
+
+        Raises:
+            StoreError: If the folder cannot be written to, the disk does not suffice or some
+                scans cannot be prepared. The others are prepared nevertheless, and stay.
+        """
+        missing = self.missing(sources)
+        if not missing:
+            return
+        self._make_folder()
+        self._check_space(missing)
+        jobs = [self._job(source) for source in missing]
+        # so that preparers that work side by side seldom begin with the same scan
+        random.Random().shuffle(jobs)
+        problems = _run(jobs, min(workers or _suitable_workers(missing), len(jobs)))
+        if problems:
+            raise StoreError(_summarize(problems, len(jobs)))
 
     def open(self, source: Source) -> prepared.PreparedScan:
-        """Opens a prepared scan."""
-        raise NotImplementedError
+        """Opens a prepared scan.
+
+        Args:
+            source: What it was prepared from.
+
+        Returns:
+            The scan. Each part of it is checked when it is read.
+
+        Raises:
+            StoreError: If it is missing or known to be damaged.
+        """
+        return self._open(source)
+
+    def missing(self, sources: Sequence[Source]) -> List[Source]:
+        """Returns the scans that are not there, and names the damaged ones in the log."""
+        return [source for source in sources if not self._is_intact(source)]
+
+    def verify(self, sources: Sequence[Source]) -> List[Source]:
+        """Reads the prepared scans as a whole.
+
+        Args:
+            sources: The scans.
+
+        Returns:
+            Those that are missing or damaged, which the log names. `prepare` replaces them.
+        """
+        return [
+            source
+            for source in tqdm.tqdm(sources, desc=f"Verifying {self._name}", unit="scan")
+            if not self._is_intact(source, check=True)
+        ]
+
+    def _open(self, source: Source) -> stored_scan.StoredScan:
+        path, key = self._locate(source)
+        scan = stored_scan.StoredScan(path, key=key, on_damage=self._damaged.add)
+        if scan.identity in self._damaged:
+            raise StoreError(f"Prepared scan '{path}' is damaged. Prepare the data set again.")
+        return scan
+
+    def _is_intact(self, source: Source, *, check: bool = False) -> bool:
+        path, _ = self._locate(source)
+        if not os.path.exists(path):
+            return False
+        try:
+            scan = self._open(source)
+            if check:
+                scan.check()
+        except StoreError as error:
+            logger.warning(str(error))
+            return False
+        return True
+
+    def _job(self, source: Source) -> _Job:
+        path, key = self._locate(source)
+        return _Job(source, self._preparation, path, key, stored_scan.identity(path))
+
+    def _locate(self, source: Source) -> Tuple[str, str]:
+        """Returns the path and the key of a prepared scan."""
+        try:
+            status = [(os.path.basename(path), os.stat(path)) for path in source.files]
+        except OSError as error:
+            raise StoreError(
+                f"Case '{source.case}', file '{error.filename}': {error.strerror}. Restore it."
+            ) from error
+        identities = [(name, found.st_size, found.st_mtime_ns) for name, found in status]
+        entry = f"{_safe(source.case)}-{_digest([source.case, identities])}"
+        return (
+            os.path.join(self._folder, f"{entry}.scan"),
+            f"{os.path.basename(self._folder)}/{entry}",
+        )
+
+    def _make_folder(self) -> None:
+        """Makes the folder with its description, and removes what killed processes left there."""
+        path = os.path.join(self._folder, "preparation.json")
+        try:
+            if not os.path.exists(path):
+                files.write_atomically(path, json.dumps(self._description, indent=2).encode())
+            files.remove_leftovers(self._folder)
+        except OSError as error:
+            raise StoreError(_describe_write_error(self._folder, error)) from error
+
+    def _check_space(self, missing: Sequence[Source]) -> None:
+        """Says how much disk the scans will take, and refuses when there is far too little."""
+        need = sum(_estimate_bytes(source, self._preparation) for source in missing)
+        free = shutil.disk_usage(self._folder).free
+        summary = (
+            f"{len(missing)} scans of '{self._name}' are to be prepared in '{self._folder}': that "
+            f"takes about {_in_gib(need)} (an estimate), {_in_gib(free)} are free."
+        )
+        if free < need / 2:
+            raise StoreError(f"{summary} {_FIX_FOLDER}")
+        logger.info(summary)
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> List[str]:
+    """Does all jobs and returns what went wrong."""
+    problems = []
+    outcomes = _in_processes(jobs, workers) if workers > 1 else (_do(job) for job in jobs)
+    with contextlib.closing(outcomes):
+        for outcome in tqdm.tqdm(outcomes, total=len(jobs), desc="Preparing", unit="scan"):
+            if outcome.problem is not None:
+                problems.append(outcome.problem)
+            if outcome.stops:
+                break
+    return problems
+
+
+def _do(job: _Job) -> _Outcome:
+    """Prepares a scan and writes it, unless somebody did meanwhile."""
+    if stored_scan.identity(job.path) != job.replaced:
+        return _Outcome()
+    try:
+        scan = prepared.prepare(*job.source.load(), job.preparation)
+        content = stored_scan.encode(scan, key=job.key)
+    except DatasetError as error:
+        return _Outcome(str(error))
+    except Exception as error:
+        return _Outcome(
+            f"Case '{job.source.case}', file '{job.source.files[0]}': it cannot be prepared "
+            f"({type(error).__name__}: {error})."
+        )
+    try:
+        files.write_atomically(job.path, content)
+    except OSError as error:
+        return _Outcome(_describe_write_error(job.path, error), stops=True)
+    return _Outcome()
+
+
+def _in_processes(jobs: Sequence[_Job], workers: int) -> Generator[_Outcome, None, None]:
+    """Does the jobs in processes, which end with this one whatever ends it."""
+    context = multiprocessing.get_context("spawn")
+    waiting = list(jobs)
+    running: Dict[connections.Connection, _Job] = {}
+    processes = []
+    try:
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            processes.append(context.Process(target=_serve, args=(theirs,), daemon=True))
+            processes[-1].start()
+            theirs.close()
+            running[ours] = waiting.pop()
+        for connection, job in running.items():
+            _send(connection, job)
+        while running:
+            ready = connections.wait(list(running))
+            for connection in [connection for connection in running if connection in ready]:
+                yield _receive(connection, running.pop(connection))
+                if waiting:
+                    running[connection] = waiting.pop()
+                    _send(connection, running[connection])
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def _send(connection: connections.Connection, job: _Job) -> None:
+    # that the process is gone shows when its answer is waited for
+    with contextlib.suppress(ConnectionError):
+        connection.send(job)
+
+
+def _receive(connection: connections.Connection, job: _Job) -> _Outcome:
+    try:
+        return connection.recv()
+    except (EOFError, ConnectionError):
+        return _Outcome(
+            f"Case '{job.source.case}': the process that prepared it was killed. If there was too "
+            "little memory, use fewer workers.",
+            stops=True,
+        )
+
+
+def _serve(connection: connections.Connection) -> None:
+    """Does jobs until the process that sends them is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(_do(connection.recv()))
+
+
+def _suitable_workers(missing: Sequence[Source]) -> int:
+    """Returns how many processes are worth their start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    size = sum(_size(source) for source in missing)
+    return max(1, min(cores or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER))
+
+
+def _size(source: Source) -> int:
+    return sum(os.path.getsize(path) for path in source.files)
+
+
+def _estimate_bytes(source: Source, preparation: prepared.Preparation) -> float:
+    """Returns about how much disk a prepared scan takes."""
+    try:
+        shape, affine = geometry.read_grid(source.files[0], case=source.case)
+    except DatasetError:
+        return _BYTES_PER_SOURCE_BYTE * _size(source)
+    lengths = np.array(shape) * geometry.spacing(affine) / preparation.spacing
+    return _BYTES_PER_VOXEL * float(lengths.prod())
+
+
+def _summarize(problems: Sequence[str], num_scans: int) -> str:
+    listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
+    rest = len(problems) - _MAX_NAMED
+    return f"{len(problems)} of {num_scans} scans could not be prepared:\n{listed}" + (
+        f"\n  and {rest} more." if rest > 0 else ""
+    )
+
+
+def _describe_write_error(path: str, error: OSError) -> str:
+    return (
+        f"Prepared scans cannot be written to '{path}' ({error.strerror}). What is written stays. "
+        f"{_FIX_FOLDER}"
+    )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _safe(name: str) -> str:
+    """Returns a name without the characters that mean something in paths."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _in_gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
