@@ -278,11 +278,10 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
 
     def _is_incomplete(self) -> bool:
         """Whether a file of any case of the scheme is missing."""
-        files = self._find_files()
-        cases = sum(self._lists.values(), [])
+        self._files = self._find_files()
         return not all(
-            case in files and all(os.path.isfile(self._path(path)) for path in files[case])
-            for case in cases
+            case in self._files and all(map(os.path.isfile, self._source_files(case)))
+            for case in sum(self._lists.values(), [])
         )
 
     def _match_files(
@@ -300,7 +299,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         Raises:
             DatasetError: If a file of a case is there twice.
         """
-        paths = list(self._visible_files())
+        paths = sorted(self._visible_files())
         images, labels = (self._by_number(paths, pattern) for pattern in (image, label))
         return {
             f"{prefix}{number}": base.CaseFiles(
@@ -326,10 +325,9 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         return found
 
     def _visible_files(self) -> Iterator[str]:
-        """Yields the paths below the root, with slashes, of all files but hidden ones."""
+        """Yields the paths below the root, with slashes, of all files but those in hidden folders."""
         for folder, folders, names in os.walk(self._root, followlinks=True):
-            folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
-            for name in sorted(names):
-                if not name.startswith("."):
-                    path = os.path.relpath(os.path.join(folder, name), self._root)
-                    yield path.replace(os.sep, "/")
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                path = os.path.relpath(os.path.join(folder, name), self._root)
+                yield path.replace(os.sep, "/")
