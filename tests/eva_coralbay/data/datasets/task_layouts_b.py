@@ -1,0 +1,104 @@
+"""Writes small scans in the layouts of KiTS23, WORD, AMOS22 and TotalSegmentator."""
+
+import gzip
+import pathlib
+from typing import Any, Callable, Dict, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+from nibabel import nifti1
+
+from eva_coralbay.data import datasets
+from eva_coralbay.data.datasets import task as task_lib
+from tests.eva_coralbay.data.datasets import task_layouts
+
+SHAPE = (24, 24, 24)
+
+_AFFINE = np.diag([-1.5, -1.5, 1.5, 1.0])
+
+
+def write_kits23(
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+) -> None:
+    """Writes KiTS23 as the script of the challenge downloads it."""
+    task_layouts.write_cases(
+        {
+            case: (root / case / "imaging.nii.gz", root / case / "segmentation.nii.gz")
+            for case in cases or task_layouts.all_cases(datasets.KiTS23)
+        },
+        num_labels=4,
+        shape=shape,
+    )
+
+
+def write_word(
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+) -> None:
+    """Writes WORD as its two archives hold it, that of the test labels included."""
+    lists = task_lib.read_splits("word").schemes["voco"]
+    folders = {"train": "Tr", "val": "Val", "test": "Ts"}
+    suffixes = {case: folders[split] for split, listed in lists.items() for case in listed}
+    _write_folders(root / "WORD-V0.1.0", cases or list(suffixes), suffixes, 17, shape)
+
+
+def write_amos22(
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+) -> None:
+    """Writes the labelled CT scans of AMOS22 as its archive holds them."""
+    lists = task_lib.read_splits("amos22").schemes["v1"]
+    cases = cases or task_layouts.all_cases(datasets.AMOS22)
+    suffixes = {case: "Va" if case in lists["test"] else "Tr" for case in cases}
+    _write_folders(root / "amos22", cases, suffixes, 16, shape)
+
+
+def write_totalsegmentator(
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+) -> None:
+    """Writes TotalSegmentator as its archive holds it."""
+    lists = task_lib.read_splits("totalsegmentator").schemes["official"]
+    splits = {case: split for split, listed in lists.items() for case in listed}
+    cases = cases or sorted(splits)
+    image, label = task_layouts.make_scan(shape, len(datasets.TotalSegmentator.labels))
+    files = {"ct.nii.gz": _encode(image)} | {
+        f"segmentations/{name}.nii.gz": _encode((label == value).astype(np.uint8))
+        for value, name in enumerate(datasets.TotalSegmentator.labels)
+        if value > 0
+    }
+    for case in cases:
+        (root / case / "segmentations").mkdir(parents=True)
+        for name, content in files.items():
+            (root / case / name).write_bytes(content)
+    rows = ["image_id;age;gender;split", *(f"{case};60;f;{splits[case]}" for case in cases)]
+    (root / "meta.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
+
+
+WRITERS: Dict[str, Callable[..., None]] = {
+    "kits23": write_kits23,
+    "word": write_word,
+    "amos22": write_amos22,
+    "totalsegmentator": write_totalsegmentator,
+}
+"""What writes the data set of a task."""
+
+
+def _write_folders(
+    root: pathlib.Path,
+    cases: Sequence[str],
+    suffixes: Dict[str, str],
+    num_labels: int,
+    shape: Tuple[int, ...],
+) -> None:
+    """Writes scans into the folders of images and labels that each case's suffix names."""
+    files = {
+        case: (
+            root / f"images{suffixes[case]}" / f"{case}.nii.gz",
+            root / f"labels{suffixes[case]}" / f"{case}.nii.gz",
+        )
+        for case in cases
+    }
+    task_layouts.write_cases(files, num_labels=num_labels, shape=shape)
+
+
+def _encode(array: npt.NDArray[Any]) -> bytes:
+    """Returns the content of the file of a volume."""
+    return gzip.compress(nifti1.Nifti1Image(array, _AFFINE).to_bytes(), 1)

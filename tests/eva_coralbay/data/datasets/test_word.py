@@ -1,0 +1,69 @@
+"""Tests of WORD."""
+
+import pathlib
+
+import pytest
+
+from eva_coralbay.data import datasets
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.data.errors import DatasetError
+from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
+
+CASES = [f"word_{number:04d}" for number in range(1, 151)]
+
+
+def test_each_split_is_read_from_its_folder(tmp_path: pathlib.Path) -> None:
+    task_layouts_b.write_word(tmp_path)
+
+    for split, folder, count in (("train", "Tr", 100), ("val", "Val", 20), ("test", "Ts", 30)):
+        dataset = datasets.WORD(str(tmp_path), split)
+        dataset.setup()
+
+        assert len(dataset) == count
+        assert {str(pathlib.Path(dataset.filename(index)).parent) for index in range(count)} == {
+            f"WORD-V0.1.0/images{folder}"
+        }
+        assert dataset[0][1].unique().tolist() == list(range(17))
+
+
+def test_names_of_nnunet(tmp_path: pathlib.Path) -> None:
+    files = {
+        case: (tmp_path / f"imagesTr/{case}_0000.nii.gz", tmp_path / f"labelsTr/{case}.nii.gz")
+        for case in CASES
+    }
+    task_layouts.write_cases(files, num_labels=17)
+
+    dataset = datasets.WORD(str(tmp_path))
+    dataset.setup()
+
+    assert dataset.case_ids == CASES
+
+
+def test_without_the_second_archive_the_labels_of_the_test_cases_are_missed(
+    tmp_path: pathlib.Path,
+) -> None:
+    task_layouts_b.write_word(tmp_path)
+    for path in tmp_path.glob("WORD-V0.1.0/labelsTs/*"):
+        path.unlink()
+
+    datasets.WORD(str(tmp_path), "train").setup()
+    with pytest.raises(DatasetError, match="(?s)30 of 30 .*'word_0014': image without.*labelsTs"):
+        datasets.WORD(str(tmp_path), "test").setup()
+
+
+def test_the_organs_are_in_the_order_of_their_values() -> None:
+    assert datasets.WORD.labels[1:5] == ("liver", "spleen", "left_kidney", "right_kidney")
+    assert datasets.WORD.labels[10:12] == ("colon", "intestine")
+    assert len(set(datasets.WORD.labels)) == 17
+
+
+def test_splits() -> None:
+    splits = task_lib.read_splits("word")
+
+    assert splits.default == "voco"
+    assert sorted(sum(splits.schemes["voco"].values(), [])) == CASES
+    assert {split: len(cases) for split, cases in splits.schemes["voco"].items()} == {
+        "train": 100,
+        "val": 20,
+        "test": 30,
+    }
