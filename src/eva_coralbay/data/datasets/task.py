@@ -325,7 +325,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         return found
 
     def _visible_files(self) -> Iterator[str]:
-        """Yields the paths below the root, with slashes, of all files but those in hidden folders."""
+        """Yields the paths below the root, with slashes; hidden folders are left out."""
         for folder, folders, names in os.walk(self._root, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
