@@ -132,6 +132,116 @@ class Phantom(Subcommand):
         return 0
 
 
+class Tasks(Subcommand):
+    """Lists the leaderboard's tasks: cases, classes, licence and how to get the data."""
+
+    name = "tasks"
+    help = "list the tasks, and what of them is on the disk"
+    examples = """
+        eva-coralbay tasks
+        eva-coralbay tasks --root data
+        eva-coralbay tasks --json
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "--root",
+            metavar="DIR",
+            help="look what is in this folder, which holds a folder for each task, named by it",
+        )
+        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints the list."""
+        from eva_coralbay.data import tasks
+
+        summaries = tasks.summarize(arguments.root)
+        if arguments.json:
+            print(json.dumps([summary._asdict() for summary in summaries], indent=2))
+        else:
+            rich_console.Console().print(tasks.draw_table(summaries))
+        return 0
+
+
+class Prepare(Subcommand):
+    """Prepares the scans of a task once, so that training reads crops of them.
+
+    Does what the first `eva fit` would do, ahead of it and in as many processes as wanted; checks
+    all that is prepared and replaces what is damaged.
+    """
+
+    name = "prepare"
+    help = "download a task if wanted, check it, and prepare its scans for fast reading"
+    examples = """
+        eva-coralbay prepare msd_task09_spleen --root data/msd_task09_spleen --download
+        eva-coralbay prepare btcv --root /mnt/btcv --prepared-root /scratch/prepared --workers 16
+        eva-coralbay prepare nnunet --root data/Dataset042_Mine
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        _add_task_arguments(parser)
+        parser.add_argument(
+            "--workers", metavar="N", type=int, help="processes (default: one a core, at most 8)"
+        )
+        parser.add_argument(
+            "--download",
+            action="store_true",
+            help="download what is missing, where that needs no account",
+        )
+        parser.add_argument(
+            "--prepared-root",
+            metavar="DIR",
+            help="keep the prepared scans here (default: in prepared/ of the root)",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prepares the scans."""
+        from eva_coralbay.data import tasks
+
+        tasks.prepare(
+            arguments.task,
+            arguments.root,
+            workers=arguments.workers,
+            download=arguments.download,
+            prepared_root=arguments.prepared_root,
+        )
+        return 0
+
+
+class Inspect(Subcommand):
+    """Draws a case in three planes with its labels, and prints statistics of it."""
+
+    name = "inspect"
+    help = "look at a case before trusting it"
+    examples = """
+        eva-coralbay inspect nnunet --root data/phantom --case phantom_000
+        eva-coralbay inspect btcv --root data/btcv --case img0001 --out img0001.png
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        _add_task_arguments(parser)
+        parser.add_argument("--case", metavar="ID", required=True, help="the id of the case")
+        parser.add_argument(
+            "--out", metavar="PNG", help="where to draw it (default: <TASK>_<ID>.png)"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Draws the case, and prints what it holds."""
+        from eva_coralbay.data import inspection
+
+        path = arguments.out or f"{arguments.task}_{arguments.case}.png"
+        inspected = inspection.read(arguments.task, arguments.root, arguments.case)
+        inspection.write_picture(inspected, path)
+        console = rich_console.Console()
+        for table in inspection.draw_tables(inspected):
+            console.print(table)
+        console.print(f"picture: {path}", soft_wrap=True)
+        return 0
+
+
 class Results(Subcommand):
     """Prints the records that `eva fit` has left below a folder."""
 
@@ -159,7 +269,14 @@ class Results(Subcommand):
         return 0
 
 
-SUBCOMMANDS: tuple[Subcommand, ...] = (CheckBackbone(), Phantom(), Results())
+SUBCOMMANDS: tuple[Subcommand, ...] = (
+    CheckBackbone(),
+    Tasks(),
+    Prepare(),
+    Inspect(),
+    Phantom(),
+    Results(),
+)
 """In the order of the help."""
 
 
@@ -189,6 +306,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"eva-coralbay: error: {error}", file=sys.stderr)
         return 1
+
+
+def _add_task_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "task", metavar="TASK", help="a task, or `nnunet` or `msd` for own scans in that layout"
+    )
+    parser.add_argument("--root", metavar="DIR", required=True, help="the folder of its data")
 
 
 def _key_value(text: str) -> tuple[str, Any]:

@@ -41,10 +41,10 @@ def draw(
         panel: Where to draw.
         image: The slice, in [0, 1].
         overlay: The colours to lay over it, as RGBA.
-        letters: The directions at the top, bottom, left and right.
+        letters: The directions at the top, bottom, left and right; empty if unknown.
         aspect: The height of a voxel as a multiple of its width.
     """
-    origin: Literal["lower", "upper"] = "lower" if letters[0] == "S" else "upper"
+    origin: Literal["lower", "upper"] = "lower" if letters.startswith("S") else "upper"
     panel.imshow(
         image.astype(np.float32), cmap="gray", vmin=0, vmax=1, origin=origin, aspect=aspect
     )
@@ -53,7 +53,7 @@ def draw(
     places = ((0.5, 0.98), (0.5, 0.02), (0.02, 0.5), (0.98, 0.5))
     alignments = (("center", "top"), ("center", "bottom"), ("left", "center"), ("right", "center"))
     outline = [patheffects.withStroke(linewidth=2, foreground="black")]
-    for letter, (x, y), (horizontal, vertical) in zip(letters, places, alignments, strict=True):
+    for letter, (x, y), (horizontal, vertical) in zip(letters, places, alignments, strict=False):
         panel.text(
             x,
             y,

@@ -1,0 +1,330 @@
+"""One case as a picture and in numbers: people look before they trust."""
+
+import dataclasses
+import io
+import math
+import os
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from matplotlib import figure
+from nibabel import nifti1, orientations
+from rich import markup
+from rich import table as rich_table
+
+from eva_coralbay import files, slices
+from eva_coralbay.data import datasets, geometry, tasks
+from eva_coralbay.data.errors import DatasetError
+
+_WINDOW = (-175.0, 250.0)
+"""The HU that are drawn black and white, which are those that the protocol clips to."""
+
+_PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
+"""The percentiles of the intensities that are printed."""
+
+_PLANES = (("axial", "APRL"), ("coronal", "SIRL"), ("sagittal", "SIAP"))
+"""The plane across each axis, with the directions at its top, bottom, left and right."""
+
+_WIDTH = 12.0
+"""The width of the picture in inches."""
+
+_MAX_PLANE_HEIGHT = 10.0
+"""The largest height of a plane in inches."""
+
+_MAX_NAMED = 10
+"""How many cases an error message names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectedCase:
+    """A case as its data set reads it, turned to the axes (D, H, W) of the geometry."""
+
+    case: str
+    """Case id."""
+
+    path: str
+    """The file of the image."""
+
+    image: npt.NDArray[np.float32]
+    """The intensities, of shape [D, H, W]."""
+
+    labels: npt.NDArray[np.integer] | None
+    """The label map, of the same shape, where voxels are labelled."""
+
+    classes: List[str]
+    """The name of each label value, or of each class of whole volumes."""
+
+    label: int | None
+    """The class of the whole volume, where volumes are classified."""
+
+    spacing: Tuple[float, float, float] | None
+    """The spacing along (D, H, W) in mm, None if unknown; then the directions are, too."""
+
+    stored_axes: str
+    """The directions of the axes in the file, such as "LPS"."""
+
+
+class LabelStatistics(NamedTuple):
+    """What there is of a label."""
+
+    value: int
+    """Its value."""
+
+    name: str
+    """Its name."""
+
+    voxels: int
+    """The number of its voxels."""
+
+    millilitres: float
+    """Its volume."""
+
+    mean: float | None
+    """The mean intensity of its voxels."""
+
+
+def read(task: str, root: str, case: str) -> InspectedCase:
+    """Reads a case; the others need not exist.
+
+    Args:
+        task: The id of the task, or "nnunet" or "msd" for own scans in that layout.
+        root: The folder of the data set.
+        case: The id of the case.
+
+    Raises:
+        DatasetError: If there is no such case, or it cannot be read.
+    """
+    dataset = tasks.build(task, root)
+    dataset.configure()
+    if case not in dataset.case_ids:
+        raise DatasetError(
+            f"'{task}' has no case '{case}'. It has {len(dataset.case_ids)}, such as "
+            f"{', '.join(dataset.case_ids[:_MAX_NAMED])}."
+        )
+    index = dataset.case_ids.index(case)
+    try:
+        path = os.path.join(root, dataset.filename(index))
+    except KeyError as error:
+        raise DatasetError(f"Case '{case}' of '{task}' is not in '{root}'.") from error
+    volume, target = dataset.load_data(index), dataset.load_target(index)
+    image, spacing = _turn(volume)
+    is_segmented = isinstance(dataset, datasets.SegmentationDataset)
+    return InspectedCase(
+        case=case,
+        path=path,
+        image=image,
+        labels=target.as_subclass(torch.Tensor)[0].numpy() if is_segmented else None,
+        classes=dataset.classes,
+        label=None if is_segmented else int(target),
+        spacing=spacing,
+        stored_axes=_stored_axes(path),
+    )
+
+
+def write_picture(inspected: InspectedCase, path: str) -> None:
+    """Draws a case as a PNG.
+
+    Args:
+        inspected: The case.
+        path: The file to write.
+    """
+    content = io.BytesIO()
+    draw(inspected).savefig(content, format="png", dpi=120)
+    files.write_atomically(path, content.getvalue())
+
+
+def draw(inspected: InspectedCase) -> figure.Figure:
+    """Draws the axial, the coronal and the sagittal plane through the middle of the labels.
+
+    All three have the same scale, with the patient's right at the left of the picture, as
+    radiologists look at a scan; the letters at the edges name the directions (R, L, A, P, S, I).
+    If the spacing is unknown, voxels are drawn as cubes and without letters.
+
+    Args:
+        inspected: The case.
+
+    Returns:
+        The figure.
+    """
+    spacing = inspected.spacing or (1.0, 1.0, 1.0)
+    depth, height, width = np.array(inspected.image.shape) * spacing
+    centre = _centre(inspected, spacing)
+    names = _names_in_planes(inspected, centre)
+    columns = slices.names_per_row(list(names.values()), _WIDTH)
+    legend_height = 0.25 * math.ceil(len(names) / columns) + 0.2
+    inches_per_mm = min(_WIDTH / (width + width + height), _MAX_PLANE_HEIGHT / max(depth, height))
+    planes_height = inches_per_mm * max(depth, height) + 0.8
+    canvas = figure.Figure(
+        figsize=(_WIDTH, planes_height + legend_height), facecolor="black", layout="constrained"
+    )
+    parts: Any = canvas.subfigures(2, 1, height_ratios=(planes_height, legend_height))
+    upper, lower = parts
+    upper.set_facecolor("black")
+    upper.suptitle(_title(inspected), color=slices.INK, fontsize=11, fontweight="bold")
+    panels = upper.subplots(1, 3, width_ratios=(width, width, height))
+    image = _scale(inspected)
+    table = slices.colour_table(len(inspected.classes))
+    for axis, (panel, (name, letters)) in enumerate(zip(panels, _PLANES, strict=True)):
+        down, across = (other for other in range(3) if other != axis)
+        labels = inspected.labels
+        slices.draw(
+            panel,
+            np.take(image, centre[axis], axis),
+            None if labels is None else table[labels.take(centre[axis], axis)],
+            letters if inspected.spacing else "",
+            aspect=spacing[down] / spacing[across],
+        )
+        panel.set_title(
+            f"{name}, slice {centre[axis] + 1} of {image.shape[axis]}",
+            color=slices.INK,
+            fontsize=9,
+        )
+    slices.draw_legend(lower, names, columns=columns)
+    return canvas
+
+
+def label_statistics(inspected: InspectedCase) -> List[LabelStatistics]:
+    """Computes what there is of each label, the background first.
+
+    Args:
+        inspected: The case; without a label map there is nothing.
+    """
+    if inspected.labels is None:
+        return []
+    counts = np.zeros(len(inspected.classes), np.int64)
+    sums = np.zeros(len(inspected.classes))
+    for labels, image in zip(inspected.labels, inspected.image, strict=True):
+        counts += np.bincount(labels.ravel(), minlength=len(counts))
+        sums += np.bincount(labels.ravel(), image.ravel(), minlength=len(counts))
+    millilitres = math.prod(inspected.spacing or ()) / 1000
+    return [
+        LabelStatistics(
+            value, name, int(count), count * millilitres, total / count if count else None
+        )
+        for value, (name, count, total) in enumerate(
+            zip(inspected.classes, counts, sums, strict=True)
+        )
+    ]
+
+
+def draw_tables(inspected: InspectedCase) -> List[rich_table.Table]:
+    """Draws what is known of the image, and of each label.
+
+    Args:
+        inspected: The case.
+    """
+    tables = [_draw_image_table(inspected)]
+    statistics = label_statistics(inspected)
+    if statistics:
+        tables.append(_draw_label_table(statistics))
+    return tables
+
+
+def _turn(
+    volume: eva_tv_tensors.Volume,
+) -> Tuple[npt.NDArray[np.float32], Tuple[float, float, float] | None]:
+    """Returns the array of a volume with its axes in the usual directions, and its spacing."""
+    array = volume.as_subclass(torch.Tensor)[0].numpy()
+    if volume.affine is None:
+        return array, None
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    transform = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(geometry.ORIENTATION)
+    )
+    turned = affine @ orientations.inv_ornt_aff(transform, array.shape)
+    return orientations.apply_orientation(array, transform), geometry.spacing(turned)
+
+
+def _stored_axes(path: str) -> str:
+    if not path.endswith((".nii", ".nii.gz")):
+        return "-"
+    return "".join(orientations.aff2axcodes(nifti1.load(path).affine))
+
+
+def _centre(inspected: InspectedCase, spacing: Sequence[float]) -> Tuple[int, ...]:
+    """Returns the labelled voxel that is next to the middle of all, or the middle of the image."""
+    labelled = np.argwhere(inspected.labels) if inspected.labels is not None else ()
+    if len(labelled) == 0:
+        return tuple(length // 2 for length in inspected.image.shape)
+    distances = np.square((labelled - labelled.mean(axis=0)) * spacing).sum(axis=1)
+    return tuple(labelled[distances.argmin()].tolist())
+
+
+def _names_in_planes(inspected: InspectedCase, centre: Sequence[int]) -> Dict[int, str]:
+    """Returns the names of the labels that can be seen in the three planes."""
+    if inspected.labels is None:
+        return {}
+    planes = (inspected.labels.take(index, axis) for axis, index in enumerate(centre))
+    seen = sorted(set().union(*(np.unique(plane).tolist() for plane in planes)) - {0})
+    return {value: inspected.classes[value] for value in seen}
+
+
+def _scale(inspected: InspectedCase) -> npt.NDArray[np.float32]:
+    """Returns the image in [0, 1]."""
+    lowest, highest = _window(inspected)
+    return ((inspected.image - lowest) / (highest - lowest)).clip(0, 1)
+
+
+def _window(inspected: InspectedCase) -> Tuple[float, float]:
+    """Returns what is drawn black and white; without a spacing the intensities are no HU."""
+    return _WINDOW if inspected.spacing else (0.0, float(inspected.image.max()) or 1.0)
+
+
+def _title(inspected: InspectedCase) -> str:
+    lowest, highest = _window(inspected)
+    parts = [inspected.case]
+    if inspected.label is not None:
+        parts.append(inspected.classes[inspected.label])
+    if inspected.spacing:
+        parts += [f"{lowest:.0f} to {highest:.0f} HU", "the patient's right is at the left"]
+    else:
+        parts += [f"{lowest:.0f} to {highest:.0f}", "spacing and directions unknown"]
+    return ", ".join(parts)
+
+
+def _draw_image_table(inspected: InspectedCase) -> rich_table.Table:
+    image = inspected.image
+    rows = {
+        "file": inspected.path,
+        "axes in the file": inspected.stored_axes,
+        "shape (D, H, W)": " x ".join(str(length) for length in image.shape),
+        "spacing (D, H, W)": _join_mm(inspected.spacing),
+        "class": None if inspected.label is None else inspected.classes[inspected.label],
+        "lowest, highest": f"{image.min():.0f}, {image.max():.0f}",
+        "mean": f"{image.mean(dtype=np.float64):.1f}",
+    }
+    for percentile, value in zip(_PERCENTILES, np.percentile(image, _PERCENTILES), strict=True):
+        rows[f"percentile {percentile:g}"] = f"{value:.0f}"
+    table = rich_table.Table(title=markup.escape(inspected.case), show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, markup.escape(value))
+    return table
+
+
+def _draw_label_table(statistics: Sequence[LabelStatistics]) -> rich_table.Table:
+    table = rich_table.Table()
+    table.add_column("label", justify="right")
+    table.add_column("name", overflow="fold")
+    for column in ("voxels", "ml", "mean HU"):
+        table.add_column(column, justify="right")
+    for row in statistics:
+        mean = "-" if row.mean is None else f"{row.mean:.1f}"
+        table.add_row(
+            str(row.value),
+            markup.escape(row.name),
+            str(row.voxels),
+            f"{row.millilitres:.2f}",
+            mean,
+            style="dim" if row.voxels == 0 else None,
+        )
+    return table
+
+
+def _join_mm(spacing: Tuple[float, float, float] | None) -> str:
+    return "unknown" if spacing is None else " x ".join(f"{step:.4g}" for step in spacing) + " mm"
