@@ -364,7 +364,7 @@ def _as_labels(
     known = np.zeros(largest + 1, dtype=bool)
     known[list(labels)] = True
     in_range = array.min() >= 0 and array.max() <= largest
-    if not in_range or not known[array].all():
+    if not in_range or not (known.all() or known[array].all()):
         unknown = sorted(set(np.unique(array).tolist()) - set(labels))
         raise _error(
             f"the mask holds the unknown label values {unknown[:10]}; "

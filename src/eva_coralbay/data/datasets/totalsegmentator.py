@@ -151,7 +151,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         merged = torch.zeros((1, *grid.shape), dtype=torch.uint8)
         for value, path in enumerate(self._source_files(case)[1:], start=1):
             mask = geometry.read_mask(path, case=case, like=grid, labels=(0, 1))
-            merged[mask.as_subclass(torch.Tensor).bool()] = value
+            torch.maximum(merged, mask.as_subclass(torch.Tensor) * value, out=merged)
         return tv_tensors.Mask(merged)
 
     @override
