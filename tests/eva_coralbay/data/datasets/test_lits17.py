@@ -48,6 +48,10 @@ def test_splits() -> None:
     schemes = task_lib.read_splits("lits17").schemes
 
     assert [len(cases) for cases in schemes["voco"].values()] == [108, 23]
+    assert schemes["eva"] == {
+        "train": [case for case in schemes["voco"]["train"] if case[7:] not in ("68", "69")],
+        "val": schemes["voco"]["val"],
+    }
     unit_affines = {f"volume-{number}" for number in range(28, 48)}
     others = set(CASES) - unit_affines
     assert schemes["v1"] == split_drawing.draw(list(unit_affines), list(others))

@@ -1,7 +1,9 @@
 """Tests of the base of the public tasks."""
 
 import functools
+import hashlib
 import http.server
+import json
 import pathlib
 import re
 import shutil
@@ -21,6 +23,19 @@ TRAIN, VAL, TEST = (
     task_lib.read_splits("msd_task09_spleen").schemes["v1"][split]
     for split in ("train", "val", "test")
 )
+
+PUBLISHED = {
+    "btcv@1": "f116d9b25a6b3581",
+    "lits17@1": "3afe33977906ef80",
+    "flare22@1": "6ff5f5ff315517a7",
+    "msd_task03_liver@1": "820cac4a9c1b3dc3",
+    "msd_task06_lung@1": "f900bb1907adcde6",
+    "msd_task07_pancreas@1": "d4fe5680f9547b98",
+    "msd_task08_hepatic_vessel@1": "80a4562bb31aad52",
+    "msd_task09_spleen@1": "5903c24f27b8ac23",
+    "msd_task10_colon@1": "4562d14596c0977d",
+}
+"""The begin of the sha256 of the lists of each task and version: a new list is a new version."""
 
 
 def make(root: pathlib.Path, split: Any = None, **kwargs: Any) -> datasets.MSDSpleen:
@@ -254,6 +269,16 @@ def test_the_split_file_of_a_task(task: str) -> None:
     for lists in splits.schemes.values():
         assert all(cases == sorted(cases) for cases in lists.values())
     assert re.search("https?://", splits.source)
+
+
+@pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
+def test_published_lists_do_not_change(task: str) -> None:
+    splits = task_lib.read_splits(task)
+
+    lists = json.dumps(splits.schemes, sort_keys=True)
+
+    digest = hashlib.sha256(lists.encode()).hexdigest()
+    assert digest.startswith(PUBLISHED[f"{task}@{splits.version}"])
 
 
 @pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
