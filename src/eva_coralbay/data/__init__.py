@@ -1,5 +1,5 @@
 """Scans: where they lie, how they are read, and how crops are drawn from them."""
 
-from eva_coralbay.data.datamodule import SegmentationData
+from eva_coralbay.data.datamodule import ClassificationData, SegmentationData
 
-__all__ = ["SegmentationData"]
+__all__ = ["ClassificationData", "SegmentationData"]

@@ -1,6 +1,7 @@
-"""The data of a segmentation task: its splits with their transforms and loaders."""
+"""The data of a task: its splits with their transforms and loaders."""
 
-from typing import Any, Dict, Literal, Sequence, Tuple
+import pkgutil
+from typing import Any, Dict, List, Literal, Sequence, Tuple
 
 from eva.core.data import dataloaders, datamodules
 from eva.core.data.datamodules import schemas
@@ -8,8 +9,10 @@ from eva.core.utils import parser
 from eva.vision.data.dataloaders import collate_fn
 
 from eva_coralbay import protocols
-from eva_coralbay.data import seeding, transforms
-from eva_coralbay.data.datasets import base
+from eva_coralbay.data import seeding, transforms, volume_transforms
+from eva_coralbay.data.datasets import base, classification, task
+
+_Split = Literal["train", "val", "test"]
 
 
 class SegmentationData(datamodules.DataModule):
@@ -74,9 +77,101 @@ class SegmentationData(datamodules.DataModule):
         )
 
 
+class ClassificationData(datamodules.DataModule):
+    """The train, val and, where the split scheme has one, test cases of a classification task.
+
+    They are volumes, or embeddings that are computed of all of them once (`predict`).
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Dict[str, Any],
+        transform: volume_transforms.VolumeTransform,
+        train_transform: volume_transforms.VolumeTransform | None = None,
+        protocol: protocols.ProtocolName = "frozen",
+        embeddings_root: str | None = None,
+        batch_size: int = 16,
+        predict_batch_size: int = 16,
+        num_workers: int = 4,
+    ) -> None:
+        """Builds the data sets of all splits.
+
+        Args:
+            dataset: The `class_path` and the `init_args` of the data set, without split and
+                transforms.
+            transform: What makes the input of the encoder of a volume.
+            train_transform: The same in training, `transform` if None.
+            protocol: Decides the split scheme, where the task has the one of the protocol.
+            embeddings_root: The folder of the embeddings, to train on them and to score them. If
+                None, volumes are.
+            batch_size: The number of volumes or embeddings a step.
+            predict_batch_size: The number of volumes whose embeddings are computed at once.
+            num_workers: The number of processes that load data.
+        """
+        dataset = _with_scheme(dataset, protocol)
+        names: List[_Split] = ["train", "val", "test"]
+        has_split = _build_classification(dataset, "train", transform).has_split
+        splits = [split for split in names if has_split(split)]
+        inputs: Dict[str, Any] = {
+            split: _build_classification(
+                dataset,
+                split,
+                train_transform if split == "train" and train_transform else transform,
+                embeddings_root,
+            )
+            for split in splits
+        }
+        volumes: List[Any] = [_build_classification(dataset, split, transform) for split in splits]
+        scoring = _loader(num_workers, batch_size=batch_size)
+        super().__init__(
+            datasets=schemas.DatasetsSchema(
+                **inputs,
+                predict=None if embeddings_root is None else volumes,
+            ),
+            dataloaders=schemas.DataloadersSchema(
+                train=_loader(
+                    num_workers,
+                    batch_size=batch_size,
+                    shuffle=True,
+                    worker_init_fn=seeding.seed_worker,
+                ),
+                val=scoring,
+                test=scoring,
+                predict=_loader(num_workers, batch_size=predict_batch_size),
+            ),
+        )
+
+
+def _with_scheme(dataset: Dict[str, Any], protocol: protocols.ProtocolName) -> Dict[str, Any]:
+    """Returns the description of a data set with the split scheme of the protocol, if it has it."""
+    scheme = protocols.PROTOCOLS[protocol].split_scheme
+    if scheme not in task.read_splits(pkgutil.resolve_name(dataset["class_path"]).task).schemes:
+        return dataset
+    return {**dataset, "init_args": {**dataset.get("init_args", {}), "split_scheme": scheme}}
+
+
+def _build_classification(
+    dataset: Dict[str, Any],
+    split: str,
+    transform: volume_transforms.VolumeTransform,
+    embeddings_root: str | None = None,
+) -> classification.ClassificationDataset:
+    """Builds the data set of a split."""
+    arguments = {
+        **dataset.get("init_args", {}),
+        "split": split,
+        "transforms": transform,
+        "embeddings_root": embeddings_root,
+    }
+    return parser.parse_object(
+        {**dataset, "init_args": arguments}, expected_type=classification.ClassificationDataset
+    )
+
+
 def _build(
     dataset: Dict[str, Any],
-    split: Literal["train", "val", "test"],
+    split: str,
     transform: transforms.EvalTransform,
     protocol: protocols.ProtocolName,
 ) -> base.SegmentationDataset:

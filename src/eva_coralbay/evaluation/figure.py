@@ -53,7 +53,7 @@ class CaseFigures(pl.Callback):
     """Draws the best and the worst case by mean Dice whenever a checkpoint is scored.
 
     Writes `cases_val.png` or `cases_test.png` to the log folder of the run. It keeps two cases
-    in memory, and does nothing while fitting.
+    in memory, and does nothing while fitting and for classifications.
     """
 
     def __init__(self) -> None:
@@ -99,6 +99,8 @@ class CaseFigures(pl.Callback):
 
     def _keep(self, outputs: Any, batch: Any, classes: Sequence[str]) -> None:
         """Keeps the cases of a batch that are better or worse than all before."""
+        if not classes:
+            return
         images, (labels, targets) = batch[0], (outputs["predictions"], outputs["targets"])
         scorer = metrics.CaseDice(classes)
         scorer.update(labels, targets, outputs.get("metadata"))
@@ -203,8 +205,9 @@ def _block_height(case: ScoredCase) -> float:
 
 
 def _classes(pl_module: pl.LightningModule, part: Literal["val", "test"]) -> List[str]:
-    """Returns the class names that the module scores."""
-    return recorder.case_dice(pl_module, part).classes
+    """Returns the class names that the module scores; none if it scores no label maps."""
+    metric = recorder.case_metric(pl_module, part)
+    return metric.classes if isinstance(metric, metrics.CaseDice) else []
 
 
 def _mean_by_case(rows: Sequence[record.CaseRow]) -> List[Tuple[str, float | None]]:

@@ -1,14 +1,36 @@
-"""Metrics by case and class, computed from label maps (no one-hot tensor exists anywhere)."""
+"""Metrics by case and class.
 
+Those of segmentations are computed from label maps; no one-hot tensor exists anywhere.
+"""
+
+import abc
 import statistics
-from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Sequence, Tuple
+from typing import (
+    Any,
+    Dict,
+    Generic,
+    Iterator,
+    List,
+    Mapping,
+    NoReturn,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torchmetrics
+from sklearn import metrics as sklearn_metrics
 from torch import distributed
+from torchmetrics.functional import classification
 from typing_extensions import override
 
 from eva_coralbay.leaderboard import record
+
+_CALIBRATION_BINS = 15
+"""The number of bins of equal width of the calibration error."""
 
 _CHUNK_VOXELS = 2**18
 """Voxels that are handled at once: few enough to stay in a CPU's cache."""
@@ -57,11 +79,12 @@ def argmax_labels(logits: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-class CaseDice(torchmetrics.Metric):
-    """Dice by case and foreground class, and its means.
+RowT = TypeVar("RowT", record.CaseRow, record.PredictionRow)
+"""The kind of the rows that a metric keeps."""
 
-    A class that is absent from truth and prediction has no value for that case and is left out
-    of the means; one that is absent from only one of the two has Dice 0.
+
+class CaseMetric(torchmetrics.Metric, Generic[RowT]):
+    """Scores whole cases, keeps what each gave, and sums it up.
 
     The scores are of whole cases on one device: a run over several devices is rejected, as the
     samplers that split it repeat cases.
@@ -75,20 +98,82 @@ class CaseDice(torchmetrics.Metric):
         """Initializes the metric.
 
         Args:
-            classes: Class names by label value, the background first. If `None`, they are
-                to be set as the attribute `classes` before the first update.
+            classes: Class names by label value. If `None`, they are to be set as the attribute
+                `classes` before the first update.
         """
         super().__init__()
 
         self.classes: List[str] = list(classes or [])
-        self._rows: List[record.CaseRow] = []
+        self._rows: List[RowT] = []
 
     @property
-    def rows(self) -> List[record.CaseRow]:
-        """The rows so far, one per case and foreground class."""
+    def rows(self) -> List[RowT]:
+        """The rows of the case table so far."""
         return list(self._rows)
 
     @property
+    @abc.abstractmethod
+    def means(self) -> Dict[str, float]:
+        """The values over the cases by name; NaN where one is not defined."""
+
+    @override
+    def compute(self) -> Dict[str, torch.Tensor]:
+        """Returns the values over the cases (see :attr:`means`)."""
+        return {name: torch.tensor(value) for name, value in self.means.items()}
+
+    @override
+    def reset(self) -> None:
+        super().reset()
+        self._rows = []
+
+    @override
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"{type(self).__name__} scores whole cases, not training crops: list it under the "
+            "`evaluation` metrics, not under `common` or `train`."
+        )
+
+    def _check_ready(self) -> None:
+        """Checks that the classes are known and that there is one device only."""
+        if len(self.classes) < 2:
+            raise RuntimeError(
+                f"{type(self).__name__} needs the class names: set its attribute `classes` "
+                f"before the first update (it is {self.classes})."
+            )
+        if distributed.is_available() and distributed.is_initialized():
+            if distributed.get_world_size() > 1:
+                raise RuntimeError(
+                    f"{type(self).__name__} scores on one device only, as a distributed sampler "
+                    "repeats cases. Set the trainer's `devices` to 1."
+                )
+
+    def _case_ids(self, n_cases: int, metadata: Mapping[str, Any] | None) -> List[str]:
+        """Returns the ids of the batch's cases."""
+        n_scored = len({row.case for row in self._rows})
+        if metadata is None or "case" not in metadata:
+            return [str(n_scored + index) for index in range(n_cases)]
+
+        cases = [str(case) for case in metadata["case"]]
+        if len(cases) != n_cases:
+            raise ValueError(f"Got {len(cases)} case ids for {n_cases} cases: {cases}.")
+        known = {row.case for row in self._rows}
+        for case in cases:
+            if case in known:
+                raise ValueError(f"Case '{case}' is scored twice: case ids must be unique.")
+            known.add(case)
+        return cases
+
+
+class CaseDice(CaseMetric[record.CaseRow]):
+    """Dice by case and foreground class, and its means.
+
+    A class that is absent from truth and prediction has no value for that case and is left out
+    of the means; one that is absent from only one of the two has Dice 0. The first class is the
+    background.
+    """
+
+    @property
+    @override
     def means(self) -> Dict[str, float]:
         """The means over cases, in double precision.
 
@@ -139,53 +224,6 @@ class CaseDice(torchmetrics.Metric):
         for case, matrix in zip(cases, confusion.tolist(), strict=True):
             self._rows.extend(self._score(case, matrix))
 
-    @override
-    def compute(self) -> Dict[str, torch.Tensor]:
-        """Returns the means over cases (see :attr:`means`)."""
-        return {name: torch.tensor(value) for name, value in self.means.items()}
-
-    @override
-    def reset(self) -> None:
-        super().reset()
-        self._rows = []
-
-    @override
-    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(
-            "CaseDice scores whole cases, not training crops: list it under the `evaluation` "
-            "metrics, not under `common` or `train`."
-        )
-
-    def _check_ready(self) -> None:
-        """Checks that the classes are known and that there is one device only."""
-        if len(self.classes) < 2:
-            raise RuntimeError(
-                "CaseDice needs the class names, the background first: set its attribute "
-                f"`classes` before the first update (it is {self.classes})."
-            )
-        if distributed.is_available() and distributed.is_initialized():
-            if distributed.get_world_size() > 1:
-                raise RuntimeError(
-                    "CaseDice scores on one device only, as a distributed sampler repeats "
-                    "cases. Set the trainer's `devices` to 1."
-                )
-
-    def _case_ids(self, n_cases: int, metadata: Mapping[str, Any] | None) -> List[str]:
-        """Returns the ids of the batch's cases."""
-        n_scored = len({row.case for row in self._rows})
-        if metadata is None or "case" not in metadata:
-            return [str(n_scored + index) for index in range(n_cases)]
-
-        cases = [str(case) for case in metadata["case"]]
-        if len(cases) != n_cases:
-            raise ValueError(f"Got {len(cases)} case ids for {n_cases} cases: {cases}.")
-        known = {row.case for row in self._rows}
-        for case in cases:
-            if case in known:
-                raise ValueError(f"Case '{case}' is scored twice: case ids must be unique.")
-            known.add(case)
-        return cases
-
     def _score(self, case: str, confusion: List[List[int]]) -> Iterator[record.CaseRow]:
         """Yields the rows of one case from its confusion matrix (truth by prediction)."""
         for label, name in enumerate(self.classes[1:], start=1):
@@ -202,10 +240,108 @@ class CaseDice(torchmetrics.Metric):
             )
 
 
-def find_case_dice(collection: torchmetrics.MetricCollection) -> CaseDice | None:
-    """Returns the first :class:`CaseDice` of a collection, or `None` if it has none."""
+class CaseClassification(CaseMetric[record.PredictionRow]):
+    """Predicted probabilities by case, and what they are worth by patient.
+
+    The unit is the patient: the probabilities of all cases of a patient are averaged, apart for
+    each true class if there are several. Of two classes, AUROC and AUPRC are those of the
+    second; of more, the means over the classes that are true of some units but not of all.
+    """
+
+    @property
+    @override
+    def means(self) -> Dict[str, float]:
+        """The values over patients: `balanced_accuracy`, `auroc`, `auprc`, `calibration_error`."""
+        names = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
+        if not self._rows:
+            return dict.fromkeys(names, float("nan"))
+        probabilities, truths = self._by_patient()
+        predicted = probabilities.argmax(axis=1)
+        recalls = [(predicted[truths == k] == k).mean() for k in np.unique(truths)]
+        ranked = [
+            (truths == k, probabilities[:, k])
+            for k in range(1 if len(self.classes) == 2 else 0, len(self.classes))
+            if 0 < (truths == k).sum() < len(truths)
+        ]
+        error = classification.multiclass_calibration_error(
+            torch.from_numpy(probabilities),
+            torch.from_numpy(truths),
+            num_classes=len(self.classes),
+            n_bins=_CALIBRATION_BINS,
+        )
+        values = (
+            _mean(recalls),
+            _mean([sklearn_metrics.roc_auc_score(*pair) for pair in ranked]),
+            _mean([sklearn_metrics.average_precision_score(*pair) for pair in ranked]),
+            float(error),
+        )
+        return dict(zip(names, values, strict=True))
+
+    @override
+    def update(
+        self,
+        preds: torch.Tensor,
+        target: torch.Tensor,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keeps a batch of cases.
+
+        Args:
+            preds: The predicted probabilities, of shape [B, classes].
+            target: The true classes, of shape [B].
+            metadata: The ids as `{"case": [...], "patient": [...]}`. Without them a case is named
+                by its position in the epoch, and without patients each case is one.
+
+        Raises:
+            RuntimeError: If `classes` is not set, or the run is distributed.
+            ValueError: If shapes differ, a class is unknown, a probability is none, or a case is
+                scored twice.
+        """
+        self._check_ready()
+        _check_predictions(preds, target, n_classes=len(self.classes))
+        cases = self._case_ids(len(preds), metadata)
+        patients = cases if metadata is None else metadata.get("patient", cases)
+        for case, patient, probabilities, truth in zip(
+            cases, patients, preds.tolist(), target.tolist(), strict=True
+        ):
+            self._rows += [
+                record.PredictionRow(case, name, "probability", value, int(label == truth), patient)
+                for label, (name, value) in enumerate(zip(self.classes, probabilities, strict=True))
+            ]
+
+    def _by_patient(self) -> Tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Returns the mean probabilities [N, classes] and the true class [N] of each unit."""
+        units: Dict[Tuple[str, int], List[List[float]]] = {}
+        for start in range(0, len(self._rows), len(self.classes)):
+            rows = self._rows[start : start + len(self.classes)]
+            truth = [row.truth for row in rows].index(1)
+            units.setdefault((rows[0].patient, truth), []).append(
+                [float(row.value or 0.0) for row in rows]
+            )
+        probabilities = np.array([np.mean(cases, axis=0) for cases in units.values()])
+        return probabilities, np.array([truth for _, truth in units])
+
+
+def find_case_metric(collection: torchmetrics.MetricCollection) -> CaseMetric[Any] | None:
+    """Returns the first :class:`CaseMetric` of a collection, or `None` if it has none."""
     metrics = collection.values(copy_state=False)
-    return next((metric for metric in metrics if isinstance(metric, CaseDice)), None)
+    return next((metric for metric in metrics if isinstance(metric, CaseMetric)), None)
+
+
+def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: int) -> None:
+    """Checks that there is a distribution over the classes for each case, and a true class."""
+    if preds.shape != (len(target), n_classes) or target.ndim != 1:
+        raise ValueError(
+            f"Expected probabilities of shape [B, {n_classes}] and targets of [B], got "
+            f"{tuple(preds.shape)} and {tuple(target.shape)}."
+        )
+    if len(target) and not 0 <= int(target.min()) <= int(target.max()) < n_classes:
+        raise ValueError(f"The targets {target.tolist()} are not all below {n_classes} classes.")
+    if not torch.allclose(preds.sum(dim=1), preds.new_ones(()), atol=1e-2):
+        raise ValueError(
+            "The predictions are no probabilities: they do not add up to 1, or contain NaN. If "
+            "the model has diverged, lower the learning rate or train in a wider precision."
+        )
 
 
 def _chunks(shape: Sequence[int]) -> Iterator[Tuple[int, slice]]:

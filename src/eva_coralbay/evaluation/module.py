@@ -1,9 +1,7 @@
 """The segmentation module of the leaderboard's protocols."""
 
-import re
 from typing import Any, Dict, List, Sequence
 
-import lightning.pytorch as pl
 from eva.core import metrics as eva_metrics
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
@@ -13,14 +11,11 @@ from eva.vision.models import modules
 from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from monai import inferers
-from torch import nn, optim
-from torch.optim import lr_scheduler
+from torch import nn
 from typing_extensions import override
 
 from eva_coralbay import protocols
-from eva_coralbay.data import seeding
-from eva_coralbay.evaluation import metrics
-from eva_coralbay.models import checkpoints
+from eva_coralbay.evaluation import metrics, runs
 
 _SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
 """The decoders that double the resolution five times."""
@@ -126,12 +121,9 @@ class SegmentationModule(modules.SemanticSegmentationModule):
 
     @override
     def setup(self, stage: str) -> None:
-        self._set_classes()
+        self.classes = runs.set_classes(self)
         if stage == "fit":
-            self.run_seed = self.seed + _run_index(self.trainer)
-            pl.seed_everything(self.run_seed, workers=True, verbose=False)
-            seeding.seed_randomizables(self._datasets.train, self.run_seed)
-            self._check_schedule()
+            self.run_seed = runs.begin(self.trainer, self.seed)
 
     @override
     def configure_model(self) -> None:
@@ -143,7 +135,7 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         if isinstance(self.decoder, dict):
             self.decoder = parser.parse_object(self._complete(self.decoder), nn.Module)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
-            self.encoder_sha256 = checkpoints.state_dict_sha256(_unwrap(self.encoder).state_dict())
+            self.encoder_sha256 = runs.encoder_sha256(self.encoder)
         self._freeze_encoder()
         self.train(self.training)
         self._check_roi()
@@ -151,18 +143,13 @@ class SegmentationModule(modules.SemanticSegmentationModule):
     @override
     def configure_optimizers(self) -> Any:
         groups = [self.decoder.parameters(), self._encoder_trainable_parameters()]
-        optimizer = optim.AdamW(
+        return runs.optimize(
             [parameter for group in groups for parameter in group],
+            self.trainer,
             lr=self._lr,
+            lr_end=self._lr_end,
             weight_decay=self._weight_decay,
         )
-        schedule = lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=int(self.trainer.estimated_stepping_batches), eta_min=self._lr_end
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
 
     @override
     def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
@@ -205,21 +192,6 @@ class SegmentationModule(modules.SemanticSegmentationModule):
             "metadata": metadata,
         }
 
-    @property
-    def _datasets(self) -> Any:
-        return self.trainer.datamodule.datasets  # type: ignore[reportAttributeAccessIssue]
-
-    def _set_classes(self) -> None:
-        """Reads the class names from the data set and hands them to the metrics."""
-        dataset = next(
-            dataset for dataset in self._datasets.tolist() if hasattr(dataset, "classes")
-        )
-        self.classes = list(dataset.classes)
-        for collection in (self.metrics.validation_metrics, self.metrics.test_metrics):
-            metric = metrics.find_case_dice(collection)
-            if metric is not None:
-                metric.classes = self.classes
-
     def _complete(self, decoder: Dict[str, Any]) -> Dict[str, Any]:
         """Returns the decoder's specification with the number of classes in it."""
         out_channels = len(self.classes or [])
@@ -232,7 +204,9 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         Raises:
             ValueError: If the decoder cannot take it, or if the crops are of another size.
         """
-        crops = getattr(getattr(self._datasets.train, "_transforms", None), "roi_size", None)
+        crops = getattr(
+            getattr(runs.datasets(self.trainer).train, "_transforms", None), "roi_size", None
+        )
         if crops is not None and tuple(crops) != self._roi_size:
             raise ValueError(
                 f"The train transform's `roi_size` {tuple(crops)} differs from the module's "
@@ -246,20 +220,6 @@ class SegmentationModule(modules.SemanticSegmentationModule):
                 "(64, 64, 64) or (96, 96, 96)."
             )
 
-    def _check_schedule(self) -> None:
-        """Checks that the last step is validated, since what is validated is what is saved.
-
-        Raises:
-            ValueError: If the training would end between two validations.
-        """
-        steps, interval = self.trainer.max_steps, self.trainer.val_check_interval
-        if steps > 0 and isinstance(interval, int) and steps % interval != 0:
-            raise ValueError(
-                f"`max_steps` ({steps}) must be a multiple of `val_check_interval` ({interval}), "
-                "or the last steps would be trained but not saved: change MAX_STEPS or "
-                "VAL_CHECK_INTERVAL."
-            )
-
 
 def _default_criterion(class_weights: Sequence[float] | None) -> nn.Module:
     return eva_losses.DiceCELoss(
@@ -269,14 +229,3 @@ def _default_criterion(class_weights: Sequence[float] | None) -> nn.Module:
         batch=True,
         weight=None if class_weights is None else list(class_weights),
     )
-
-
-def _unwrap(encoder: nn.Module) -> nn.Module:
-    """Returns the network inside eva's wrapper, so that hashes do not depend on a wrapper."""
-    return getattr(encoder, "model", encoder)
-
-
-def _run_index(trainer: pl.Trainer) -> int:
-    """Returns the number of the run, which eva keeps in the name of its log folder only."""
-    match = re.search(r"run_(\d+)$", str(trainer.log_dir or ""))
-    return int(match.group(1)) if match else 0

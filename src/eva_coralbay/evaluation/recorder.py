@@ -5,7 +5,7 @@ A run of eva's session leaves in its log folder:
     run_<k>/
         config.yaml                         the resolved configuration, overrides included
         record_<split>_<selection>.json     the record; split: val, test; selection: last, best
-        record_<split>_<selection>.cases.csv    one row per case, class and metric
+        record_<split>_<selection>.cases.csv    one row per case and class
 """
 
 import contextlib
@@ -77,11 +77,13 @@ _OTHER_MODEL_KEYS = ("encoder", "protocol", "seed", "sw_batch_size")
 
 _MACHINE_KEYS = (
     "download",
+    "embeddings_root",
     "multiprocessing_context",
     "num_workers",
     "persistent_workers",
     "pin_memory",
     "pin_memory_device",
+    "predict_batch_size",
     "prefetch_factor",
     "prepared",
     "prepared_root",
@@ -108,7 +110,7 @@ class _Data:
 class _Scores:
     """What a pass over the cases gave."""
 
-    rows: List[record.CaseRow]
+    rows: List[Any]
     means: Dict[str, float]
     seconds: float
 
@@ -153,6 +155,8 @@ class Recorder(pl.Callback):
             RuntimeError: If the run is none that can be recorded, or its command line cannot
                 be read again.
         """
+        if stage == "predict":
+            return
         if trainer.world_size > 1:
             raise RuntimeError(
                 f"Recorder needs all cases on one device, not on {trainer.world_size}: set the "
@@ -161,7 +165,7 @@ class Recorder(pl.Callback):
         _check_checkpoints(trainer)
         self._config = _resolved_config(tuple(sys.argv))
         part: _Part = "test" if stage == "test" else "val"
-        case_dice(pl_module, part)
+        case_metric(pl_module, part)
         if part not in self._data:
             self._data[part] = _describe(_dataset(trainer, part))
 
@@ -211,7 +215,7 @@ class Recorder(pl.Callback):
         """Takes the scores before the module computes and resets them."""
         if is_scoring(trainer):
             seconds = time.perf_counter() - self._started
-            self._scores = _scores(case_dice(pl_module, part), seconds)
+            self._scores = _scores(case_metric(pl_module, part), seconds)
 
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part) -> None:
         """Writes the record of the stage's checkpoint, then that of the other one."""
@@ -379,7 +383,7 @@ def _resolved_config(argv: Tuple[str, ...]) -> Dict[str, Any] | None:
     return content
 
 
-def case_dice(pl_module: pl.LightningModule, part: _Part) -> metrics.CaseDice:
+def case_metric(pl_module: pl.LightningModule, part: _Part) -> metrics.CaseMetric[Any]:
     """Returns the case-wise metric of the module.
 
     Raises:
@@ -387,16 +391,16 @@ def case_dice(pl_module: pl.LightningModule, part: _Part) -> metrics.CaseDice:
     """
     module_metrics: Any = pl_module.metrics
     collection = module_metrics.validation_metrics if part == "val" else module_metrics.test_metrics
-    metric = metrics.find_case_dice(collection)
+    metric = metrics.find_case_metric(collection)
     if metric is None:
         raise RuntimeError(
-            "Recorder needs the cases' scores: list eva_coralbay.evaluation.CaseDice under the "
-            "module's `evaluation` metrics."
+            "Recorder needs the cases' scores: list eva_coralbay.evaluation.CaseDice or "
+            "CaseClassification under the module's `evaluation` metrics."
         )
     return metric
 
 
-def _scores(metric: metrics.CaseDice, seconds: float) -> _Scores:
+def _scores(metric: metrics.CaseMetric[Any], seconds: float) -> _Scores:
     """Returns the scores that a metric holds."""
     return _Scores(rows=metric.rows, means=metric.means, seconds=seconds)
 
@@ -486,7 +490,8 @@ def _score_checkpoint(
     trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part, path: str
 ) -> _Scores:
     """Scores another checkpoint on the cases of the stage; the weights are as before after it."""
-    metric = metrics.CaseDice(case_dice(pl_module, part).classes)
+    scored = case_metric(pl_module, part)
+    metric = type(scored)(scored.classes)
     before = {name: value.clone() for name, value in pl_module.state_dict().items()}
     checkpoint = _load(path)
     pl_module.on_load_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""The record of a run: one JSON file, and one table with a row per case, class and metric.
+"""The record of a run: one JSON file, and one table of its cases.
 
 A record states what was measured and on what. What is not known is `None`, never a guess.
 """
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import pathlib
-from typing import Annotated, Any, Dict, Final, List, Literal, Sequence
+from typing import Annotated, Any, Dict, Final, List, Literal, Sequence, Type, TypeAlias
 
 import pydantic
 
@@ -19,9 +19,6 @@ from eva_coralbay import files
 
 SCHEMA_VERSION: Final = 1
 """The version of the schema that is written. It grows whenever a written field changes."""
-
-_CASE_COLUMNS = ("case", "class", "metric", "value", "truth_voxels", "predicted_voxels")
-"""The header of the case table."""
 
 
 def _none_if_nan(value: Any) -> Any:
@@ -189,7 +186,7 @@ class Record(_Part):
     cost: Cost
 
     metrics: Dict[str, Score]
-    """Mean over the cases by metric; `None` where no case has a value."""
+    """Value over the cases by metric; `None` where it is not defined."""
 
     cases: CaseTable
 
@@ -242,7 +239,7 @@ class Record(_Part):
 
 @dataclasses.dataclass(frozen=True)
 class CaseRow:
-    """A row of the case table: one case, class and metric."""
+    """A row of the case table of a segmentation: one case, class and metric."""
 
     case: str
     """Case id, unique in its split."""
@@ -263,11 +260,40 @@ class CaseRow:
     """Voxels of the class in the prediction."""
 
 
-def write_cases(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> CaseTable:
+@dataclasses.dataclass(frozen=True)
+class PredictionRow:
+    """A row of the case table of a classification: one case and class."""
+
+    case: str
+    """Case id, unique in its split."""
+
+    class_name: str
+    """Name of the class."""
+
+    metric: str
+    """What the value is: `probability`."""
+
+    value: float | None
+    """The predicted probability of the class."""
+
+    truth: int
+    """1 if it is the true class, else 0."""
+
+    patient: str
+    """Id of the patient, the unit that is scored."""
+
+
+Row: TypeAlias = CaseRow | PredictionRow
+"""A row of a case table."""
+
+
+def write_cases(
+    path: str | os.PathLike[str], rows: Sequence[CaseRow] | Sequence[PredictionRow]
+) -> CaseTable:
     """Writes the case table; the file is there as a whole or not at all.
 
-    The columns are `case`, `class`, `metric`, `value`, `truth_voxels` and `predicted_voxels`.
-    An excluded value is empty; any other has as many digits as reading it back exactly needs.
+    The columns are the fields of the rows, with `class` for `class_name`. An excluded value is
+    empty; any other has as many digits as reading it back exactly needs.
 
     Args:
         path: The path of the CSV file.
@@ -282,12 +308,10 @@ def write_cases(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> CaseTa
     _check_rows(path, rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CASE_COLUMNS)
+    writer.writerow(_columns(type(rows[0]) if rows else CaseRow))
     for row in rows:
         value = "" if row.value is None else repr(float(row.value))
-        writer.writerow(
-            (row.case, row.class_name, row.metric, value, row.truth_voxels, row.predicted_voxels)
-        )
+        writer.writerow({**dataclasses.asdict(row), "value": value}.values())
     content = text.getvalue().encode()
     files.write_atomically(path, content)
     return CaseTable(
@@ -298,7 +322,7 @@ def write_cases(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> CaseTa
     )
 
 
-def read_cases(path: str | os.PathLike[str]) -> List[CaseRow]:
+def read_cases(path: str | os.PathLike[str]) -> List[Row]:
     """Reads a case table.
 
     Args:
@@ -313,14 +337,16 @@ def read_cases(path: str | os.PathLike[str]) -> List[CaseRow]:
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
-        if tuple(header) != _CASE_COLUMNS:
+        kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
+        if tuple(header) not in kinds:
             raise ValueError(
-                f"{path} is no case table: its columns are {header}, not {list(_CASE_COLUMNS)}."
+                f"{path} is no case table: its columns are {header}, not "
+                f"{' or '.join(str(list(columns)) for columns in kinds)}."
             )
         rows = []
         for values in reader:
             try:
-                rows.append(_parse_row(values))
+                rows.append(_parse_row(values, kinds[tuple(header)]))
             except ValueError as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
     _check_rows(path, rows)
@@ -344,22 +370,21 @@ def json_schema() -> Dict[str, Any]:
     return Record.model_json_schema()
 
 
-def _parse_row(values: Sequence[str]) -> CaseRow:
+def _columns(kind: Type[Row]) -> List[str]:
+    """Returns the header of a table of rows."""
+    return [field.name.removesuffix("_name") for field in dataclasses.fields(kind)]
+
+
+def _parse_row(values: Sequence[str], kind: Type[Row]) -> Row:
     """Parses the values of a row of the case table."""
-    if len(values) != len(_CASE_COLUMNS):
-        raise ValueError(f"expected {len(_CASE_COLUMNS)} values, got {len(values)}")
-    case, class_name, metric, value, truth_voxels, predicted_voxels = values
-    return CaseRow(
-        case=case,
-        class_name=class_name,
-        metric=metric,
-        value=float(value) if value else None,
-        truth_voxels=int(truth_voxels),
-        predicted_voxels=int(predicted_voxels),
-    )
+    fields = dataclasses.fields(kind)
+    if len(values) != len(fields):
+        raise ValueError(f"expected {len(fields)} values, got {len(values)}")
+    parsers = {str: str, int: int, float | None: lambda text: float(text) if text else None}
+    return kind(*(parsers[field.type](value) for field, value in zip(fields, values, strict=True)))
 
 
-def _check_rows(path: str | os.PathLike[str], rows: Sequence[CaseRow]) -> None:
+def _check_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     """Checks that the rows are distinct and their values finite."""
     seen = set()
     for row in rows:

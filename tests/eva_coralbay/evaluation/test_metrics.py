@@ -116,7 +116,7 @@ def test_in_the_collections_of_eva() -> None:
     """It survives eva's clones, takes its keywords, and is reset with the collection."""
     schema = structs.MetricsSchema(evaluation=metrics.CaseDice())
     collection = copy.deepcopy(structs.MetricModule.from_schema(schema)).validation_metrics
-    metric = metrics.find_case_dice(collection)
+    metric = metrics.find_case_metric(collection)
     assert metric is not None
     metric.classes = _CLASSES
     for case in ("a", "b"):

@@ -3,6 +3,7 @@
 import abc
 import hashlib
 import os
+import pickle  # nosec B403
 from typing import Any, Dict, List, Literal, NamedTuple, Tuple
 
 import torch
@@ -13,6 +14,9 @@ from typing_extensions import override
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.errors import DatasetError
+
+ENCODER_FILE = "encoder.sha256"
+"""The file beside embeddings that says which encoder made them, written when all are there."""
 
 _MAX_NAMED = 10
 """How many cases one message names."""
@@ -38,8 +42,8 @@ class ClassificationDataset(
 
     A subclass says what it is by its class attributes, which cases exist under the root, and how
     a volume is read. A sample is what `transforms` makes of the volume (without it the volume
-    itself, float32, of shape [1, D, H, W]), the index of the class, int64, of shape [], and the
-    ids `{"case": ..., "patient": ...}`.
+    itself, float32, of shape [1, D, H, W]), or its embedding; the index of the class, int64, of
+    shape []; and the ids `{"case": ..., "patient": ...}`.
     """
 
     kind = "classification"
@@ -52,6 +56,7 @@ class ClassificationDataset(
         split_scheme: str | None = None,
         download: bool = False,
         transforms: volume_transforms.VolumeTransform | None = None,
+        embeddings_root: str | None = None,
     ) -> None:
         """Initializes the data set.
 
@@ -62,6 +67,7 @@ class ClassificationDataset(
                 "voco"; the one that is ranked if None.
             download: Whether to download what is missing, where the terms allow it.
             transforms: What makes the input of the encoder of a volume.
+            embeddings_root: The folder of the embeddings, to be used in place of the volumes.
 
         Raises:
             ValueError: If the scheme is unknown or has no such split.
@@ -71,6 +77,7 @@ class ClassificationDataset(
         self._root = root
         self._split = split
         self._download = download
+        self._embeddings_root = embeddings_root
         self._choose_scheme(split_scheme)
 
         self._cases: Dict[str, Case] = {}
@@ -153,9 +160,12 @@ class ClassificationDataset(
 
     @override
     def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
-        volume = self.load_data(index)
-        image = volume if self._transforms is None else self._transforms(volume)
-        return image, self.load_target(index), self.load_metadata(index)
+        if self._embeddings_root is None:
+            volume = self.load_data(index)
+            data = volume if self._transforms is None else self._transforms(volume)
+        else:
+            data = self._load_embedding(index)
+        return data, self.load_target(index), self.load_metadata(index)
 
     @override
     def load_data(self, index: int) -> eva_tv_tensors.Volume:
@@ -204,6 +214,36 @@ class ClassificationDataset(
             name: hashlib.sha256(content.encode()).hexdigest()
             for name, content in (("images", images), ("labels", labels))
         }
+
+    def embeddings_of(self) -> str | None:
+        """Returns the sha256 of the encoder that made the embeddings; None if volumes are used.
+
+        Raises:
+            DatasetError: If the embeddings are not there, or not all of them.
+        """
+        if self._embeddings_root is None:
+            return None
+        try:
+            with open(os.path.join(self._embeddings_root, ENCODER_FILE), encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"The embeddings in '{self._embeddings_root}' are not complete: delete the folder "
+                "and run `eva predict_fit`."
+            ) from error
+
+    def _load_embedding(self, index: int) -> torch.Tensor:
+        """Loads an embedding as eva's writer has saved it, of shape [E]."""
+        name = f"{os.path.splitext(self.filename(index))[0]}.pt"
+        path = os.path.join(self._embeddings_root or "", name)
+        try:
+            (embedding,) = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise DatasetError(
+                f"Case '{self._case_ids[index]}', embedding '{path}': unreadable ({error}). "
+                "Delete the folder of the embeddings and run `eva predict_fit`."
+            ) from error
+        return embedding
 
     def _files(self, case: str) -> List[str]:
         """Returns the paths of the files that a case is read from."""

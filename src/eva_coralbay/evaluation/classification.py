@@ -1,0 +1,241 @@
+"""The classification module of the leaderboard's protocols."""
+
+import os
+from typing import Any, Dict, List
+
+import lightning.pytorch as pl
+import torch
+from eva.core import metrics as eva_metrics
+from eva.core.callbacks.writers import embeddings
+from eva.core.metrics import structs as metrics_lib
+from eva.core.models.modules import module
+from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
+from eva.core.utils import parser
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import nn
+from typing_extensions import override
+
+from eva_coralbay import files, protocols
+from eva_coralbay.data.datasets.classification import base
+from eva_coralbay.evaluation import metrics, runs
+
+_PARTS = {"fit": "train", "validate": "val", "test": "test"}
+"""The data set that a stage begins with."""
+
+
+class ClassificationModule(module.ModelModule):
+    """Trains a linear head on the embedding of an encoder, and the encoder too unless frozen.
+
+    A batch holds volumes [B, C, D, H, W] or, with a frozen encoder, embeddings [B, E] that
+    `predict` has made of them. Each run has a seed of its own, as in
+    :class:`SegmentationModule`; the encoder of embeddings has that of run 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Dict[str, Any] | nn.Module,
+        criterion: nn.Module | None = None,
+        protocol: protocols.ProtocolName = "frozen",
+        seed: int = 0,
+        lr: float = 1e-3,
+        lr_end: float = 1e-5,
+        weight_decay: float = 0.01,
+    ) -> None:
+        """Initializes the module.
+
+        Args:
+            encoder: The backbone, or its `class_path` and `init_args`, from which each run
+                builds one. It maps [B, C, D, H, W] to [B, E].
+            criterion: The loss on logits [B, classes] and classes [B], cross-entropy if None.
+            protocol: Decides what is trained.
+            seed: The seed of run 0; run k has `seed` + k.
+            lr: The learning rate at the start.
+            lr_end: The learning rate that the cosine schedule ends with.
+            weight_decay: The weight decay of AdamW.
+        """
+        super().__init__()
+
+        self.encoder = encoder
+        self.head: nn.Linear | None = None
+        self.criterion = criterion or nn.CrossEntropyLoss()
+        self.protocol: protocols.ProtocolName = protocol
+        self.seed = seed
+        self.run_seed = seed
+        self.encoder_sha256: str | None = None
+        self.classes: List[str] = []
+
+        self._is_frozen = not protocols.PROTOCOLS[protocol].trains_encoder
+        self._lr = lr
+        self._lr_end = lr_end
+        self._weight_decay = weight_decay
+        self._example: torch.Tensor | None = None
+        self._embeddings_of: str | None = None
+
+    @property
+    @override
+    def default_metrics(self) -> metrics_lib.MetricsSchema:
+        return metrics_lib.MetricsSchema(
+            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseClassification()
+        )
+
+    @override
+    def setup(self, stage: str) -> None:
+        self.classes = runs.set_classes(self)
+        if stage == "predict":
+            pl.seed_everything(self.seed, workers=True, verbose=False)
+        elif self.head is None:
+            dataset = getattr(runs.datasets(self.trainer), _PARTS[stage])
+            self._example = dataset[0][0][None]
+            self._embeddings_of = dataset.embeddings_of()
+        if stage == "fit":
+            self.run_seed = runs.begin(self.trainer, self.seed)
+
+    @override
+    def configure_model(self) -> None:
+        if self._trainer is None:
+            # eva calls this before the run is seeded, Lightning once more after
+            return
+        if isinstance(self.encoder, dict):
+            self._build_encoder(self.encoder)
+        if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
+            self.encoder_sha256 = runs.encoder_sha256(self.encoder)
+        self._check_embeddings()
+        if self.head is None and self._example is not None:
+            self.head = nn.Linear(self._width(self._example), len(self.classes))
+            self._example = None
+        self.train(self.training)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return runs.optimize(
+            [parameter for parameter in self.parameters() if parameter.requires_grad],
+            self.trainer,
+            lr=self._lr,
+            lr_end=self._lr_end,
+            weight_decay=self._weight_decay,
+        )
+
+    @override
+    def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        if self._is_frozen:
+            state = checkpoint["state_dict"]
+            kept = [name for name in state if not name.startswith("encoder.")]
+            checkpoint["state_dict"] = {name: state[name] for name in kept}
+
+    @override
+    def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        if self._is_frozen:
+            checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    @override
+    def train(self, mode: bool = True) -> "ClassificationModule":
+        super().train(mode)
+        if self._is_frozen and isinstance(self.encoder, nn.Module):
+            self.encoder.requires_grad_(False).eval()
+        return self
+
+    @override
+    def forward(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.head is None:
+            raise RuntimeError("The head is built when the training or the scoring begins.")
+        features = tensor if tensor.ndim == 2 else self._encode(tensor)
+        return self.head(features)
+
+    @override
+    def training_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        data, targets, _ = INPUT_TENSOR_BATCH(*batch)
+        return {"loss": self.criterion(self(data), targets)}
+
+    @override
+    def validation_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._classify(batch)
+
+    @override
+    def test_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._classify(batch)
+
+    @override
+    def predict_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self._encode(INPUT_TENSOR_BATCH(*batch).data)
+
+    def _classify(self, batch: INPUT_TENSOR_BATCH) -> STEP_OUTPUT:
+        """Predicts the classes of a batch.
+
+        Returns:
+            The probabilities [B, classes], beside the targets and the metadata of the batch.
+        """
+        data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
+        return {
+            "predictions": self(data).float().softmax(dim=1),
+            "targets": targets,
+            "metadata": metadata,
+        }
+
+    def _encode(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Computes the embeddings [B, E] of volumes.
+
+        Raises:
+            ValueError: If the encoder gives something else.
+        """
+        embeddings: Any = self.encoder(volumes)  # type: ignore[reportCallIssue]  # built by now
+        if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2:
+            raise ValueError(
+                "A classification needs one embedding [B, E] of the encoder, not feature maps: "
+                "leave its `out_indices` None."
+            )
+        return embeddings
+
+    def _build_encoder(self, specification: Dict[str, Any]) -> None:
+        """Builds the encoder, for embeddings with the seed that it had when it made them."""
+        if self._embeddings_of is not None:
+            pl.seed_everything(self.seed, workers=True, verbose=False)
+        self.encoder = parser.parse_object(specification, expected_type=nn.Module)
+        if self._embeddings_of is not None:
+            pl.seed_everything(self.run_seed, workers=True, verbose=False)
+
+    def _check_embeddings(self) -> None:
+        """Checks that embeddings are of this encoder, and that it is frozen.
+
+        Raises:
+            ValueError: If not.
+        """
+        if self._embeddings_of is None:
+            return
+        if not self._is_frozen:
+            raise ValueError(
+                f"Protocol '{self.protocol}' trains the encoder, so it needs the volumes and not "
+                "their embeddings: use the online config."
+            )
+        if self._embeddings_of != self.encoder_sha256:
+            raise ValueError(
+                "The embeddings are those of another encoder: choose another EMBEDDINGS_ROOT, or "
+                "delete the folder, and run `eva predict_fit`."
+            )
+
+    def _width(self, example: torch.Tensor) -> int:
+        """Returns the length of an embedding."""
+        if example.ndim == 2:
+            return example.shape[1]
+        with torch.no_grad():
+            self.encoder.eval()  # type: ignore[reportAttributeAccessIssue]  # built by now
+            weight = next(self.encoder.parameters())  # type: ignore[reportAttributeAccessIssue]
+            return self._encode(example.to(weight)).shape[1]
+
+
+class EmbeddingsWriter(embeddings.ClassificationEmbeddingsWriter):
+    """Writes the embeddings of all splits, and last the identity of the encoder."""
+
+    def __init__(self, output_dir: str) -> None:
+        """Initializes the callback.
+
+        Args:
+            output_dir: The folder of the embeddings, one for each encoder and task.
+        """
+        super().__init__(output_dir, dataloader_idx_map={0: "train", 1: "val", 2: "test"})
+
+    @override
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_predict_end(trainer, pl_module)
+        path = os.path.join(self._output_dir, base.ENCODER_FILE)
+        files.write_atomically(path, str(pl_module.encoder_sha256).encode())
