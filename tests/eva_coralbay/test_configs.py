@@ -4,24 +4,29 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import jsonargparse
 import pandas as pd
 import pytest
 from eva.core import interface
 
-from eva_coralbay.data import phantom
-from eva_coralbay.evaluation import Recorder, SegmentationModule
+from eva_coralbay.data import phantom, tasks
+from eva_coralbay.data.datasets import task
 from eva_coralbay.leaderboard import record
 from eva_coralbay.models import CoralBayEncoder, registry
+from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 _ROOT = pathlib.Path(__file__).parents[2]
 """The top of the repository."""
 
-_CONFIGS = sorted((_ROOT / "configs").rglob("*.yaml"))
-"""Every shipped config."""
+_CONFIGS = sorted((_ROOT / "configs/vision/radiology/online/segmentation").glob("*.yaml"))
+"""The configs of the segmentation tasks."""
 
 _NNUNET = _ROOT / "configs/vision/radiology/online/segmentation/nnunet.yaml"
+
+_CASES = 1
+"""How many cases of each split the generated data sets have."""
 
 _SMALL = {
     "MODEL_NAME": "radiology/coralbay_random",
@@ -39,30 +44,84 @@ _SMALL = {
 """What makes an evaluation small enough for a CPU."""
 
 
-def _parser() -> jsonargparse.ArgumentParser:
-    """The parser of eva's own command."""
-    return jsonargparse.auto_parser(
+def _instantiate(path: pathlib.Path, patch: pytest.MonkeyPatch, **environment: str) -> Any:
+    """Parses a config as eva's command does and builds what it names."""
+    for name, value in {**_SMALL, **environment}.items():
+        patch.setenv(name, value)
+    patch.setattr(sys, "argv", ["eva", "fit", "--config", str(path)])
+    parser = jsonargparse.auto_parser(
         interface.Interface, parser_mode="omegaconf", fail_untyped=False
     )
+    return parser.instantiate_classes(parser.parse_args(sys.argv[1:])).fit
 
 
-def test_there_are_configs() -> None:
-    assert _NNUNET in _CONFIGS
+def _few_cases(name: str) -> task.Splits:
+    """Returns the splits of a task with the first cases only."""
+    splits = task.read_splits.__wrapped__(name)
+    schemes = {
+        scheme: {split: cases[:_CASES] for split, cases in lists.items()}
+        for scheme, lists in splits.schemes.items()
+    }
+    return splits._replace(schemes=schemes)
+
+
+def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
+    """Writes small generated scans in the layout of a task."""
+    if name in ("nnunet", "phantom"):
+        phantom.write_dataset(
+            str(root), cases=3, val_cases=1, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)
+        )
+        return
+    splits = _few_cases(name)
+    patch.setattr(task, "read_splits", lambda _: splits)
+    writer = getattr(task_layouts, f"write_{name}", None) or getattr(
+        task_layouts_b, f"write_{name}"
+    )
+    writer(root, sorted(set(sum(splits.schemes[splits.default].values(), []))))
 
 
 @pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.stem)
-def test_parses_and_instantiates(
+def test_two_steps_on_data_in_the_true_layout(
     path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MODEL_NAME", "radiology/coralbay_random")
-    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
-    parser = _parser()
-    config = parser.parse_args(["fit", "--config", str(path)])
-    arguments = parser.instantiate_classes(config).fit
-    assert isinstance(arguments.model, SegmentationModule)
-    assert any(isinstance(callback, Recorder) for callback in arguments.trainer.callbacks)
-    registry.register_backbones()
-    assert arguments.data.datasets.train.split == "train"
+    _write_data(path.stem, tmp_path / "data", monkeypatch)
+    arguments = _instantiate(
+        path,
+        monkeypatch,
+        DATA_ROOT=str(tmp_path / "data"),
+        OUTPUT_ROOT=str(tmp_path / "out"),
+        MAX_STEPS="2",
+        VAL_CHECK_INTERVAL="2",
+        SAMPLE_BATCH_SIZE="1",
+        N_DATA_WORKERS="0",
+        SPACING="[13.0, 18.0, 18.0]" if path.stem == "phantom" else "[3.0, 3.0, 3.0]",
+    )
+    interface.Interface().fit(arguments.trainer, arguments.model, arguments.data)
+
+    entries = [record.Record.read(file) for file in (tmp_path / "out").rglob("record_*_last.json")]
+    assert {entry.task.id for entry in entries} == {path.stem}
+    assert {entry.protocol for entry in entries} == {"frozen"}
+    has_test = arguments.data.datasets.test is not None
+    assert {entry.split.part for entry in entries} == ({"val", "test"} if has_test else {"val"})
+    assert all(entry.task.config_sha256 for entry in entries)
+
+
+def test_every_task_has_a_config() -> None:
+    kinds = {name for name, dataset in tasks.TASKS.items() if dataset.kind == "segmentation"}
+    assert {path.stem for path in _CONFIGS} == kinds | {"nnunet", "phantom"}
+
+
+def test_frozen_eva_repeats_the_protocol_of_eva(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _NNUNET.with_name("btcv.yaml")
+    for name in ("SW_OVERLAP", "SW_MONITOR_OVERLAP"):
+        monkeypatch.setitem(_SMALL, name, "null")
+    arguments = _instantiate(path, monkeypatch, PROTOCOL="frozen-eva")
+
+    assert arguments.trainer.checkpoint_type == "best"
+    assert arguments.trainer.max_steps == 20000
+    assert arguments.model._scorer.overlap == arguments.model._monitor.overlap == (0.75,) * 3
+    assert arguments.data.datasets.train.split_name.startswith("voco@")
+    assert arguments.data.datasets.test is None
 
 
 def _fit(root: pathlib.Path, out: pathlib.Path, **environment: str) -> list[pathlib.Path]:
