@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from eva_coralbay import cli
+from tests.eva_coralbay.data.datasets import layouts
 
 _KEEPS = "tests.eva_coralbay.models.test_backbone_check.Keeps"
 _MIXES_BATCH = "tests.eva_coralbay.models.test_backbone_check.MixesBatch"
@@ -48,6 +49,58 @@ def test_phantom(tmp_path: pathlib.Path) -> None:
     assert len(splits[0]["val"]) == 1
 
 
+def test_tasks(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    exit_code = cli.main(["tasks", "--root", str(tmp_path)])
+
+    output = capsys.readouterr().out
+    assert exit_code == 0
+    assert "totalsegmentator" in output and "cc_ccii" in output
+
+
+def test_tasks_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code = cli.main(["tasks", "--json"])
+
+    listed = {entry["task"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert exit_code == 0
+    assert len(listed) == 17
+    assert listed["btcv"]["cases"] == {"train": 18, "val": 3, "test": 9}
+
+
+def test_prepare_and_inspect(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    layouts.write_nnunet(tmp_path / "own", ["a", "b"])
+    arguments = ["nnunet", "--root", str(tmp_path / "own")]
+
+    prepared_root = str(tmp_path / "prepared")
+    exit_codes = [
+        cli.main(["prepare", *arguments, "--workers", "1", "--prepared-root", prepared_root]),
+        cli.main(["inspect", *arguments, "--case", "b", "--out", str(tmp_path / "b.png")]),
+    ]
+
+    output = capsys.readouterr().out
+    assert exit_codes == [0, 0]
+    assert "All 2 scans of 'own' are prepared and intact." in output
+    assert len(list((tmp_path / "prepared").rglob("*.scan"))) == 2
+    assert "4 x 5 x 6" not in output and "6 x 5 x 4" in output  # (D, H, W), unlike in the file
+    assert f"picture: {tmp_path / 'b.png'}" in output
+    assert (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prepare", "nnunet", "--root", "nowhere"],
+        ["inspect", "btvc", "--root", ".", "--case", "a"],
+    ],
+)
+def test_errors_are_one_message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code = cli.main(arguments)
+
+    captured = capsys.readouterr()
+    assert exit_code == 1
+    assert captured.out == ""
+    assert captured.err.startswith("eva-coralbay: error: There is no ")
+
+
 @pytest.mark.parametrize("subcommand", [subcommand.name for subcommand in cli.SUBCOMMANDS])
 def test_help_shows_examples(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -62,6 +115,7 @@ def test_help_shows_examples(subcommand: str, capsys: pytest.CaptureFixture[str]
     [
         ([], "required: COMMAND"),
         (["check-backbone"], "required: NAME_OR_CLASS"),
+        (["prepare", "btcv"], "required: --root"),
         (["check-backbone", "x", "--kwarg", "width"], "'width' is not KEY=VALUE"),
     ],
 )
