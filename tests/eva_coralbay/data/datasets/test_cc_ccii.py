@@ -1,0 +1,142 @@
+"""Tests of CC-CCII."""
+
+import collections
+import pathlib
+from typing import Callable
+
+import numpy as np
+import pytest
+import torch
+from loguru import logger
+from PIL import Image
+
+from eva_coralbay.data import volume_transforms
+from eva_coralbay.data.datasets import classification, task
+from eva_coralbay.data.errors import DatasetError
+from tests.eva_coralbay.data.datasets import classification_layouts as layouts
+from tests.eva_coralbay.data.datasets import split_drawing
+
+_WRITERS = [
+    pytest.param(layouts.write_cc_ccii, id="folders"),
+    pytest.param(layouts.write_cc_ccii_arrays, id="arrays"),
+]
+
+
+def _few(monkeypatch: pytest.MonkeyPatch, scheme: str | None = None) -> list[str]:
+    return layouts.all_cases(layouts.few_cases("cc_ccii", monkeypatch), scheme)
+
+
+def _patient(case: str) -> str:
+    return case.split("-")[1]
+
+
+def test_counts_are_those_of_voco() -> None:
+    splits = task.read_splits("cc_ccii").schemes["voco"]
+    assert {split: len(cases) for split, cases in splits.items()} == {"train": 2514, "val": 1664}
+    counts = collections.Counter(case.split("-")[0] for case in sum(splits.values(), []))
+    assert counts == {"CP": 1556, "NCP": 1544, "Normal": 1078}
+
+
+def test_the_split_is_drawn_by_patient_within_each_class() -> None:
+    schemes = task.read_splits("cc_ccii").schemes
+    cases = sum(schemes["voco"].values(), [])
+    patients = [
+        sorted({_patient(case) for case in cases if case.startswith(f"{label}-")})
+        for label in ("CP", "NCP", "Normal")
+    ]
+    assert sum(map(len, patients)) == len(set(sum(patients, []))) == 2742
+    drawn = split_drawing.draw(*patients)
+    for split, members in schemes["v1"].items():
+        assert members == sorted(case for case in cases if _patient(case) in set(drawn[split]))
+    train, val = (set(map(_patient, schemes["voco"][split])) for split in ("train", "val"))
+    assert not train & val
+
+
+@pytest.mark.parametrize("write", _WRITERS)
+@pytest.mark.parametrize("scheme", ["v1", "voco"])
+def test_samples(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[..., None],
+    scheme: str,
+) -> None:
+    write(tmp_path, _few(monkeypatch, "voco"))
+    monkeypatch.undo()
+    splits = layouts.few_cases("cc_ccii", monkeypatch)
+    splits.schemes["v1"]["val"] = splits.schemes["voco"]["val"]
+    transform = volume_transforms.ResizeTransform(size=(36, 40, 44))
+    dataset = classification.CCCCII(str(tmp_path), "val", split_scheme=scheme, transforms=transform)
+    dataset.setup()
+    assert dataset.classes == ["Normal", "CP", "NCP"]
+    assert len(dataset) == 12
+    depths = set()
+    for index, case in enumerate(dataset.case_ids):
+        image, target, metadata = dataset[index]
+        volume = dataset.load_data(index)
+        depths.add(volume.shape[1])
+        assert volume.dtype == image.dtype == torch.float32
+        assert volume.shape[2:] == (64, 64) and volume.max() > 200
+        assert image.shape == (1, 36, 40, 44) and image.max() <= 1
+        assert dataset.classes[int(target)] == case.split("-")[0]
+        assert target.shape == () and target.dtype == torch.int64
+        assert metadata == {"case": case, "patient": _patient(case)}
+    assert len(depths) > 1
+
+
+def test_slices_are_in_the_order_of_their_numbers(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = _few(monkeypatch)
+    layouts.write_cc_ccii(tmp_path, cases)
+    dataset = classification.CCCCII(str(tmp_path), "train")
+    dataset.setup()
+    folder = tmp_path / dataset.filename(0)
+    for file in folder.iterdir():
+        file.unlink()
+    for number in (9, 100, 10):
+        image = np.full((64, 64), number, dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    assert dataset.load_data(0)[0, :, 0, 0].tolist() == [9, 10, 100]
+
+
+def test_missing_and_surplus_scans_are_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = _few(monkeypatch)
+    missing = task.read_splits("cc_ccii").schemes["v1"]["test"][0]
+    layouts.write_cc_ccii(tmp_path, [*(case for case in cases if case != missing), "CP-1-2"])
+    before = sorted(tmp_path.rglob("*"))
+    messages: list[str] = []
+    sink = logger.add(lambda message: messages.append(str(message)))
+    dataset = classification.CCCCII(str(tmp_path), "train")
+    dataset.setup()
+    logger.remove(sink)
+    assert "['CP-1-2'] are in no split" in "".join(messages)
+    with pytest.raises(DatasetError, match=f"1 of 12 cases are missing:\n  - Case '{missing}'"):
+        classification.CCCCII(str(tmp_path), "test").setup()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("damage", ["cut off", "another shape", "empty"])
+def test_broken_scans_are_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    layouts.write_cc_ccii(tmp_path, _few(monkeypatch))
+    dataset = classification.CCCCII(str(tmp_path), "train")
+    dataset.setup()
+    file, *others = sorted((tmp_path / dataset.filename(0)).iterdir())
+    if damage == "cut off":
+        file.write_bytes(file.read_bytes()[:30])
+    elif damage == "another shape":
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(file)
+    else:
+        for path in [file, *others]:
+            path.unlink()
+    with pytest.raises(DatasetError, match=f"Case '{dataset.case_ids[0]}', .* is unreadable"):
+        dataset[0]
+
+
+def test_downloads_need_an_account(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _few(monkeypatch)
+    with pytest.raises(DatasetError, match="cannot be downloaded without an account"):
+        classification.CCCCII(str(tmp_path), "train", download=True).prepare_data()
