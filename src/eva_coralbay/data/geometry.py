@@ -5,7 +5,6 @@ NIfTI files store a volume in any order of axes. Everything behind this module h
 `affine @ (d, h, w, 1)` is the RAS+ world position of a voxel in mm.
 """
 
-import gzip
 import zlib
 from typing import Any, Collection, NamedTuple, Sequence, Tuple
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
+from isal import igzip, igzip_lib
 from monai import transforms as monai_transforms
 from monai.data import meta_tensor
 from monai.data import utils as monai_data_utils
@@ -29,7 +29,7 @@ ORIENTATION = "SPL"
 It is the orientation of eva's loader, which reorients to "PLS" and puts the last axis first.
 """
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, filebasedimages.ImageFileError)
+_READ_ERRORS = (OSError, EOFError, zlib.error, igzip_lib.IsalError, filebasedimages.ImageFileError)
 """What nibabel raises for files that are missing, cut off or not NIfTI."""
 
 _HEADER_ERRORS = (spatialimages.HeaderDataError, np.linalg.LinAlgError, ValueError)
@@ -256,7 +256,7 @@ def resample_mask(
         nearest = _resample_jointly(tensor, like, spacing_mm, mode="nearest").to(tensor.dtype)
         return tv_tensors.Mask(nearest)
     for axis in _cheapest_order(plan):
-        tensor = tensor.index_select(axis + 1, plan.positions[axis].round().long())
+        tensor = _take(tensor, plan.positions[axis].round().long(), dim=axis + 1)
     return tv_tensors.Mask(tensor)
 
 
@@ -351,7 +351,7 @@ def _read_bytes(path: str) -> bytes:
     """Reads a file as a whole; read in parts, the checksum of a .gz would never be looked at."""
     with open(path, "rb") as file:
         content = file.read()
-    return gzip.decompress(content) if path.endswith(".gz") else content
+    return igzip.decompress(content) if path.endswith(".gz") else content
 
 
 def _as_labels(
@@ -500,7 +500,14 @@ def _interpolate(tensor: torch.Tensor, positions: torch.Tensor, *, dim: int) -> 
     lower = positions.long()
     upper = (lower + 1).clamp(max=tensor.shape[dim] - 1)
     weights = (positions - lower).to(tensor.dtype).view([-1 if i == dim else 1 for i in range(4)])
-    return tensor.index_select(dim, lower).lerp_(tensor.index_select(dim, upper), weights)
+    return _take(tensor, lower, dim=dim).lerp_(_take(tensor, upper, dim=dim), weights)
+
+
+def _take(tensor: torch.Tensor, indices: torch.Tensor, *, dim: int) -> torch.Tensor:
+    """Selects along one axis as `index_select` does, which is ten times slower on the last one."""
+    # "clip" leaves out the check of each index; none is out of bounds
+    taken = np.take(tensor.numpy(), indices.numpy(), axis=dim, mode="clip")
+    return torch.from_numpy(taken)
 
 
 def _resample_jointly(

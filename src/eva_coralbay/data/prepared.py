@@ -102,7 +102,9 @@ class LoadedScan(PreparedScan):
         depth, height, width = image.shape[1:]
         self._grid = geometry.Grid((depth, height, width), affine)
         self._voxels: dict[int, npt.NDArray[np.intp]] = {}
-        self._counts = np.zeros(0, dtype=np.int64) if mask is None else np.bincount(_flat(mask))
+        self._counts = (
+            np.zeros(0, dtype=np.int64) if mask is None else torch.bincount(mask.flatten()).numpy()
+        )
 
     @property
     @override
@@ -125,7 +127,7 @@ class LoadedScan(PreparedScan):
     @override
     def locate(self, label: int, index: int) -> Tuple[int, int, int]:
         if label not in self._voxels:
-            self._voxels[label] = np.flatnonzero(_flat(self._labels) == label)
+            self._voxels[label] = np.flatnonzero(self._labels.numpy() == label)
         position = np.unravel_index(self._voxels[label][index], self._grid.shape)
         depth, height, width = (int(value) for value in position)
         return depth, height, width
@@ -178,24 +180,23 @@ def _moved(affine: npt.NDArray[np.float64], box: Box) -> npt.NDArray[np.float64]
     return moved
 
 
-def _flat(mask: torch.Tensor) -> npt.NDArray[np.integer]:
-    return mask.numpy().ravel()
-
-
 def _bounding_box(foreground: torch.Tensor) -> Box:
     """Returns the smallest box that holds the foreground, the whole volume if there is none.
 
     Args:
         foreground: The boolean mask of shape [1, D, H, W].
     """
-    depth, height, width = (
-        _extent(foreground.any(dim=tuple({0, 1, 2, 3} - {axis}))) for axis in (1, 2, 3)
+    occupied = foreground[0].numpy()
+    plane = np.asarray(occupied.any(axis=0))
+    return (
+        _extent(occupied.any(axis=(1, 2))),
+        _extent(plane.any(axis=-1)),
+        _extent(plane.any(axis=0)),
     )
-    return depth, height, width
 
 
-def _extent(occupied: torch.Tensor) -> slice:
-    indices = occupied.nonzero()
+def _extent(occupied: npt.ArrayLike) -> slice:
+    indices = np.flatnonzero(occupied)
     if len(indices) == 0:
-        return slice(0, len(occupied))
+        return slice(0, np.size(occupied))
     return slice(int(indices[0]), int(indices[-1]) + 1)

@@ -66,10 +66,10 @@ class _Array(NamedTuple):
         """The number of chunks along each axis."""
         return tuple(-(-size // edge) for size, edge in zip(self.shape, self.chunk, strict=True))
 
-    def box(self, cell: Sequence[int]) -> Tuple[slice, ...]:
-        """Returns the extent of a chunk."""
+    def chunk_shape(self, cell: Sequence[int]) -> Tuple[int, ...]:
+        """Returns the shape of a chunk, which is smaller at the upper ends."""
         return tuple(
-            slice(index * edge, min((index + 1) * edge, size))
+            min(edge, size - index * edge)
             for index, edge, size in zip(cell, self.chunk, self.shape, strict=True)
         )
 
@@ -139,7 +139,7 @@ class StoredScan(prepared.PreparedScan):
 
     @override
     def read_image(self, box: prepared.Box) -> torch.Tensor:
-        return torch.from_numpy(self._read("image", box)[None]).float()
+        return torch.from_numpy(self._read("image", box, np.float32)[None])
 
     @override
     def read_mask(self, box: prepared.Box) -> torch.Tensor:
@@ -184,37 +184,39 @@ class StoredScan(prepared.PreparedScan):
             raise self._damage(f"it is that of '{header['key']}'")
         return header, _PREFIX.size + length
 
-    def _read(self, name: str, box: Sequence[slice]) -> npt.NDArray[Any]:
-        """Reads a region of an array."""
+    def _read(
+        self, name: str, box: Sequence[slice], dtype: npt.DTypeLike | None = None
+    ) -> npt.NDArray[Any]:
+        """Reads a region of an array, as another type if one is given."""
         array = self._arrays[name]
-        region = np.empty([extent.stop - extent.start for extent in box], dtype=array.dtype)
-        spans = [
-            range(extent.start // edge, -(-extent.stop // edge))
-            for extent, edge in zip(box, array.chunk, strict=True)
-        ]
-        for cell, chunk in self._read_chunks(name, list(itertools.product(*spans))):
-            source, target = _overlap(array.box(cell), box)
+        shape = [extent.stop - extent.start for extent in box]
+        region = np.empty(shape, dtype=dtype or array.dtype)
+        parts = itertools.product(*map(_cut, box, array.chunk))
+        cells, sources, targets = zip(*(zip(*axes, strict=True) for axes in parts), strict=True)
+        chunks = self._read_chunks(name, cells)
+        for source, target, chunk in zip(sources, targets, chunks, strict=True):
             region[target] = chunk[source]
         return region
 
     def _read_chunks(
         self, name: str, cells: Sequence[Tuple[int, ...]]
-    ) -> Iterator[Tuple[Tuple[int, ...], npt.NDArray[Any]]]:
+    ) -> Iterator[npt.NDArray[Any]]:
         """Reads chunks, those that lie behind each other in one go."""
         array = self._arrays[name]
-        numbers: List[int] = np.ravel_multi_index(np.transpose(cells), array.cells).tolist()
-        for _, run in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
-            positions, consecutive = zip(*run, strict=True)
-            offsets = array.offsets[consecutive[0] : consecutive[-1] + 2]
+        numbers = np.asarray(np.ravel_multi_index(np.transpose(cells), array.cells)).tolist()
+        for start, stop in _runs(numbers):
+            offsets = array.offsets[numbers[start] : numbers[stop - 1] + 2]
             content = memoryview(self._pread(offsets[-1] - offsets[0], offsets[0]))
             bounds = itertools.pairwise(offset - offsets[0] for offset in offsets)
-            for position, number, (start, stop) in zip(positions, consecutive, bounds, strict=True):
-                if isal_zlib.crc32(content[start:stop]) != array.checksums[number]:
-                    raise self._damage(f"the checksum of chunk {number} of the {name} is wrong")
-                extents = array.box(cells[position])
-                chunk = np.empty([e.stop - e.start for e in extents], dtype=array.dtype)
-                blosc2.decompress2(content[start:stop], dst=chunk, **_DECOMPRESSION)
-                yield cells[position], chunk
+            for position, (first, last) in zip(range(start, stop), bounds, strict=True):
+                part = content[first:last]
+                if isal_zlib.crc32(part) != array.checksums[numbers[position]]:
+                    raise self._damage(
+                        f"the checksum of chunk {numbers[position]} of the {name} is wrong"
+                    )
+                chunk = np.empty(array.chunk_shape(cells[position]), dtype=array.dtype)
+                blosc2.decompress2(part, dst=chunk, **_DECOMPRESSION)
+                yield chunk
 
     def _pread(self, length: int, position: int) -> bytes:
         try:
@@ -304,17 +306,22 @@ def _compress(chunk: npt.NDArray[Any]) -> bytes:
     return blosc2.compress2(chunk, **parameters)  # type: ignore[reportReturnType]  # never a str
 
 
-def _overlap(
-    chunk: Sequence[slice], box: Sequence[slice]
-) -> Tuple[Tuple[slice, ...], Tuple[slice, ...]]:
-    """Returns which part of a chunk fills which part of a region."""
-    shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(chunk, box, strict=True)]
-    source = tuple(
-        slice(lo - extent.start, hi - extent.start)
-        for (lo, hi), extent in zip(shared, chunk, strict=True)
-    )
-    target = tuple(
-        slice(lo - extent.start, hi - extent.start)
-        for (lo, hi), extent in zip(shared, box, strict=True)
-    )
-    return source, target
+def _cut(extent: slice, edge: int) -> List[Tuple[int, slice, slice]]:
+    """Cuts an extent along an axis where the chunks end.
+
+    Returns:
+        For each chunk its index, what to take of it, and where in the extent that belongs.
+    """
+    parts = []
+    for index in range(extent.start // edge, -(-extent.stop // edge)):
+        first = max(extent.start, index * edge)
+        last = min(extent.stop, (index + 1) * edge)
+        source = slice(first - index * edge, last - index * edge)
+        parts.append((index, source, slice(first - extent.start, last - extent.start)))
+    return parts
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[Tuple[int, int]]:
+    """Returns where runs of consecutive numbers start and stop."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    return itertools.pairwise([0, *breaks.tolist(), len(numbers)])

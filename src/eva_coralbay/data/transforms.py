@@ -65,7 +65,7 @@ class EvalTransform:
 
     def _scale_window(self, hounsfield: torch.Tensor) -> torch.Tensor:
         lowest, highest = self._hu_window
-        return ((hounsfield - lowest) / (highest - lowest)).clamp_(0.0, 1.0)
+        return (hounsfield - lowest).div_(highest - lowest).clamp_(0.0, 1.0)
 
 
 class TrainTransform(EvalTransform, monai_transforms.Randomizable):
@@ -172,12 +172,16 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         """Flips, rotates and changes the intensities of one crop."""
         axes = [axis for axis in (1, 2, 3) if self._happens()]
         turns = self._draw_turns() if self._happens() else 0
-        image, target = (
-            torch.rot90(tensor.flip(axes), turns, dims=(2, 3)) for tensor in (image, target)
-        )
         scale = 1.0 + self._draw_intensity() if self._happens() else 1.0
         shift = self._draw_intensity() if self._happens() else 0.0
-        return (image * scale + shift).contiguous(), target.long().contiguous()
+        # most crops draw nothing, and even a flip of no axis copies
+        if axes or turns:
+            image, target = (
+                torch.rot90(tensor.flip(axes), turns, dims=(2, 3)) for tensor in (image, target)
+            )
+        if scale != 1.0 or shift != 0.0:
+            image = image * scale + shift
+        return image.contiguous(), target.long().contiguous()
 
     def _happens(self) -> bool:
         return self.R.random_sample() < self._PROBABILITY
