@@ -97,12 +97,18 @@ class ClassificationModule(module.ModelModule):
             # eva calls this before the run is seeded, Lightning once more after
             return
         if isinstance(self.encoder, dict):
-            self._build_encoder(self.encoder)
+            if self._embeddings_of is not None:
+                # the seed that it had when it made them
+                pl.seed_everything(self.seed, workers=True, verbose=False)
+            self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
             self.encoder_sha256 = runs.encoder_sha256(self.encoder)
         self._check_embeddings()
         if self.head is None and self._example is not None:
-            self.head = nn.Linear(self._width(self._example), len(self.classes))
+            width = self._width(self._example)
+            # so that head and training are the same whatever was drawn for the encoder
+            pl.seed_everything(self.run_seed, workers=True, verbose=False)
+            self.head = nn.Linear(width, len(self.classes))
             self._example = None
         self.train(self.training)
 
@@ -185,14 +191,6 @@ class ClassificationModule(module.ModelModule):
                 "leave its `out_indices` None."
             )
         return embeddings
-
-    def _build_encoder(self, specification: Dict[str, Any]) -> None:
-        """Builds the encoder, for embeddings with the seed that it had when it made them."""
-        if self._embeddings_of is not None:
-            pl.seed_everything(self.seed, workers=True, verbose=False)
-        self.encoder = parser.parse_object(specification, expected_type=nn.Module)
-        if self._embeddings_of is not None:
-            pl.seed_everything(self.run_seed, workers=True, verbose=False)
 
     def _check_embeddings(self) -> None:
         """Checks that embeddings are of this encoder, and that it is frozen.

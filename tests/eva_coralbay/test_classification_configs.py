@@ -1,0 +1,118 @@
+"""Tests that every config of a classification task runs on data in the true layout."""
+
+import pathlib
+import sys
+from typing import Any
+
+import jsonargparse
+import pytest
+from eva.core import interface
+
+from eva_coralbay.data import volume_transforms
+from eva_coralbay.evaluation import ClassificationModule
+from eva_coralbay.leaderboard import record
+from tests.eva_coralbay.data.datasets import classification_layouts as layouts
+
+_ROOT = pathlib.Path(__file__).parents[2] / "configs/vision/radiology"
+
+_TASKS = ("cc_ccii", "luna25", "nodule_mnist_3d", "organ_mnist_3d")
+
+_SMALL = {
+    "MODEL_NAME": "radiology/coralbay_random",
+    "ACCELERATOR": "cpu",
+    "IN_FEATURES": "12",
+    "ROI_SIZE": "[34, 34, 34]",
+    "BATCH_SIZE": "2",
+    "PREDICT_BATCH_SIZE": "2",
+    "N_DATA_WORKERS": "0",
+    "N_RUNS": "1",
+    "MAX_STEPS": "2",
+    "VAL_CHECK_INTERVAL": "2",
+    "TQDM_REFRESH_RATE": "0",
+}
+"""What makes an evaluation small enough for a CPU."""
+
+
+def _instantiate(
+    mode: str, task: str, root: pathlib.Path, patch: pytest.MonkeyPatch, **environment: str
+) -> Any:
+    """Parses a config as eva's command does and builds what it names."""
+    folders = {"DATA_ROOT": "data", "OUTPUT_ROOT": "out", "EMBEDDINGS_ROOT": "embeddings"}
+    paths = {name: str(root / folder) for name, folder in folders.items()}
+    for name, value in {**_SMALL, **paths, **environment}.items():
+        patch.setenv(name, value)
+    command = "fit" if mode == "online" else "predict_fit"
+    path = _ROOT / mode / "classification" / f"{task}.yaml"
+    patch.chdir(root)
+    patch.setattr(sys, "argv", ["eva", command, "--config", str(path)])
+    parser = jsonargparse.auto_parser(
+        interface.Interface, parser_mode="omegaconf", fail_untyped=False
+    )
+    return parser.instantiate_classes(parser.parse_args(sys.argv[1:]))[command]
+
+
+def test_every_task_has_both_configs() -> None:
+    for mode in ("online", "offline"):
+        files = (_ROOT / mode / "classification").glob("*.yaml")
+        assert sorted(path.stem for path in files) == sorted(_TASKS)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("task", _TASKS)
+def test_two_steps_on_data_in_the_true_layout(
+    task: str, mode: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = layouts.few_cases(task, monkeypatch, count=1 if task == "cc_ccii" else 2)
+    (tmp_path / "data").mkdir()
+    getattr(layouts, f"write_{task}")(tmp_path / "data", layouts.all_cases(splits))
+    before = sorted((tmp_path / "data").rglob("*"))
+    arguments = _instantiate(mode, task, tmp_path, monkeypatch)
+    session = interface.Interface()
+    run = session.fit if mode == "online" else session.predict_fit
+    run(arguments.trainer, arguments.model, arguments.data)
+    for part in ("val", "test"):
+        for selection in ("last", "best"):
+            (path,) = tmp_path.rglob(f"record_{part}_{selection}.json")
+            read = record.Record.read(path)
+            rows: Any = record.read_cases(path.with_name(read.cases.file))
+            cases = splits.schemes[splits.default][part]
+            assert (read.task.id, read.task.version, read.protocol) == (task, "1", "frozen")
+            assert {row.case for row in rows} == set(cases)
+            assert read.split.n == len(cases) and read.dataset.name == task
+            assert read.model.weights_sha256 is not None and read.checkpoint.step == 2
+            assert read.task.config_sha256 is not None
+    assert sorted((tmp_path / "data").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol", "scheme", "checkpoint"),
+    [
+        ("cc_ccii", "frozen", "v1@1", "last"),
+        ("cc_ccii", "frozen-eva", "voco@1", "best"),
+        ("organ_mnist_3d", "frozen-eva", "official@1", "best"),
+    ],
+)
+def test_the_protocol_decides_scheme_and_checkpoint(
+    task: str,
+    protocol: str,
+    scheme: str,
+    checkpoint: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = _instantiate("online", task, tmp_path, monkeypatch, PROTOCOL=protocol)
+    assert isinstance(arguments.model, ClassificationModule)
+    assert arguments.data.datasets.train.split_name == scheme
+    assert (arguments.data.datasets.test is None) == (scheme == "voco@1")
+    assert arguments.trainer.checkpoint_type == checkpoint
+
+
+def test_nodules_turn_in_training_only(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _instantiate("online", "luna25", tmp_path, monkeypatch).data
+    angles = []
+    for dataset in (data.datasets.train, data.datasets.val, data.datasets.test):
+        assert isinstance(dataset._transforms, volume_transforms.CropTransform)
+        angles.append(dataset._transforms._max_rotation)
+    assert angles == [20.0, 0.0, 0.0]
