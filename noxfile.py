@@ -61,9 +61,11 @@ def check(session: nox.Session) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """Runs the tests that take no more than minutes."""
+    """Runs the tests that take no more than minutes, on all cores."""
     _install_package(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run(
+        "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, env={"OMP_NUM_THREADS": "1"}
+    )
 
 
 @nox.session(python=PYTHON_VERSIONS)

@@ -1,6 +1,6 @@
 """The protocols of the leaderboard: how an encoder is evaluated. They are never ranked together."""
 
-from typing import Literal, Mapping, NamedTuple
+from typing import Literal, Mapping, NamedTuple, Tuple
 
 ProtocolName = Literal["frozen", "frozen-eva", "finetuned", "scratch"]
 """The names of the protocols."""
@@ -21,18 +21,18 @@ class Protocol(NamedTuple):
     monitor_overlap: float = 0.25
     """The same for the validation during the training."""
 
-    split_scheme: str | None = None
-    """The split scheme; the one that is ranked if None."""
+    split_schemes: Tuple[str, ...] = ()
+    """The split schemes by preference; where a task has none of them, the one that is ranked."""
 
 
 PROTOCOLS: Mapping[ProtocolName, Protocol] = {
     "frozen": Protocol(),
     "frozen-eva": Protocol(
-        checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_scheme="voco"
+        checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_schemes=("eva", "voco")
     ),
     "finetuned": Protocol(trains_encoder=True),
     "scratch": Protocol(trains_encoder=True),
 }
 """`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
-cases, reported on them, on the splits of VoCo. `finetuned` trains the encoder from its weights,
+cases, reported on them, on the splits that eva uses. `finetuned` trains the encoder from its weights,
 `scratch` from random ones: the floor."""

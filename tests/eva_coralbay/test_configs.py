@@ -111,8 +111,11 @@ def test_every_task_has_a_config() -> None:
     assert {path.stem for path in _CONFIGS} == kinds | {"nnunet", "phantom"}
 
 
-def test_frozen_eva_repeats_the_protocol_of_eva(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _NNUNET.with_name("btcv.yaml")
+@pytest.mark.parametrize(("name", "scheme"), [("btcv", "voco"), ("flare22", "eva")])
+def test_frozen_eva_repeats_the_protocol_of_eva(
+    monkeypatch: pytest.MonkeyPatch, name: str, scheme: str
+) -> None:
+    path = _NNUNET.with_name(f"{name}.yaml")
     for name in ("SW_OVERLAP", "SW_MONITOR_OVERLAP"):
         monkeypatch.setitem(_SMALL, name, "null")
     arguments = _instantiate(path, monkeypatch, PROTOCOL="frozen-eva")
@@ -120,7 +123,7 @@ def test_frozen_eva_repeats_the_protocol_of_eva(monkeypatch: pytest.MonkeyPatch)
     assert arguments.trainer.checkpoint_type == "best"
     assert arguments.trainer.max_steps == 20000
     assert arguments.model._scorer.overlap == arguments.model._monitor.overlap == (0.75,) * 3
-    assert arguments.data.datasets.train.split_name.startswith("voco@")
+    assert arguments.data.datasets.train.split_name.startswith(f"{scheme}@")
     assert arguments.data.datasets.test is None
 
 

@@ -36,7 +36,7 @@ class SegmentationData(datamodules.DataModule):
         Args:
             dataset: The `class_path` and the `init_args` of the data set, without split and
                 transforms.
-            protocol: Decides the split scheme of a public task.
+            protocol: Decides the split scheme of a public task, unless the data set names one.
             roi_size: The size of a crop in voxels, as (D, H, W).
             num_samples: The number of crops a scan.
             class_ratios: The chance of each label value to be the centre of a crop, background
@@ -54,14 +54,13 @@ class SegmentationData(datamodules.DataModule):
             spacing=spacing,
             hu_window=hu_window,
         )
-        train = _build(dataset, "train", training, protocol)
+        dataset = _with_scheme(dataset, protocol)
+        train = _build(dataset, "train", training)
         super().__init__(
             datasets=schemas.DatasetsSchema(
                 train=train,
-                val=_build(dataset, "val", scoring, protocol),
-                test=(
-                    _build(dataset, "test", scoring, protocol) if train.has_split("test") else None
-                ),
+                val=_build(dataset, "val", scoring),
+                test=(_build(dataset, "test", scoring) if train.has_split("test") else None),
             ),
             dataloaders=schemas.DataloadersSchema(
                 train=_loader(
@@ -102,7 +101,7 @@ class ClassificationData(datamodules.DataModule):
                 transforms.
             transform: What makes the input of the encoder of a volume.
             train_transform: The same in training, `transform` if None.
-            protocol: Decides the split scheme, where the task has the one of the protocol.
+            protocol: Decides the split scheme, unless the data set names one.
             embeddings_root: The folder of the embeddings, to train on them and to score them. If
                 None, volumes are.
             batch_size: The number of volumes or embeddings a step.
@@ -144,11 +143,21 @@ class ClassificationData(datamodules.DataModule):
 
 
 def _with_scheme(dataset: Dict[str, Any], protocol: protocols.ProtocolName) -> Dict[str, Any]:
-    """Returns the description of a data set with the split scheme of the protocol, if it has it."""
-    scheme = protocols.PROTOCOLS[protocol].split_scheme
-    if scheme not in task.read_splits(pkgutil.resolve_name(dataset["class_path"]).task).schemes:
+    """Returns the description of a data set with the split scheme of the protocol.
+
+    It is the first one of the protocol's that the task has, unless the description names one.
+    """
+    arguments, task_id = dataset.get("init_args", {}), _task_of(dataset)
+    if task_id is None or arguments.get("split_scheme") is not None:
         return dataset
-    return {**dataset, "init_args": {**dataset.get("init_args", {}), "split_scheme": scheme}}
+    known = task.read_splits(task_id).schemes
+    schemes = (name for name in protocols.PROTOCOLS[protocol].split_schemes if name in known)
+    return {**dataset, "init_args": {**arguments, "split_scheme": next(schemes, None)}}
+
+
+def _task_of(dataset: Dict[str, Any]) -> str | None:
+    """Returns the id of the task, None for own data."""
+    return getattr(pkgutil.resolve_name(dataset["class_path"]), "task", None)
 
 
 def _build_classification(
@@ -173,13 +182,9 @@ def _build(
     dataset: Dict[str, Any],
     split: str,
     transform: transforms.EvalTransform,
-    protocol: protocols.ProtocolName,
 ) -> base.SegmentationDataset:
     """Builds the data set of a split."""
     arguments = {**dataset.get("init_args", {}), "split": split, "transforms": transform}
-    scheme = protocols.PROTOCOLS[protocol].split_scheme
-    if scheme is not None:
-        arguments["split_scheme"] = scheme
     return parser.parse_object(
         {**dataset, "init_args": arguments}, expected_type=base.SegmentationDataset
     )
