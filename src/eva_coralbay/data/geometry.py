@@ -29,7 +29,13 @@ ORIENTATION = "SPL"
 It is the orientation of eva's loader, which reorients to "PLS" and puts the last axis first.
 """
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, igzip_lib.IsalError, filebasedimages.ImageFileError)
+_READ_ERRORS: Any = (
+    OSError,
+    EOFError,
+    zlib.error,
+    igzip_lib.IsalError,
+    filebasedimages.ImageFileError,
+)
 """What nibabel raises for files that are missing, cut off or not NIfTI."""
 
 _HEADER_ERRORS = (spatialimages.HeaderDataError, np.linalg.LinAlgError, ValueError)

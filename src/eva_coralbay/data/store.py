@@ -30,7 +30,7 @@ _MAX_WORKERS = 8
 _BYTES_PER_WORKER = 64 * 2**20
 """How much there must be to read for another process, which takes seconds to start."""
 
-_BYTES_PER_VOXEL = 1.0
+_BYTES_PER_VOXEL = 0.6
 """The disk that a voxel of a prepared scan takes, about: air is cropped, the rest compressed."""
 
 _BYTES_PER_SOURCE_BYTE = 1.0
@@ -127,13 +127,13 @@ class PreparedStore:
         if not missing:
             return
         self._make_folder()
-        self._check_space(missing)
+        need = self._check_space(missing)
         jobs = [self._job(source) for source in missing]
         # so that preparers that work side by side seldom begin with the same scan
         random.Random().shuffle(jobs)
         problems = _run(jobs, min(workers or _suitable_workers(missing), len(jobs)))
         if problems:
-            raise StoreError(_summarize(problems, len(jobs)))
+            raise StoreError(_summarize(problems, f"{len(jobs)} scans (about {need} in all)"))
 
     def open(self, source: Source) -> prepared.PreparedScan:
         """Opens a prepared scan.
@@ -217,17 +217,18 @@ class PreparedStore:
         except OSError as error:
             raise StoreError(_describe_write_error(self._folder, error)) from error
 
-    def _check_space(self, missing: Sequence[Source]) -> None:
+    def _check_space(self, missing: Sequence[Source]) -> str:
         """Says how much disk the scans will take, and refuses when there is far too little."""
         need = sum(_estimate_bytes(source, self._preparation) for source in missing)
         free = shutil.disk_usage(self._folder).free
         summary = (
             f"{len(missing)} scans of '{self._name}' are to be prepared in '{self._folder}': that "
-            f"takes about {_in_gib(need)} (an estimate), {_in_gib(free)} are free."
+            f"takes about {_in_megabytes(need)} (an estimate), {_in_megabytes(free)} are free."
         )
         if free < need / 2:
             raise StoreError(f"{summary} {_FIX_FOLDER}")
         logger.info(summary)
+        return _in_megabytes(need)
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> List[str]:
@@ -338,10 +339,10 @@ def _estimate_bytes(source: Source, preparation: prepared.Preparation) -> float:
     return _BYTES_PER_VOXEL * float(lengths.prod())
 
 
-def _summarize(problems: Sequence[str], num_scans: int) -> str:
+def _summarize(problems: Sequence[str], scans: str) -> str:
     listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
     rest = len(problems) - _MAX_NAMED
-    return f"{len(problems)} of {num_scans} scans could not be prepared:\n{listed}" + (
+    return f"{len(problems)} of {scans} could not be prepared:\n{listed}" + (
         f"\n  and {rest} more." if rest > 0 else ""
     )
 
@@ -362,5 +363,5 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _in_gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _in_megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB"
