@@ -9,7 +9,7 @@ import uuid
 
 import psutil
 
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[^~]*)~(?P<process>\d+)~[0-9a-f]{32}\.tmp")
+_TEMPORARY = re.compile(r"\..+~(?P<host>[^~]*)~(?P<process>\d+)~[0-9a-f]{32}\.tmp")
 """The names of files that are being written."""
 
 _SECONDS_OF_A_DAY = 24 * 60 * 60
@@ -25,7 +25,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     writer = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
-    temporary = target.with_name(f".{target.name}.{writer}.tmp")
+    temporary = target.with_name(f".{target.name}~{writer}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(content)

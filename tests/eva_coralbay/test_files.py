@@ -35,16 +35,16 @@ def test_what_killed_processes_were_writing_is_removed(tmp_path: pathlib.Path) -
     here, gone, alive = socket.gethostname(), 2**30, os.getpid()
     name = "record.json"
     states = {
-        f".{name}.{here}~{gone}~{'0' * 32}.tmp": True,
-        f".{name}.{here}~{alive}~{'0' * 32}.tmp": False,
-        f".{name}.other.host~{gone}~{'0' * 32}.tmp": False,
-        f".{name}.other.host~{gone}~{'1' * 32}.tmp": True,
+        f".{name}~{here}~{gone}~{'0' * 32}.tmp": True,
+        f".{name}~{here}~{alive}~{'0' * 32}.tmp": False,
+        f".{name}~other.host~{gone}~{'0' * 32}.tmp": False,
+        f".{name}~other.host~{gone}~{'1' * 32}.tmp": True,
         f".{name}.tmp": False,
         name: False,
     }
     for file in states:
         (tmp_path / file).touch()
-    os.utime(tmp_path / f".{name}.other.host~{gone}~{'1' * 32}.tmp", (0, 0))
+    os.utime(tmp_path / f".{name}~other.host~{gone}~{'1' * 32}.tmp", (0, 0))
     files.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         file for file, removed in states.items() if not removed
