@@ -34,5 +34,5 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = {
     "scratch": Protocol(trains_encoder=True),
 }
 """`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
-cases, reported on them, on the splits that eva uses. `finetuned` trains the encoder from its weights,
-`scratch` from random ones: the floor."""
+cases, reported on them, on the splits that eva uses. `finetuned` trains the encoder from its
+weights, `scratch` from random ones: the floor."""

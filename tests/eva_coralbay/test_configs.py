@@ -135,6 +135,13 @@ def _fit(root: pathlib.Path, out: pathlib.Path, **environment: str) -> list[path
     return sorted(path.parent for path in out.rglob("record_val_last.json"))
 
 
+def _find_real_data() -> pathlib.Path:
+    real_data = os.environ.get("EVA_CORALBAY_REAL_DATA")
+    if not real_data:
+        pytest.skip("EVA_CORALBAY_REAL_DATA is not set: no folder of real scans.")
+    return pathlib.Path(real_data) / "openkbp_oar"
+
+
 def _cases(run: pathlib.Path) -> pd.DataFrame:
     return pd.read_csv(run / "record_val_last.cases.csv")
 
@@ -158,12 +165,10 @@ def test_equal_numbers_in_two_processes(tmp_path: pathlib.Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["frozen", "scratch"])
 def test_evaluates_real_ct(tmp_path: pathlib.Path, protocol: str) -> None:
-    real_data = os.environ.get("EVA_CORALBAY_REAL_DATA")
-    if not real_data:
-        pytest.skip("EVA_CORALBAY_REAL_DATA is not set: no folder of real scans.")
-    root = pathlib.Path(real_data) / "openkbp_oar"
+    root = _find_real_data()
     short = {"MAX_STEPS": "20", "VAL_CHECK_INTERVAL": "20", "SPACING": "[6.0, 6.0, 6.0]"}
-    (run,) = _fit(root, tmp_path / "out", PROTOCOL=protocol, **short)
+    store = {"PREPARED_ROOT": str(tmp_path / "store")}
+    (run,) = _fit(root, tmp_path / "out", PROTOCOL=protocol, **store, **short)
     entry = record.Record.read(run / "record_val_last.json")
     cases = _cases(run)
     assert entry.protocol == protocol
@@ -178,6 +183,27 @@ def test_evaluates_real_ct(tmp_path: pathlib.Path, protocol: str) -> None:
     assert entry.model.weights_sha256 is not None
     assert entry.metrics["dice"] is not None and 0.0 <= entry.metrics["dice"] <= 1.0
     assert (run / "cases_val.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["phantom", "openkbp_oar"])
+def test_the_store_changes_a_case_table_by_no_more_than_the_rounding(
+    tmp_path: pathlib.Path, data: str
+) -> None:
+    root = _find_real_data() if data == "openkbp_oar" else tmp_path / data
+    if data == "phantom":
+        phantom.write_dataset(str(root), cases=6, val_cases=2, seed=0)
+    short = {"MAX_STEPS": "3", "VAL_CHECK_INTERVAL": "3", "SPACING": "[6.0, 6.0, 6.0]"}
+    store = {"PREPARED": "true", "PREPARED_ROOT": str(tmp_path / "store")}
+    (stored,) = _fit(root, tmp_path / "stored", **store, **short)
+    (loaded,) = _fit(root, tmp_path / "loaded", PREPARED="false", **short)
+
+    assert any((tmp_path / "store").rglob("*.scan"))
+    assert not (root / "prepared").exists()
+    stored_cases, loaded_cases = _cases(stored), _cases(loaded)
+    columns = ["case", "class", "metric", "truth_voxels"]
+    pd.testing.assert_frame_equal(stored_cases[columns], loaded_cases[columns])
+    pd.testing.assert_frame_equal(stored_cases, loaded_cases, atol=0.01, rtol=0.02)
 
 
 def test_encoder_of_the_default_config_is_ours() -> None:
