@@ -218,6 +218,7 @@ class Inspect(Subcommand):
     examples = """
         eva-coralbay inspect nnunet --root data/phantom --case phantom_000
         eva-coralbay inspect btcv --root data/btcv --case img0001 --out img0001.png
+        eva-coralbay inspect msd_task06_lung --root data/lung --case lung_001 --window -1350 150
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -227,6 +228,13 @@ class Inspect(Subcommand):
         parser.add_argument(
             "--out", metavar="PNG", help="where to draw it (default: <TASK>_<ID>.png)"
         )
+        parser.add_argument(
+            "--window",
+            metavar=("LOW", "HIGH"),
+            nargs=2,
+            type=float,
+            help="the HU to draw black and white (default: -175 250, for soft tissue)",
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Draws the case, and prints what it holds."""
@@ -234,7 +242,7 @@ class Inspect(Subcommand):
 
         path = arguments.out or f"{arguments.task}_{arguments.case}.png"
         inspected = inspection.read(arguments.task, arguments.root, arguments.case)
-        inspection.write_picture(inspected, path)
+        inspection.write_picture(inspected, path, window=arguments.window)
         console = rich_console.Console()
         for table in inspection.draw_tables(inspected):
             console.print(table)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
-from matplotlib import figure
+from matplotlib import axes, figure
 from nibabel import nifti1, orientations
 from rich import markup
 from rich import table as rich_table
@@ -20,7 +20,7 @@ from eva_coralbay.data import datasets, geometry, tasks
 from eva_coralbay.data.errors import DatasetError
 
 _WINDOW = (-175.0, 250.0)
-"""The HU that are drawn black and white, which are those that the protocol clips to."""
+"""The HU that are drawn black and white by default: those that the protocol clips to."""
 
 _PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 """The percentiles of the intensities that are printed."""
@@ -124,19 +124,22 @@ def read(task: str, root: str, case: str) -> InspectedCase:
     )
 
 
-def write_picture(inspected: InspectedCase, path: str) -> None:
+def write_picture(
+    inspected: InspectedCase, path: str, *, window: Tuple[float, float] | None = None
+) -> None:
     """Draws a case as a PNG.
 
     Args:
         inspected: The case.
         path: The file to write.
+        window: The intensities that are drawn black and white.
     """
     content = io.BytesIO()
-    draw(inspected).savefig(content, format="png", dpi=120)
+    draw(inspected, window=window).savefig(content, format="png", dpi=120)
     files.write_atomically(path, content.getvalue())
 
 
-def draw(inspected: InspectedCase) -> figure.Figure:
+def draw(inspected: InspectedCase, *, window: Tuple[float, float] | None = None) -> figure.Figure:
     """Draws the axial, the coronal and the sagittal plane through the middle of the labels.
 
     All three have the same scale, with the patient's right at the left of the picture, as
@@ -145,13 +148,17 @@ def draw(inspected: InspectedCase) -> figure.Figure:
 
     Args:
         inspected: The case.
+        window: The intensities that are drawn black and white; those of the protocol if None,
+            or all where they are no HU.
 
     Returns:
         The figure.
     """
-    spacing = inspected.spacing or (1.0, 1.0, 1.0)
-    depth, height, width = np.array(inspected.image.shape) * spacing
-    centre = _centre(inspected, spacing)
+    window = window or _default_window(inspected)
+    if window[0] >= window[1]:
+        raise ValueError(f"The window must be (lowest, highest), got {tuple(window)}.")
+    depth, height, width = np.array(inspected.image.shape) * _spacing(inspected)
+    centre = _centre(inspected)
     names = _names_in_planes(inspected, centre)
     columns = slices.names_per_row(list(names.values()), _WIDTH)
     legend_height = 0.25 * math.ceil(len(names) / columns) + 0.2
@@ -160,29 +167,13 @@ def draw(inspected: InspectedCase) -> figure.Figure:
     canvas = figure.Figure(
         figsize=(_WIDTH, planes_height + legend_height), facecolor="black", layout="constrained"
     )
-    parts: Any = canvas.subfigures(2, 1, height_ratios=(planes_height, legend_height))
-    upper, lower = parts
-    upper.set_facecolor("black")
-    upper.suptitle(_title(inspected), color=slices.INK, fontsize=11, fontweight="bold")
-    panels = upper.subplots(1, 3, width_ratios=(width, width, height))
-    image = _scale(inspected)
-    table = slices.colour_table(len(inspected.classes))
-    for axis, (panel, (name, letters)) in enumerate(zip(panels, _PLANES, strict=True)):
-        down, across = (other for other in range(3) if other != axis)
-        labels = inspected.labels
-        slices.draw(
-            panel,
-            np.take(image, centre[axis], axis),
-            None if labels is None else table[labels.take(centre[axis], axis)],
-            letters if inspected.spacing else "",
-            aspect=spacing[down] / spacing[across],
-        )
-        panel.set_title(
-            f"{name}, slice {centre[axis] + 1} of {image.shape[axis]}",
-            color=slices.INK,
-            fontsize=9,
-        )
-    slices.draw_legend(lower, names, columns=columns)
+    blocks: Any = canvas.subfigures(2, 1, height_ratios=(planes_height, legend_height))
+    blocks[0].set_facecolor("black")
+    blocks[0].suptitle(_title(inspected, window), color=slices.INK, fontsize=11, fontweight="bold")
+    panels = blocks[0].subplots(1, 3, width_ratios=(width, width, height))
+    for axis, panel in enumerate(panels):
+        _draw_plane(panel, inspected, axis=axis, index=centre[axis], window=window)
+    slices.draw_legend(blocks[1], names, columns=columns)
     return canvas
 
 
@@ -199,7 +190,7 @@ def label_statistics(inspected: InspectedCase) -> List[LabelStatistics]:
     for labels, image in zip(inspected.labels, inspected.image, strict=True):
         counts += np.bincount(labels.ravel(), minlength=len(counts))
         sums += np.bincount(labels.ravel(), image.ravel(), minlength=len(counts))
-    millilitres = math.prod(inspected.spacing or ()) / 1000
+    millilitres = math.prod(_spacing(inspected)) / 1000
     return [
         LabelStatistics(
             value, name, int(count), count * millilitres, total / count if count else None
@@ -238,19 +229,49 @@ def _turn(
     return orientations.apply_orientation(array, transform), geometry.spacing(turned)
 
 
+def _draw_plane(
+    panel: axes.Axes,
+    inspected: InspectedCase,
+    *,
+    axis: int,
+    index: int,
+    window: Tuple[float, float],
+) -> None:
+    """Draws the plane across an axis."""
+    lowest, highest = window
+    down, across = (step for other, step in enumerate(_spacing(inspected)) if other != axis)
+    name, letters = _PLANES[axis]
+    overlay = None
+    if inspected.labels is not None:
+        overlay = slices.colour_table(len(inspected.classes))[inspected.labels.take(index, axis)]
+    slices.draw(
+        panel,
+        ((np.take(inspected.image, index, axis) - lowest) / (highest - lowest)).clip(0, 1),
+        overlay,
+        letters if inspected.spacing else "",
+        aspect=down / across,
+    )
+    length = inspected.image.shape[axis]
+    panel.set_title(f"{name}, slice {index + 1} of {length}", color=slices.INK, fontsize=9)
+
+
+def _spacing(inspected: InspectedCase) -> Tuple[float, float, float]:
+    return inspected.spacing or (1.0, 1.0, 1.0)
+
+
 def _stored_axes(path: str) -> str:
     if not path.endswith((".nii", ".nii.gz")):
         return "-"
     return "".join(orientations.aff2axcodes(nifti1.load(path).affine))
 
 
-def _centre(inspected: InspectedCase, spacing: Sequence[float]) -> Tuple[int, ...]:
+def _centre(inspected: InspectedCase) -> Tuple[int, ...]:
     """Returns the labelled voxel that is next to the middle of all, or the middle of the image."""
     labelled = np.argwhere(inspected.labels) if inspected.labels is not None else ()
     if len(labelled) == 0:
         return tuple(length // 2 for length in inspected.image.shape)
-    distances = np.square((labelled - labelled.mean(axis=0)) * spacing).sum(axis=1)
-    return tuple(labelled[distances.argmin()].tolist())
+    offsets = (labelled - labelled.mean(axis=0)) * _spacing(inspected)
+    return tuple(labelled[np.square(offsets).sum(axis=1).argmin()].tolist())
 
 
 def _names_in_planes(inspected: InspectedCase, centre: Sequence[int]) -> Dict[int, str]:
@@ -262,19 +283,13 @@ def _names_in_planes(inspected: InspectedCase, centre: Sequence[int]) -> Dict[in
     return {value: inspected.classes[value] for value in seen}
 
 
-def _scale(inspected: InspectedCase) -> npt.NDArray[np.float32]:
-    """Returns the image in [0, 1]."""
-    lowest, highest = _window(inspected)
-    return ((inspected.image - lowest) / (highest - lowest)).clip(0, 1)
-
-
-def _window(inspected: InspectedCase) -> Tuple[float, float]:
-    """Returns what is drawn black and white; without a spacing the intensities are no HU."""
+def _default_window(inspected: InspectedCase) -> Tuple[float, float]:
+    """Returns the window; without a spacing the intensities are no HU but grey values."""
     return _WINDOW if inspected.spacing else (0.0, float(inspected.image.max()) or 1.0)
 
 
-def _title(inspected: InspectedCase) -> str:
-    lowest, highest = _window(inspected)
+def _title(inspected: InspectedCase, window: Tuple[float, float]) -> str:
+    lowest, highest = window
     parts = [inspected.case]
     if inspected.label is not None:
         parts.append(inspected.classes[inspected.label])

@@ -125,6 +125,24 @@ def test_slabs_and_long_scans_fit(shape: Tuple[int, int, int], own_data: str) ->
     assert width == 12 and 1 < height < 12
 
 
+@pytest.mark.parametrize("window", [None, (-1350.0, 150.0)])
+def test_window(window: Tuple[float, float] | None, own_data: str) -> None:
+    inspected = inspection.read("nnunet", own_data, "a")
+
+    drawn = inspection.draw(inspected, window=window)
+
+    sagittal = _panels(drawn)[2].images[0].get_array()
+    lowest, highest = window or (-175.0, 250.0)
+    assert sagittal.min() == pytest.approx((-50 - lowest) / (highest - lowest))
+    assert f"{lowest:.0f} to {highest:.0f} HU" in drawn.subfigs[0].get_suptitle()
+    assert _panels(drawn)[0].images[0].get_clim() == (0, 1)
+
+
+def test_empty_window_is_refused(own_data: str) -> None:
+    with pytest.raises(ValueError, match="must be .lowest, highest."):
+        inspection.draw(inspection.read("nnunet", own_data, "a"), window=(100.0, 100.0))
+
+
 def test_picture_is_a_png(own_data: str, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "pictures" / "a.png"
 
