@@ -108,9 +108,8 @@ def fetch(resource: "task.Resource", folder: str) -> str:
     target = os.path.join(folder, resource.filename)
     if urllib.parse.urlsplit(resource.url).scheme not in ("http", "https"):
         raise DatasetError(f"'{resource.url}' is neither an http nor an https address.")
-    parent = os.path.dirname(target)
-    os.makedirs(parent, exist_ok=True)
-    with _locked(parent):
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with _locked(folder):
         if _is_complete(target, resource.checksum):
             return target
         part = f"{target}.part"
