@@ -111,7 +111,7 @@ def bench(session: nox.Session) -> None:
     """Runs the benchmarks: all of them, or `nox -s bench -- encoder --help` for one."""
     _install_package(session, "test")
     name, *args = session.posargs or [""]
-    scripts = sorted(pathlib.Path("benchmarks").glob(f"{name or '*'}.py"))
+    scripts = sorted(pathlib.Path("benchmarks").glob(f"{name or '[!_]*'}.py"))
     if not scripts:
         session.error(f"There is no benchmark `{name}` in benchmarks/.")
     for script in scripts:
