@@ -165,11 +165,7 @@ class Tasks(Subcommand):
 
 
 class Prepare(Subcommand):
-    """Prepares the scans of a task once, so that training reads crops of them.
-
-    Does what the first `eva fit` would do, ahead of it and in as many processes as wanted; checks
-    all that is prepared and replaces what is damaged.
-    """
+    """Prepares the scans of a task ahead of `eva fit`, checks all and replaces damaged ones."""
 
     name = "prepare"
     help = "download a task if wanted, check it, and prepare its scans for fast reading"
