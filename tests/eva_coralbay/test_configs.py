@@ -122,7 +122,7 @@ def test_frozen_eva_repeats_the_protocol_of_eva(
 
     assert arguments.trainer.checkpoint_type == "best"
     assert arguments.trainer.max_steps == 20000
-    assert arguments.model._scorer.overlap == arguments.model._monitor.overlap == (0.75,) * 3
+    assert arguments.model._scorer.overlap == arguments.model._monitor.overlap == 0.75
     assert arguments.data.datasets.train.split_name.startswith(f"{scheme}@")
     assert arguments.data.datasets.test is None
 

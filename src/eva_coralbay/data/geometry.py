@@ -5,6 +5,7 @@ NIfTI files store a volume in any order of axes. Everything behind this module h
 `affine @ (d, h, w, 1)` is the RAS+ world position of a voxel in mm.
 """
 
+import math
 import zlib
 from typing import Any, Collection, NamedTuple, Sequence, Tuple
 
@@ -18,7 +19,7 @@ from monai import transforms as monai_transforms
 from monai.data import meta_tensor
 from monai.data import utils as monai_data_utils
 from monai.networks import utils as monai_networks_utils
-from nibabel import filebasedimages, nifti1, orientations, spatialimages
+from nibabel import filebasedimages, nifti1, orientations, spatialimages, volumeutils
 from torchvision import tv_tensors
 
 from eva_coralbay.data.errors import DatasetError
@@ -54,6 +55,10 @@ _SHEAR_TOLERANCE = 1e-3
 """How far, in voxels, shear may move a voxel and still be ignored in resampling."""
 
 
+Box = Tuple[slice, slice, slice]
+"""The extent of a region along the axes (D, H, W), with start and stop inside the volume."""
+
+
 class Grid(NamedTuple):
     """Where the voxels of a volume lie."""
 
@@ -69,13 +74,22 @@ class Grid(NamedTuple):
         depth, height, width = volume.shape[1:]
         return cls((depth, height, width), _affine_of(volume))
 
+    def cut(self, box: Box) -> "Grid":
+        """Returns the grid of a region."""
+        affine = self.affine.copy()
+        affine[:3, 3] = (self.affine @ [*(extent.start for extent in box), 1.0])[:3]
+        depth, height, width = (extent.stop - extent.start for extent in box)
+        return Grid((depth, height, width), affine)
 
-def read_scan(path: str, *, case: str) -> eva_tv_tensors.Volume:
+
+def read_scan(path: str, *, case: str, needs_code: bool = True) -> eva_tv_tensors.Volume:
     """Reads a CT scan.
 
     Args:
         path: The NIfTI file.
         case: The id of the case, for the error messages.
+        needs_code: Whether a file whose sform and qform codes are both 0 is refused; otherwise
+            its affine is taken as it is, for published data that are as they are.
 
     Returns:
         The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
@@ -84,8 +98,8 @@ def read_scan(path: str, *, case: str) -> eva_tv_tensors.Volume:
         DatasetError: If the file is unreadable, is not a volume, has no orientation or spacing,
             or holds values that are not finite.
     """
-    image = _open(path, case=case)
-    array = np.ascontiguousarray(_read_array(image, path, case=case), dtype=np.float32)
+    image = _open(path, case=case, needs_code=needs_code)
+    array = np.array(_read_array(image, path, case=case), dtype=np.float32, order="C")
     if not np.isfinite(array).all():
         raise _error(
             f"{np.count_nonzero(~np.isfinite(array))} voxels are NaN or infinite",
@@ -97,7 +111,9 @@ def read_scan(path: str, *, case: str) -> eva_tv_tensors.Volume:
     return eva_tv_tensors.Volume(torch.from_numpy(array)[None], affine=affine)
 
 
-def read_mask(path: str, *, case: str, like: Grid, labels: Collection[int]) -> tv_tensors.Mask:
+def read_mask(
+    path: str, *, case: str, like: Grid, labels: Collection[int], needs_code: bool = True
+) -> tv_tensors.Mask:
     """Reads a label map that lies on the grid of an image.
 
     The two files may store their axes in different orders: the grids are compared after both
@@ -108,6 +124,7 @@ def read_mask(path: str, *, case: str, like: Grid, labels: Collection[int]) -> t
         case: The id of the case, for the error messages.
         like: The grid of the image.
         labels: The label values that may occur.
+        needs_code: As for `read_scan`.
 
     Returns:
         The label map of shape [1, D, H, W], in the smallest of uint8, int16 and int32 that
@@ -117,18 +134,19 @@ def read_mask(path: str, *, case: str, like: Grid, labels: Collection[int]) -> t
         DatasetError: If the file is unreadable, is not a volume, has no orientation or spacing,
             lies on another grid, or holds values that are no known labels.
     """
-    image = _open(path, case=case)
+    image = _open(path, case=case, needs_code=needs_code)
     check_same_grid(_grid(image), like, path, case=case)
     array = _as_labels(_read_array(image, path, case=case), path, case=case, labels=labels)
     return tv_tensors.Mask(torch.from_numpy(array)[None])
 
 
-def read_grid(path: str, *, case: str) -> Grid:
+def read_grid(path: str, *, case: str, needs_code: bool = True) -> Grid:
     """Reads where the voxels of a file lie, after reorientation, from its header alone.
 
     Args:
         path: The NIfTI file.
         case: The id of the case, for the error messages.
+        needs_code: As for `read_scan`.
 
     Returns:
         The grid of the file.
@@ -137,7 +155,7 @@ def read_grid(path: str, *, case: str) -> Grid:
         DatasetError: If the header is unreadable, or has no orientation or spacing, or the file
             does not hold a volume.
     """
-    return _grid(_open(path, case=case))
+    return _grid(_open(path, case=case, needs_code=needs_code))
 
 
 def check_same_grid(grid: Grid, like: Grid, path: str, *, case: str) -> None:
@@ -216,7 +234,9 @@ def spacing(affine: npt.NDArray[np.floating] | torch.Tensor) -> Tuple[float, flo
     return float(depth), float(height), float(width)
 
 
-def resample(volume: eva_tv_tensors.Volume, spacing_mm: Sequence[float]) -> eva_tv_tensors.Volume:
+def resample(
+    volume: eva_tv_tensors.Volume, spacing_mm: Sequence[float], *, near: Box | None = None
+) -> eva_tv_tensors.Volume:
     """Resamples a scan linearly to another spacing.
 
     Equal to MONAI's `Spacing` in its bilinear mode, and so to eva's, within 1e-3 HU. The affine
@@ -225,14 +245,16 @@ def resample(volume: eva_tv_tensors.Volume, spacing_mm: Sequence[float]) -> eva_
     Args:
         volume: The scan of shape [1, D, H, W], with its affine.
         spacing_mm: The new spacing along (D, H, W) in mm.
+        near: A region of the scan, if only the voxels are needed that it has a part in; there may
+            be others around them.
 
     Returns:
         The scan of shape [1, D', H', W'], float32, with its affine.
     """
-    plan = _plan(Grid.of(volume), spacing_mm)
+    plan = _plan(Grid.of(volume), spacing_mm, near)
     tensor = volume.as_subclass(torch.Tensor).float()
     if plan.is_sheared:
-        tensor = _resample_jointly(tensor, volume, spacing_mm, mode="bilinear")
+        tensor = _resample_jointly(tensor, volume, spacing_mm, plan.window, mode="bilinear")
     else:
         for axis in _cheapest_order(plan):
             tensor = _interpolate(tensor, plan.positions[axis], dim=axis + 1)
@@ -242,7 +264,11 @@ def resample(volume: eva_tv_tensors.Volume, spacing_mm: Sequence[float]) -> eva_
 
 
 def resample_mask(
-    mask: tv_tensors.Mask, like: eva_tv_tensors.Volume, spacing_mm: Sequence[float]
+    mask: tv_tensors.Mask,
+    like: eva_tv_tensors.Volume,
+    spacing_mm: Sequence[float],
+    *,
+    near: Box | None = None,
 ) -> tv_tensors.Mask:
     """Resamples a label map to another spacing by taking the nearest voxels.
 
@@ -252,21 +278,22 @@ def resample_mask(
         mask: The label map of shape [1, D, H, W].
         like: The scan on the same grid, before it is resampled.
         spacing_mm: The new spacing along (D, H, W) in mm.
+        near: As in `resample`.
 
     Returns:
         The label map of shape [1, D', H', W'], of the same type as before.
     """
-    plan = _plan(Grid.of(like), spacing_mm)
+    plan = _plan(Grid.of(like), spacing_mm, near)
     tensor = mask.as_subclass(torch.Tensor)
     if plan.is_sheared or plan.has_ties:
-        nearest = _resample_jointly(tensor, like, spacing_mm, mode="nearest").to(tensor.dtype)
-        return tv_tensors.Mask(nearest)
+        nearest = _resample_jointly(tensor, like, spacing_mm, plan.window, mode="nearest")
+        return tv_tensors.Mask(nearest.to(tensor.dtype))
     for axis in _cheapest_order(plan):
         tensor = _take(tensor, plan.positions[axis].round().long(), dim=axis + 1)
     return tv_tensors.Mask(tensor)
 
 
-def _open(path: str, *, case: str) -> nifti1.Nifti1Image:
+def _open(path: str, *, case: str, needs_code: bool) -> nifti1.Nifti1Image:
     """Opens a NIfTI file, reads its header and checks that it describes a volume."""
     if not path.endswith((".nii", ".nii.gz")):
         raise _error("not a NIfTI file", path, case=case, fix="Convert it to .nii.gz.")
@@ -275,7 +302,7 @@ def _open(path: str, *, case: str) -> nifti1.Nifti1Image:
         if not isinstance(image, nifti1.Nifti1Image):
             raise filebasedimages.ImageFileError("not a NIfTI file")
         _check_volume(image, path, case=case)
-        _check_oriented(image, path, case=case)
+        _check_oriented(image, path, case=case, needs_code=needs_code)
     except DatasetError:
         raise
     except _READ_ERRORS as error:
@@ -307,10 +334,10 @@ def _check_volume(image: nifti1.Nifti1Image, path: str, *, case: str) -> None:
         )
 
 
-def _check_oriented(image: nifti1.Nifti1Image, path: str, *, case: str) -> None:
+def _check_oriented(image: nifti1.Nifti1Image, path: str, *, case: str, needs_code: bool) -> None:
     """Checks that the header says where the voxels lie, by sform or qform."""
     header = image.header
-    if header["sform_code"] == 0 and header["qform_code"] == 0:
+    if needs_code and header["sform_code"] == 0 and header["qform_code"] == 0:
         raise _error(
             "orientation and spacing are missing (sform_code and qform_code are 0)",
             path,
@@ -343,13 +370,23 @@ def _grid(image: nifti1.Nifti1Image) -> Grid:
 
 
 def _read_array(image: nifti1.Nifti1Image, path: str, *, case: str) -> npt.NDArray[Any]:
-    """Reads the voxels, scaled by slope and intercept and reoriented, of shape [D, H, W]."""
+    """Reads the voxels, scaled by slope and intercept and reoriented, of shape [D, H, W].
+
+    The array may be read-only.
+    """
     try:
-        stored = np.asarray(type(image).from_bytes(_read_bytes(path)).dataobj)
+        content = _read_bytes(path)
     except _READ_ERRORS as error:
         raise _unreadable(error, path, case=case) from error
+    layout: Any = image.dataobj
+    if len(content) < layout.offset + layout.dtype.itemsize * math.prod(layout.shape):
+        raise _unreadable(EOFError("fewer voxels than the header says"), path, case=case)
+    stored = np.frombuffer(content, layout.dtype, math.prod(layout.shape), layout.offset)
     return orientations.apply_orientation(
-        stored.reshape(image.shape[:3], order="A"), _reorientation(image)
+        volumeutils.apply_read_scaling(stored, layout.slope, layout.inter).reshape(
+            image.shape[:3], order="F"
+        ),
+        _reorientation(image),
     )
 
 
@@ -379,7 +416,7 @@ def _as_labels(
             case=case,
             fix="Correct the mask, or add the labels to the description of the data set.",
         )
-    return np.ascontiguousarray(array, dtype=_smallest_type(largest))
+    return np.array(array, dtype=_smallest_type(largest), order="C")
 
 
 def _as_integers(array: npt.NDArray[Any], path: str, *, case: str) -> npt.NDArray[Any]:
@@ -414,6 +451,8 @@ class _Plan(NamedTuple):
 
     source: Grid
     target: Grid
+    window: Box
+    """The part of all voxels of the new spacing that the target is."""
     positions: Sequence[torch.Tensor]
     """For each axis where each new voxel lies, in voxels of the source, inside its bounds."""
     skew: float
@@ -430,8 +469,29 @@ class _Plan(NamedTuple):
         distances = (((axis % 1) - 0.5).abs().min() for axis in self.positions)
         return self.skew > 0 and bool(min(distances) < 2 * self.skew + 1e-9)
 
+    def near(self, box: Box) -> "_Plan":
+        """Returns the plan of the voxels that a region of the source has a part in."""
+        depth, height, width = map(_extent_near, self.positions, box)
+        window = depth, height, width
+        positions = [axis[extent] for axis, extent in zip(self.positions, window, strict=True)]
+        return self._replace(target=self.target.cut(window), window=window, positions=positions)
 
-def _plan(source: Grid, spacing_mm: Sequence[float]) -> _Plan:
+
+def _extent_near(positions: torch.Tensor, extent: slice) -> slice:
+    """Returns which positions lie less than a voxel from an extent, at least one."""
+    first = int(np.searchsorted(positions.numpy(), extent.start - 1, side="right"))
+    last = int(np.searchsorted(positions.numpy(), extent.stop, side="left"))
+    first = min(first, len(positions) - 1)
+    return slice(first, max(last, first + 1))
+
+
+def _plan(source: Grid, spacing_mm: Sequence[float], near: Box | None) -> _Plan:
+    """Plans the target, or the part of it near a region of the source."""
+    plan = _plan_whole(source, spacing_mm)
+    return plan if near is None or plan.is_sheared else plan.near(near)
+
+
+def _plan_whole(source: Grid, spacing_mm: Sequence[float]) -> _Plan:
     """Computes the target grid and the positions of its voxels as MONAI's `Spacing` does."""
     if len(spacing_mm) != 3 or min(spacing_mm) <= 0:
         raise ValueError(f"`spacing_mm` must be three positive numbers, got {spacing_mm}.")
@@ -439,14 +499,20 @@ def _plan(source: Grid, spacing_mm: Sequence[float]) -> _Plan:
     to_source = np.linalg.solve(source.affine, target.affine)
     if target.shape == source.shape and np.allclose(to_source, np.eye(4), atol=_SPACING_TOLERANCE):
         identity = [torch.arange(length, dtype=torch.float64) for length in source.shape]
-        return _Plan(source, source, identity, skew=0.0)
+        return _Plan(source, source, _whole(source), identity, skew=0.0)
     off_diagonal = np.abs(to_source[:3] * (1 - np.eye(4)[:3])) @ (*target.shape, 1)
     return _Plan(
         source,
         target,
+        _whole(target),
         _positions(source, target, to_source),
         skew=float(off_diagonal.max()),
     )
+
+
+def _whole(grid: Grid) -> Box:
+    depth, height, width = (slice(0, length) for length in grid.shape)
+    return depth, height, width
 
 
 def _target_grid(source: Grid, spacing_mm: Sequence[float]) -> Grid:
@@ -485,7 +551,8 @@ def _positions(
 
 def _cheapest_order(plan: _Plan) -> list[int]:
     """Returns the axes that change, those that shrink the most first."""
-    ratios = [new / old for new, old in zip(plan.target.shape, plan.source.shape, strict=True)]
+    old, new = spacing(plan.source.affine), spacing(plan.target.affine)
+    ratios = [before / after for before, after in zip(old, new, strict=True)]
     changing = (axis for axis in range(3) if not _is_identity(plan, axis))
     return sorted(changing, key=ratios.__getitem__)
 
@@ -517,14 +584,19 @@ def _take(tensor: torch.Tensor, indices: torch.Tensor, *, dim: int) -> torch.Ten
 
 
 def _resample_jointly(
-    tensor: torch.Tensor, like: eva_tv_tensors.Volume, spacing_mm: Sequence[float], *, mode: str
+    tensor: torch.Tensor,
+    like: eva_tv_tensors.Volume,
+    spacing_mm: Sequence[float],
+    window: Box,
+    *,
+    mode: str,
 ) -> torch.Tensor:
     """Resamples a volume whose axes depend on each other (gantry tilt), slowly, with MONAI."""
     spacing_transform = monai_transforms.Spacing(pixdim=spacing_mm)
     resampled = spacing_transform(
         meta_tensor.MetaTensor(tensor, affine=torch.from_numpy(_affine_of(like))), mode=mode
     )
-    return torch.as_tensor(resampled).as_subclass(torch.Tensor)
+    return torch.as_tensor(resampled).as_subclass(torch.Tensor)[(slice(None), *window)]
 
 
 def _affine_of(volume: eva_tv_tensors.Volume) -> npt.NDArray[np.float64]:

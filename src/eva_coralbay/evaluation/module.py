@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List, Sequence
 
+import torch
 from eva.core import metrics as eva_metrics
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
@@ -25,6 +26,11 @@ _ROI_MULTIPLE = 32
 
 _ROI_MINIMUM = 64
 """The smallest ROI: below it the deepest feature map is one voxel, which has no variance."""
+
+
+_MAX_LOGITS_BYTES = 8 * 2**30
+"""The size of a scan's logits from which on they are kept in the memory of the CPU: 118 classes of
+a whole body take 30 GiB."""
 
 
 class SegmentationModule(modules.SemanticSegmentationModule):
@@ -185,12 +191,19 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         """
         data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
         inferer = self._monitor if self.trainer.state.fn == "fit" else self._scorer
-        logits = inferer(data, network=self._forward_networks)
+        logits: Any = inferer(
+            data, network=self._forward_networks, device=self._stitching_device(data)
+        )
         return {
-            "predictions": metrics.argmax_labels(logits),  # type: ignore[reportArgumentType]
+            "predictions": metrics.argmax_labels(logits).to(data.device),
             "targets": targets,
             "metadata": metadata,
         }
+
+    def _stitching_device(self, data: torch.Tensor) -> torch.device:
+        """Returns where the logits of a scan are put together: on the CPU if they are large."""
+        size = 4 * data[:, 0].numel() * len(self.classes or [])
+        return torch.device("cpu") if size > _MAX_LOGITS_BYTES else data.device
 
     def _complete(self, decoder: Dict[str, Any]) -> Dict[str, Any]:
         """Returns the decoder's specification with the number of classes in it."""

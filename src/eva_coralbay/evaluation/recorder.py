@@ -41,7 +41,9 @@ _Part = Literal["val", "test"]
 _Selection = Literal["last", "best"]
 
 _PACKAGES = (
+    "blosc2",
     "eva-coralbay",
+    "isal",
     "jsonargparse",
     "kaiko-eva",
     "lightning",
@@ -66,6 +68,7 @@ _TASK_TRAINER_KEYS = (
     "max_epochs",
     "max_steps",
     "max_time",
+    "monitor",
     "overfit_batches",
     "precision",
     "val_check_interval",

@@ -132,6 +132,20 @@ def test_slope_and_intercept_are_applied(tmp_path: pathlib.Path) -> None:
     assert sorted(volume.flatten().tolist()) == [-1024.0 + 0.5 * value for value in range(8)]
 
 
+def test_published_files_without_a_code_are_taken_as_they_are(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "scan.nii")
+    image = nifti1.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    image.to_filename(path)
+
+    with pytest.raises(DatasetError, match="sform_code and qform_code are 0"):
+        geometry.read_grid(path, case="a")
+    grid = geometry.read_grid(path, case="a", needs_code=False)
+    assert grid.shape == (4, 3, 2)
+    assert geometry.spacing(grid.affine) == (5.0, 2.0, 2.0)
+
+
 @pytest.mark.parametrize(
     ("sform_code", "qform_code", "expected"), [(1, 0, "sform"), (0, 1, "qform"), (2, 1, "sform")]
 )

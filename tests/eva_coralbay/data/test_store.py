@@ -401,6 +401,8 @@ def _record_process_and_wait(record: pathlib.Path) -> Any:
 
 
 def _prepare_with_workers(root: pathlib.Path, sources: Sequence[store.Source]) -> None:
+    # pytest-xdist's workers ignore it, and this process would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _store(root).prepare(sources, workers=2)
 
 

@@ -4,7 +4,7 @@ import abc
 import functools
 import hashlib
 import os
-from typing import Any, Callable, Dict, List, Literal, NamedTuple, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Literal, NamedTuple, Tuple
 
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
@@ -47,6 +47,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     In the split "train" a case without any labelled voxel is an error, as
     nothing can be learned from it; elsewhere it is scored by the rules of the metric.
     """
+
+    _needs_code: ClassVar[bool] = True
+    """Whether files are refused whose headers do not say where the voxels lie."""
 
     def __init__(
         self,
@@ -151,6 +154,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         if self._prepared and self._transforms is not None:
             self.setup()
             self.prepared_store.prepare(self.sources())
+            for source in self.sources():
+                counts = self.prepared_store.open(source).label_counts
+                self._check_foreground(source.case, bool(counts[1:].any()))
 
     @override
     def configure(self) -> None:
@@ -212,7 +218,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             The label map, of the smallest integer type, of shape [1, D, H, W].
         """
         case = self._case_ids[index]
-        grid = geometry.read_grid(self._path(self._files[case].image), case=case)
+        grid = self._read_grid(self._files[case].image, case)
         return self._read_mask(case, grid)
 
     @override
@@ -270,11 +276,21 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return volume, self._read_mask(case, geometry.Grid.of(volume))
 
     def _read_scan(self, case: str) -> eva_tv_tensors.Volume:
-        return geometry.read_scan(self._path(self._files[case].image), case=case)
+        path = self._path(self._files[case].image)
+        return geometry.read_scan(path, case=case, needs_code=self._needs_code)
+
+    def _read_grid(self, relative: str, case: str) -> geometry.Grid:
+        return geometry.read_grid(self._path(relative), case=case, needs_code=self._needs_code)
 
     def _read_mask(self, case: str, grid: geometry.Grid) -> tv_tensors.Mask:
         path = self._path(self._files[case].label)
-        return geometry.read_mask(path, case=case, like=grid, labels=range(len(self.classes)))
+        return geometry.read_mask(
+            path,
+            case=case,
+            like=grid,
+            labels=range(len(self.classes)),
+            needs_code=self._needs_code,
+        )
 
     def _check_foreground(self, case: str, has_foreground: bool) -> None:
         if self._split == "train" and not has_foreground:
@@ -295,8 +311,8 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             return [f"Case '{case}': label without image, expected at '{image}'. Restore it."]
         try:
             geometry.check_same_grid(
-                geometry.read_grid(label, case=case),
-                geometry.read_grid(image, case=case),
+                self._read_grid(self._files[case].label, case),
+                self._read_grid(self._files[case].image, case),
                 label,
                 case=case,
             )

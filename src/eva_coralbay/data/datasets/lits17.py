@@ -23,6 +23,8 @@ class LiTS17(task_lib.TaskDataset):
     (https://github.com/PatrickChrist/LITS-CHALLENGE/issues/14); they are used as they are.
     """
 
+    _needs_code = False
+
     task = "lits17"
     title = "LiTS17"
     labels = ("background", "liver", "tumor")

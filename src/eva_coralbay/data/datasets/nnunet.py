@@ -88,6 +88,10 @@ class NnUNet(base.SegmentationDataset):
         return f"fold_{self._fold}" if self._split in _SPLITS else self._split or "all"
 
     @override
+    def has_split(self, split: Literal["train", "val", "test"]) -> bool:
+        return split != "test" or os.path.isdir(self._path("labelsTs"))
+
+    @override
     def _find_files(self) -> Dict[str, base.CaseFiles]:
         images, labels = (f"{kind}{self._folder_suffix}" for kind in ("images", "labels"))
         cases = self._list_cases(images, CHANNEL_SUFFIX) | self._list_cases(labels, "")

@@ -269,6 +269,10 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         self._warn_of_surplus(self._files)
 
     @override
+    def _check_foreground(self, case: str, has_foreground: bool) -> None:
+        """Accepts a case without foreground, as it is in the published split."""
+
+    @override
     def _describe(self) -> str:
         return f"{super()._describe()} in '{self._root}'"
 

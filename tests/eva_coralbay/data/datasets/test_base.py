@@ -182,6 +182,13 @@ def test_an_unknown_label_is_an_error_on_loading(root: pathlib.Path) -> None:
         make(root)[0]
 
 
+def test_a_mask_without_foreground_is_an_error_before_the_training(root: pathlib.Path) -> None:
+    layouts.write_volume(root / "seg" / "c2.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
+
+    with pytest.raises(DatasetError, match="Case 'c2', file '.*': .*no labelled voxel"):
+        Folder(str(root), "train", transforms=transforms.EvalTransform()).prepare_data()
+
+
 def test_a_mask_without_foreground_is_an_error_in_training_only(root: pathlib.Path) -> None:
     for case in ("c0", "c1"):
         layouts.write_volume(root / "seg" / f"{case}.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
