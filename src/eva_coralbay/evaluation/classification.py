@@ -1,5 +1,6 @@
 """The classification module of the leaderboard's protocols."""
 
+import json
 import os
 from typing import Any, Dict, List
 
@@ -70,7 +71,9 @@ class ClassificationModule(module.ModelModule):
         self._lr_end = lr_end
         self._weight_decay = weight_decay
         self._example: torch.Tensor | None = None
-        self._embeddings_of: str | None = None
+        self._encoder_identity: Dict[str, Any] = {}
+        self._input_identity: Dict[str, Any] = {}
+        self._embeddings_of: Dict[str, Any] | None = None
 
     @property
     @override
@@ -87,6 +90,7 @@ class ClassificationModule(module.ModelModule):
         elif self.head is None:
             dataset = getattr(runs.datasets(self.trainer), _PARTS[stage])
             self._example = dataset[0][0][None]
+            self._input_identity = dataset.describe_inputs()
             self._embeddings_of = dataset.embeddings_of()
         if stage == "fit":
             self.run_seed = runs.begin(self.trainer, self.seed)
@@ -103,6 +107,7 @@ class ClassificationModule(module.ModelModule):
             self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
             self.encoder_sha256 = runs.encoder_sha256(self.encoder)
+            self._encoder_identity = runs.describe_encoder(self.encoder)
         self._check_embeddings()
         if self.head is None and self._example is not None:
             width = self._width(self._example)
@@ -165,6 +170,14 @@ class ClassificationModule(module.ModelModule):
     def predict_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self._encode(INPUT_TENSOR_BATCH(*batch).data)
 
+    def describe_embeddings(self, inputs: Dict[str, Any]) -> Dict[str, Any]:
+        """Returns what embeddings are made of.
+
+        Args:
+            inputs: What the input of the encoder is made of.
+        """
+        return {"weights": self.encoder_sha256, "encoder": self._encoder_identity, **inputs}
+
     def _classify(self, batch: INPUT_TENSOR_BATCH) -> STEP_OUTPUT:
         """Predicts the classes of a batch.
 
@@ -193,7 +206,7 @@ class ClassificationModule(module.ModelModule):
         return embeddings
 
     def _check_embeddings(self) -> None:
-        """Checks that embeddings are of this encoder, and that it is frozen.
+        """Checks that embeddings are of this encoder and data, and that it is frozen.
 
         Raises:
             ValueError: If not.
@@ -205,10 +218,18 @@ class ClassificationModule(module.ModelModule):
                 f"Protocol '{self.protocol}' trains the encoder, so it needs the volumes and not "
                 "their embeddings: use the online config."
             )
-        if self._embeddings_of != self.encoder_sha256:
+        made_of, wanted = self._embeddings_of, self.describe_embeddings(self._input_identity)
+        differences = [
+            f"  - {part}: {made_of.get(part)} in the folder, {value} in the config"
+            for part, value in wanted.items()
+            if made_of.get(part) != value
+        ]
+        if differences:
             raise ValueError(
-                "The embeddings are those of another encoder: choose another EMBEDDINGS_ROOT, or "
-                "delete the folder, and run `eva predict_fit`."
+                "The embeddings are made of something else than the config says:\n"
+                + "\n".join(differences)
+                + "\nChoose another EMBEDDINGS_ROOT, or delete the folder, and run "
+                "`eva predict_fit`."
             )
 
     def _width(self, example: torch.Tensor) -> int:
@@ -222,7 +243,7 @@ class ClassificationModule(module.ModelModule):
 
 
 class EmbeddingsWriter(embeddings.ClassificationEmbeddingsWriter):
-    """Writes the embeddings of all splits, and last the identity of the encoder."""
+    """Writes the embeddings of all splits, and last what they are made of."""
 
     def __init__(self, output_dir: str) -> None:
         """Initializes the callback.
@@ -235,5 +256,7 @@ class EmbeddingsWriter(embeddings.ClassificationEmbeddingsWriter):
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)
-        path = os.path.join(self._output_dir, base.ENCODER_FILE)
-        files.write_atomically(path, str(pl_module.encoder_sha256).encode())
+        path = os.path.join(self._output_dir, base.EMBEDDINGS_FILE)
+        inputs = runs.datasets(trainer).predict[0].describe_inputs()
+        made_of: Any = pl_module.describe_embeddings(inputs)  # type: ignore[reportCallIssue]
+        files.write_atomically(path, json.dumps(made_of, indent=2).encode())

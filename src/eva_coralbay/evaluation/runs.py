@@ -1,5 +1,7 @@
 """What the runs of all modules share: seed, optimizer and the identity of the encoder."""
 
+import hashlib
+import json
 import re
 from typing import Any, Dict, Iterable, List
 
@@ -7,6 +9,7 @@ import lightning.pytorch as pl
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from eva_coralbay import identity
 from eva_coralbay.data import seeding
 from eva_coralbay.evaluation import metrics
 from eva_coralbay.models import checkpoints
@@ -81,6 +84,14 @@ def optimize(
 def encoder_sha256(encoder: nn.Module) -> str:
     """Hashes the weights of an encoder, whether or not eva's wrapper is around it."""
     return checkpoints.state_dict_sha256(getattr(encoder, "model", encoder).state_dict())
+
+
+def describe_encoder(encoder: nn.Module) -> Dict[str, Any]:
+    """Describes what an encoder computes beside its weights, with or without eva's wrapper."""
+    network = getattr(encoder, "model", encoder)
+    layers = {name: identity.describe(layer) for name, layer in network.named_modules()}
+    digest = hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
+    return {**layers[""], "layers_sha256": digest}
 
 
 def _run_index(trainer: pl.Trainer) -> int:

@@ -1,5 +1,6 @@
 """Tests of the classification module and of its scores by patient."""
 
+import json
 import pathlib
 from typing import Any, Dict, List, Tuple
 
@@ -24,13 +25,14 @@ CLASSES = ["normal", "ill"]
 class ToyEncoder(nn.Module):
     """An encoder with a dropout and a batch norm, which a frozen one must not use or change."""
 
-    def __init__(self, width: int = 3) -> None:
+    def __init__(self, width: int = 3, slope: float = 1.0) -> None:
         super().__init__()
+        self.slope = slope
         self.conv = nn.Conv3d(1, width, kernel_size=1)
         self.norm = nn.BatchNorm3d(width)
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        features = self.norm(self.conv(tensor))
+        features = self.norm(self.conv(tensor)) * self.slope
         return nn.functional.dropout(features, 0.5, self.training).mean(dim=(2, 3, 4))
 
 
@@ -46,15 +48,21 @@ class ToyDataset(torch_data.Dataset):
 
     classes = CLASSES
 
-    def __init__(self, prefix: str, embeddings_root: pathlib.Path | None = None) -> None:
+    def __init__(
+        self, prefix: str, embeddings_root: pathlib.Path | None = None, scheme: str = "v1@1"
+    ) -> None:
         self.case_ids = [f"{prefix}_{index}" for index in range(8)]
         self._root = embeddings_root
+        self._scheme = scheme
 
-    def embeddings_of(self) -> str | None:
+    def describe_inputs(self) -> Dict[str, Any]:
+        return {"split scheme": self._scheme}
+
+    def embeddings_of(self) -> Dict[str, Any] | None:
         if self._root is None:
             return None
         try:
-            return (self._root / "encoder.sha256").read_text()
+            return json.loads((self._root / "embeddings.json").read_text())
         except FileNotFoundError as error:
             raise DatasetError("not complete") from error
 
@@ -75,15 +83,17 @@ class ToyDataset(torch_data.Dataset):
         return data, torch.tensor(label), {"case": self.case_ids[index], "patient": patient}
 
 
-def _data(embeddings_root: pathlib.Path | None = None) -> datamodules.DataModule:
+def _data(
+    embeddings_root: pathlib.Path | None = None, scheme: str = "v1@1"
+) -> datamodules.DataModule:
     loader = dataloaders.DataLoader(
         batch_size=4, persistent_workers=False, prefetch_factor=None, num_workers=0
     )
     parts = ("train", "val", "test")
     return datamodules.DataModule(
         datasets=schemas.DatasetsSchema(
-            **{part: ToyDataset(part, embeddings_root) for part in parts},
-            predict=[ToyDataset(part) for part in parts],
+            **{part: ToyDataset(part, embeddings_root, scheme) for part in parts},
+            predict=[ToyDataset(part, None, scheme) for part in parts],
         ),
         dataloaders=schemas.DataloadersSchema(
             train=loader, val=loader, test=loader, predict=loader
@@ -99,8 +109,10 @@ def _trainer(root: pathlib.Path, *callbacks: Any, **arguments: Any) -> Any:
     return toy.trainer(str(root), [], callbacks=[*savers, *callbacks], **arguments)
 
 
-def _module(encoder: str = "ToyEncoder", **arguments: Any) -> ClassificationModule:
-    specification = {"class_path": f"{__name__}.{encoder}", "init_args": {}}
+def _module(
+    encoder: str = "ToyEncoder", slope: float = 1.0, **arguments: Any
+) -> ClassificationModule:
+    specification = {"class_path": f"{__name__}.{encoder}", "init_args": {"slope": slope}}
     return ClassificationModule(encoder=specification, lr=0.1, **arguments)
 
 
@@ -177,15 +189,22 @@ def test_embeddings_give_what_volumes_do(tmp_path: pathlib.Path) -> None:
     assert hashes[0] is not None and len(set(hashes)) == 1
 
 
-def test_embeddings_of_another_encoder_are_rejected(tmp_path: pathlib.Path) -> None:
+def test_other_embeddings_are_rejected(tmp_path: pathlib.Path) -> None:
+    """Weights, what else the encoder computes with, and the data are all compared."""
     trainer = _trainer(tmp_path, EmbeddingsWriter(str(tmp_path / "embeddings")))
     data = _data(tmp_path / "embeddings")
     trainers.infer_model(trainer, _module(), data, return_predictions=False, enable_clone=True)
-    with pytest.raises(ValueError, match="embeddings are those of another encoder"):
-        _trainer(tmp_path / "out").run_evaluation_session(_module(seed=1), data)
+    others = {
+        "weights": (_module(seed=1), data),
+        "encoder": (_module(slope=2.0), data),
+        "split scheme": (_module(), _data(tmp_path / "embeddings", "voco@1")),
+    }
+    for part, (module, other) in others.items():
+        with pytest.raises(ValueError, match=f"else than .*:\n  - {part}: .*\nChoose .*delete"):
+            _trainer(tmp_path / "out").run_evaluation_session(module, other)
     with pytest.raises(ValueError, match="'finetuned' trains the encoder"):
         _trainer(tmp_path / "out").run_evaluation_session(_module(protocol="finetuned"), data)
-    (tmp_path / "embeddings" / "encoder.sha256").unlink()
+    (tmp_path / "embeddings" / "embeddings.json").unlink()
     with pytest.raises(DatasetError, match="not complete"):
         _trainer(tmp_path / "out").run_evaluation_session(_module(), data)
 

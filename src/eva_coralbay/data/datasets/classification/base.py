@@ -2,6 +2,7 @@
 
 import abc
 import hashlib
+import json
 import os
 import pickle  # nosec B403
 from typing import Any, Dict, List, Literal, NamedTuple, Tuple
@@ -11,12 +12,13 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from typing_extensions import override
 
+from eva_coralbay import identity
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.errors import DatasetError
 
-ENCODER_FILE = "encoder.sha256"
-"""The file beside embeddings that says which encoder made them, written when all are there."""
+EMBEDDINGS_FILE = "embeddings.json"
+"""The file beside embeddings that says what they are made of, written when all are there."""
 
 _MAX_NAMED = 10
 """How many cases one message names."""
@@ -215,18 +217,29 @@ class ClassificationDataset(
             for name, content in (("images", images), ("labels", labels))
         }
 
-    def embeddings_of(self) -> str | None:
-        """Returns the sha256 of the encoder that made the embeddings; None if volumes are used.
+    def describe_inputs(self) -> Dict[str, Any]:
+        """Returns what the input of the encoder is made of, the same for each split."""
+        cases = json.dumps(self._lists, sort_keys=True)
+        return {
+            "task": self.task,
+            "split scheme": self.split_name,
+            "cases": hashlib.sha256(cases.encode()).hexdigest(),
+            "transform": None if self._transforms is None else identity.describe(self._transforms),
+        }
+
+    def embeddings_of(self) -> Dict[str, Any] | None:
+        """Returns what the embeddings are made of; None if volumes are used.
 
         Raises:
             DatasetError: If the embeddings are not there, or not all of them.
         """
         if self._embeddings_root is None:
             return None
+        path = os.path.join(self._embeddings_root, EMBEDDINGS_FILE)
         try:
-            with open(os.path.join(self._embeddings_root, ENCODER_FILE), encoding="utf-8") as file:
-                return file.read()
-        except FileNotFoundError as error:
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+        except (FileNotFoundError, ValueError) as error:
             raise DatasetError(
                 f"The embeddings in '{self._embeddings_root}' are not complete: delete the folder "
                 "and run `eva predict_fit`."
