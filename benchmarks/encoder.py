@@ -11,25 +11,20 @@ with and without its flash attention (which works without gradients only).
 import argparse
 import dataclasses
 import functools
-import gc
 import multiprocessing
 import platform
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
 
-import psutil
+import _memory
 import torch
 from eva.vision.models.networks.backbones.radiology import SwinUNETREncoder
 from monai.networks.nets import swin_unetr
 from torch import nn
 
 from eva_coralbay.models import CoralBayEncoder
-
-_SAMPLE_SECONDS = 0.005
-"""How often the memory of a process is looked at."""
 
 _GPU_BATCHES = ((8, 96), (32, 48))
 """The batches on a GPU, as (number of crops, edge in voxels)."""
@@ -119,22 +114,7 @@ def _peak_bytes(name: str, size: int, feature_size: int, threads: int) -> int:
     """Runs a forward pass, in a process of its own, and returns the growth of its memory."""
     torch.set_num_threads(threads)
     encoder, tensor = _build(name, feature_size).eval(), _volume(size)
-    gc.collect()
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(_SAMPLE_SECONDS):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _forward(encoder, tensor)
-    done.set()
-    watcher.join()
-    return peak - before
+    return _memory.peak_growth(lambda: _forward(encoder, tensor))
 
 
 def _kept_bytes(name: str, size: int, feature_size: int) -> int:

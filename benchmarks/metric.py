@@ -8,12 +8,11 @@ data; memory is the growth of a fresh process over its inputs.
 import argparse
 import multiprocessing
 import statistics
-import threading
 import time
 from concurrent import futures
 from typing import Callable, Dict, Tuple
 
-import psutil
+import _memory
 import torch
 import torchmetrics
 from eva.core.models.modules.utils import batch_postprocess
@@ -22,9 +21,6 @@ from eva.vision import metrics as eva_metrics
 from torchmetrics import segmentation
 
 from eva_coralbay.evaluation import metrics
-
-_SAMPLE_SECONDS = 0.002
-"""How often the memory is looked at."""
 
 
 def _inputs(size: Tuple[int, int, int], n_classes: int) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -84,21 +80,7 @@ def _extra_memory(method: str, size: Tuple[int, int, int], n_classes: int, threa
     # the first call loads code, which is no memory of the method
     _METHODS[method](*_inputs((4, 4, 4), n_classes))
     inputs = _inputs(size, n_classes)
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(_SAMPLE_SECONDS):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _METHODS[method](*inputs)
-    done.set()
-    watcher.join()
-    return peak - before
+    return _memory.peak_growth(lambda: _METHODS[method](*inputs))
 
 
 def _in_fresh_process(method: str, size: Tuple[int, int, int], n_classes: int, threads: int) -> int:

@@ -16,8 +16,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import geometry
 
-Box = Tuple[slice, slice, slice]
-"""The extent of a region along the axes (D, H, W), with start and stop inside the scan."""
+Box = geometry.Box
 
 
 class Preparation(NamedTuple):
@@ -152,19 +151,17 @@ def prepare(
     Returns:
         The prepared scan, its HU in float32. A scan without any body is kept whole.
     """
-    image = geometry.resample(volume, preparation.spacing)
-    affine = np.asarray(image.affine, dtype=np.float64)
-    hounsfield = image.as_subclass(torch.Tensor)
-    foreground = hounsfield > preparation.body_above
+    # a voxel is part of the body only if it lies near one that is so before resampling
+    body = _find_body(volume, mask, preparation.body_above)
+    image = geometry.resample(volume, preparation.spacing, near=body)
     labels = None
     if mask is not None:
-        labels = geometry.resample_mask(mask, volume, preparation.spacing).as_subclass(torch.Tensor)
-        foreground |= labels > 0
-    box = _bounding_box(foreground)
+        labels = geometry.resample_mask(mask, volume, preparation.spacing, near=body)
+    box = _find_body(image, labels, preparation.body_above)
     return LoadedScan(
-        cut(hounsfield, box).contiguous(),
-        None if labels is None else cut(labels, box).contiguous(),
-        _moved(affine, box),
+        cut(image.as_subclass(torch.Tensor), box).contiguous(),
+        None if labels is None else cut(labels.as_subclass(torch.Tensor), box).contiguous(),
+        geometry.Grid.of(image).cut(box).affine,
     )
 
 
@@ -173,26 +170,24 @@ def cut(tensor: torch.Tensor, box: Box) -> torch.Tensor:
     return tensor[(slice(None), *box)]
 
 
-def _moved(affine: npt.NDArray[np.float64], box: Box) -> npt.NDArray[np.float64]:
-    """Returns the affine of a region."""
-    moved = affine.copy()
-    moved[:3, 3] = (affine @ [*(extent.start for extent in box), 1.0])[:3]
-    return moved
+def _find_body(
+    volume: eva_tv_tensors.Volume, mask: tv_tensors.Mask | None, body_above: float
+) -> Box:
+    """Returns the smallest box that holds the body and all labels, the whole scan if there is none.
 
-
-def _bounding_box(foreground: torch.Tensor) -> Box:
-    """Returns the smallest box that holds the foreground, the whole volume if there is none.
-
-    Args:
-        foreground: The boolean mask of shape [1, D, H, W].
+    It goes by slices, which stay in the cache of the processor.
     """
-    occupied = foreground[0].numpy()
-    plane = np.asarray(occupied.any(axis=0))
-    return (
-        _extent(occupied.any(axis=(1, 2))),
-        _extent(plane.any(axis=-1)),
-        _extent(plane.any(axis=0)),
-    )
+    sections = volume.numpy()[0]
+    labels = None if mask is None else mask.numpy()[0]
+    occupied = np.zeros(sections.shape[0], dtype=bool)
+    plane = np.zeros(sections.shape[1:], dtype=bool)
+    for index, section in enumerate(sections):
+        foreground = section > body_above
+        if labels is not None:
+            foreground |= labels[index] > 0
+        occupied[index] = foreground.any()
+        plane |= foreground
+    return _extent(occupied), _extent(plane.any(axis=1)), _extent(plane.any(axis=0))
 
 
 def _extent(occupied: npt.ArrayLike) -> slice:

@@ -319,7 +319,7 @@ def _prepare_and_die(root: pathlib.Path, source: store.Source) -> None:
 def _kill_self(descriptor: int) -> None:
     """Ends the process when a scan is written but not yet in its place."""
     name = os.readlink(f"/proc/self/fd/{descriptor}")
-    if ".scan." in name:
+    if ".scan~" in name:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

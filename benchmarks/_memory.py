@@ -1,0 +1,34 @@
+"""The memory that a piece of work takes."""
+
+import gc
+import threading
+from typing import Callable
+
+import psutil
+
+_SAMPLE_SECONDS = 0.002
+"""How often the memory of the process is looked at."""
+
+
+def peak_growth(work: Callable[[], object]) -> int:
+    """Returns by how many bytes the process grows at most while it does some work.
+
+    Args:
+        work: The work, to be measured in a process that has done nothing of the kind before.
+    """
+    gc.collect()
+    process = psutil.Process()
+    before = peak = process.memory_info().rss
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(_SAMPLE_SECONDS):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    done.set()
+    watcher.join()
+    return max(peak, process.memory_info().rss) - before
