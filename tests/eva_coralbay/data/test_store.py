@@ -321,7 +321,7 @@ def _kill_self(descriptor: int) -> None:
     name = os.readlink(f"/proc/self/fd/{descriptor}")
     if ".scan~" in name:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)  # another thread may be the one that the signal stops first
+        time.sleep(60)  # another thread may be the one that the signal stops first
 
 
 def test_two_preparers_share_the_work(
