@@ -9,10 +9,12 @@ import random
 import re
 import shutil
 import signal
+import sys
 from multiprocessing import connection as connections
 from typing import Any, Callable, Dict, Generator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
+import psutil
 import torch
 import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
@@ -29,6 +31,9 @@ _MAX_WORKERS = 8
 
 _BYTES_PER_WORKER = 64 * 2**20
 """How much there must be to read for another process, which takes seconds to start."""
+
+_MEMORY_PER_WORKER = 3 * 2**30
+"""The memory that must be free for each process: a large scan takes some times its own size."""
 
 _BYTES_PER_VOXEL = 0.6
 """The disk that a voxel of a prepared scan takes, about: air is cropped, the rest compressed."""
@@ -290,6 +295,8 @@ def _in_processes(jobs: Sequence[_Job], workers: int) -> Generator[_Outcome, Non
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join()
 
 
 def _send(connection: connections.Connection, job: _Job) -> None:
@@ -304,7 +311,7 @@ def _receive(connection: connections.Connection, job: _Job) -> _Outcome:
     except (EOFError, ConnectionError):
         return _Outcome(
             f"Case '{job.source.case}': the process that prepared it was killed. If there was too "
-            "little memory, use fewer workers.",
+            "little memory, run `eva-coralbay prepare` with fewer --workers.",
             stops=True,
         )
 
@@ -312,6 +319,8 @@ def _receive(connection: connections.Connection, job: _Job) -> _Outcome:
 def _serve(connection: connections.Connection) -> None:
     """Does jobs until the process that sends them is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # so that a process that is ended removes what it is writing
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -322,7 +331,8 @@ def _suitable_workers(missing: Sequence[Source]) -> int:
     """Returns how many processes are worth their start."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     size = sum(_size(source) for source in missing)
-    return max(1, min(cores or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER))
+    memory = psutil.virtual_memory().available // _MEMORY_PER_WORKER
+    return max(1, min(cores or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER, memory))
 
 
 def _size(source: Source) -> int:

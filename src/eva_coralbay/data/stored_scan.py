@@ -176,8 +176,10 @@ class StoredScan(prepared.PreparedScan):
         magic, version, length, checksum = _PREFIX.unpack(prefix)
         if magic != _MAGIC or version != VERSION:
             raise self._damage("its first bytes are wrong")
+        if _PREFIX.size + length > self._identity[1]:
+            raise self._damage("it is cut off")
         content = self._pread(length, _PREFIX.size)
-        if len(content) < length or isal_zlib.crc32(content) != checksum:
+        if isal_zlib.crc32(content) != checksum:
             raise self._damage("the checksum of the header is wrong")
         header = json.loads(content)
         if header["key"] != key:

@@ -442,6 +442,29 @@ def test_an_interrupted_preparation_stops_at_once(
 
 
 @pytest.mark.usefixtures("forked")
+def test_an_interrupted_worker_removes_what_it_is_writing(
+    scans: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    process = _in_process(_prepare_with_held_workers, tmp_path, _sources(scans))
+    _wait_until(lambda: len(list(tmp_path.rglob("*.tmp"))) == 2, seconds=60)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    assert process.exitcode == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _prepare_with_held_workers(root: pathlib.Path, sources: Sequence[store.Source]) -> None:
+    os.fsync = _hold
+    _prepare_with_workers(root, sources)
+
+
+def _hold(descriptor: int) -> None:
+    """Stays for ever where a scan is written but not yet in its place."""
+    if ".scan~" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        time.sleep(600)
+
+
+@pytest.mark.usefixtures("forked")
 def test_a_killed_worker_is_named_with_its_case(
     scans: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
