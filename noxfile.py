@@ -18,6 +18,9 @@ import nox
 PYTHON_VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 """The Python versions that are supported."""
 
+JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(40, 51)]
+"""The versions of jsonargparse that `pyproject.toml` allows: each may read configs differently."""
+
 LOCATIONS = "src", "tests", "benchmarks", "noxfile.py"
 """Where the Python code lies."""
 
@@ -80,6 +83,15 @@ def test_slow(session: nox.Session) -> None:
     _install_package(session, "test")
     session.install("uv")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("version", JSONARGPARSE_VERSIONS)
+def configs(session: nox.Session, version: str) -> None:
+    """Parses and instantiates every config on every jsonargparse that is allowed."""
+    _install_package(session, "test")
+    session.install(f"jsonargparse[omegaconf]=={version}")
+    session.run("pytest", "-m", "slow", "-k", "parses_and_instantiates", *session.posargs)
 
 
 @nox.session(reuse_venv=False)

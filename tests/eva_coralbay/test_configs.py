@@ -23,6 +23,9 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = sorted((_ROOT / "configs/vision/radiology/online/segmentation").glob("*.yaml"))
 """The configs of the segmentation tasks."""
 
+_ALL_CONFIGS = sorted((_ROOT / "configs").rglob("*.yaml"))
+"""The configs of all tasks."""
+
 _NNUNET = _ROOT / "configs/vision/radiology/online/segmentation/nnunet.yaml"
 
 _CASES = 1
@@ -78,6 +81,14 @@ def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> Non
         task_layouts_b, f"write_{name}"
     )
     writer(root, sorted(set(sum(splits.schemes[splits.default].values(), []))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", _ALL_CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_parses_and_instantiates(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run by `nox -s configs` on every jsonargparse that is allowed; elsewhere two steps are."""
+    arguments = _instantiate(path, monkeypatch)
+    assert arguments.data.datasets.train.split == "train"
 
 
 @pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.stem)
