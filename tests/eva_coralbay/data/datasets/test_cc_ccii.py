@@ -2,7 +2,7 @@
 
 import collections
 import pathlib
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -115,6 +115,46 @@ def test_missing_and_surplus_scans_are_named(
     with pytest.raises(DatasetError, match=f"1 of 12 cases are missing:\n  - Case '{missing}'"):
         classification.CCCCII(str(tmp_path), "test").setup()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_scan_without_slices_is_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.write_cc_ccii(tmp_path, _few(monkeypatch))
+    case = task.read_splits("cc_ccii").schemes["v1"]["train"][0]
+    folder = tmp_path.joinpath(*case.split("-"))
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".txt"))
+    with pytest.raises(DatasetError, match=f"Case '{case}': '{folder}' holds no slices"):
+        classification.CCCCII(str(tmp_path), "train").setup()
+
+
+def test_folders_with_hyphens_are_surplus(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.write_cc_ccii(tmp_path, _few(monkeypatch))
+    for folder in ("CP/1-2/3", "NCP/1/2-copy"):
+        (tmp_path / folder).mkdir(parents=True)
+    messages: list[str] = []
+    sink = logger.add(lambda message: messages.append(str(message)))
+    classification.CCCCII(str(tmp_path), "train").setup()
+    logger.remove(sink)
+    assert "['CP-1-2-3', 'NCP-1-2-copy'] are in no split" in "".join(messages)
+
+
+def test_transform_and_scheme_tell_embeddings_apart(tmp_path: pathlib.Path) -> None:
+    def describe(size: int, **arguments: Any) -> dict[str, Any]:
+        transform = volume_transforms.ResizeTransform(size=(size, size, size))
+        dataset = classification.CCCCII(str(tmp_path), transforms=transform, **arguments)
+        return dataset.describe_inputs()
+
+    first = describe(36)
+    assert first == describe(36, split="test", embeddings_root="elsewhere")
+    for other, parts in (
+        (describe(40), {"transform"}),
+        (describe(36, split_scheme="voco"), {"split scheme", "cases"}),
+    ):
+        assert {part for part in first if first[part] != other[part]} == parts
 
 
 @pytest.mark.parametrize("damage", ["cut off", "another shape", "empty"])

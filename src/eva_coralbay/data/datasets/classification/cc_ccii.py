@@ -58,7 +58,7 @@ class CCCCII(base.ClassificationDataset):
     def _find_cases(self) -> Dict[str, base.Case]:
         cases = {}
         for case, path in [*self._find_arrays(), *self._find_folders()]:
-            label, patient, _ = case.split("-")
+            label, patient, _ = case.split("-", maxsplit=2)
             cases[case] = base.Case(path, self.labels.index(label), patient)
         return cases
 
@@ -66,6 +66,12 @@ class CCCCII(base.ClassificationDataset):
     def _files(self, case: str) -> List[str]:
         path = self._path(self._cases[case].path)
         return [path] if path.endswith(".npy") else _slices(path)
+
+    @override
+    def _find_problems(self, case: str) -> List[str]:
+        if case in self._cases and not self._files(case):
+            return [f"Case '{case}': '{self._path(self._cases[case].path)}' holds no slices."]
+        return super()._find_problems(case)
 
     @override
     def _read(self, case: str) -> eva_tv_tensors.Volume:
