@@ -117,6 +117,29 @@ def test_nothing_in_the_metadata_is_executed(
     assert "executed" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"cnumpy.missing\ndtype\n.", id="no such module"),
+        pytest.param(b"cnumpy\n_reconstruct\n.", id="no such name"),
+        pytest.param(b"].", id="a list"),
+        pytest.param(b"I1\n\x85cnumpy\ndtype\nb.", id="a state of nothing"),
+    ],
+)
+def test_strange_metadata_are_named(root: pathlib.Path, content: bytes) -> None:
+    dataset = classification.LUNA25(str(root), "train")
+    dataset.setup()
+    case = dataset.case_ids[0]
+    path = root / "luna25_nodule_blocks" / "metadata" / f"{case}.npy"
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|O", "fortran_order": False, "shape": ()}
+        )
+        file.write(content)
+    with pytest.raises(DatasetError, match=f"Case '{case}', files .* are unreadable"):
+        dataset[0]
+
+
 @pytest.mark.parametrize("damage", ["cut off", "flat", "no spacing"])
 def test_broken_blocks_are_named(root: pathlib.Path, damage: str) -> None:
     dataset = classification.LUNA25(str(root), "train")

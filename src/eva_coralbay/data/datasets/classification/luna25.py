@@ -21,7 +21,16 @@ _TABLE = "LUNA25_Public_Training_Development_Data.csv"
 _BLOCKS = "luna25_nodule_blocks"
 """The official folder of the blocks."""
 
-_READ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    pickle.UnpicklingError,
+)
 """What is raised for files that are cut off, of another kind or without what they should hold."""
 
 _WORLD = np.diag([-1.0, -1.0, 1.0])[:, ::-1]
