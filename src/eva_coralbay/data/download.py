@@ -1,10 +1,13 @@
 """Downloads that go on where they were interrupted, and archives that are unpacked safely."""
 
 import contextlib
+import email.message
+import errno
 import fcntl
 import gzip
 import hashlib
 import http.client
+import io
 import lzma
 import os
 import pathlib
@@ -18,12 +21,12 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Iterator, NamedTuple, NoReturn, Sequence, Tuple
+from typing import IO, TYPE_CHECKING, Any, Iterator, NamedTuple, NoReturn, Sequence, Tuple
 
 import tqdm
 from loguru import logger
 
-from eva_coralbay import __version__
+from eva_coralbay import __version__, files
 from eva_coralbay.data.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -93,7 +96,8 @@ def obtain(resources: Sequence["task.Resource"], folder: str) -> None:
 def fetch(resource: "task.Resource", folder: str) -> str:
     """Downloads a file, unless it is there; goes on where an earlier download broke off.
 
-    What has arrived is in a file of the same name with ".part" at its end.
+    What has arrived is in a file of the same name with ".part" at its end; beside it is, in one
+    with ".part.version", which version of the file the server said it was.
 
     Args:
         resource: The file.
@@ -103,7 +107,8 @@ def fetch(resource: "task.Resource", folder: str) -> str:
         The path of the file, whose checksum is right.
 
     Raises:
-        DatasetError: If the server does not deliver the file, or delivers another.
+        DatasetError: If the server does not deliver the file, or delivers another, or the disk
+            is full.
     """
     target = os.path.join(folder, resource.filename)
     if urllib.parse.urlsplit(resource.url).scheme not in ("http", "https"):
@@ -113,12 +118,11 @@ def fetch(resource: "task.Resource", folder: str) -> str:
         if _is_complete(target, resource.checksum):
             return target
         part = f"{target}.part"
-        with open(part, "ab") as file:
+        with open(part, "ab", buffering=0) as file:
             _download(resource.url, file, target)
-            file.flush()
-            os.fsync(file.fileno())
         _check_content(part, resource)
         os.replace(part, target)
+        _keep_version(part, None)
     return target
 
 
@@ -161,7 +165,7 @@ def _is_complete(path: str, checksum: str | None) -> bool:
     return False
 
 
-def _download(url: str, file: BinaryIO, target: str) -> None:
+def _download(url: str, file: io.FileIO, target: str) -> None:
     """Appends what is missing of a file, in as many requests as it takes."""
     failures, furthest = 0, file.tell()
     with tqdm.tqdm(desc=os.path.basename(target), unit="B", unit_scale=True) as bar:
@@ -181,10 +185,10 @@ def _download(url: str, file: BinaryIO, target: str) -> None:
                 time.sleep(_PAUSE_S * 2 ** (failures - 1))
 
 
-def _request(url: str, file: BinaryIO, target: str, bar: "tqdm.tqdm[Any]") -> None:
+def _request(url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]") -> None:
     """Appends to a file what one request brings; what is there already is not asked for."""
     try:
-        response = _open(url, start=file.tell())
+        response = _open(url, start=file.tell(), version=_read_version(str(file.name)))
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and file.tell() > 0:
@@ -202,16 +206,19 @@ def _request(url: str, file: BinaryIO, target: str, bar: "tqdm.tqdm[Any]") -> No
         total = _align(response, file)
         bar.total, bar.n = total, file.tell()
         bar.refresh()
-        _check_space(os.path.dirname(target), (total or 0) - file.tell(), what=f"'{url}'")
-        while chunk := _read(response):
-            file.write(chunk)
-            bar.update(len(chunk))
+        folder, needed = os.path.dirname(target), (total or 0) - file.tell()
+        _check_space(folder, needed, what=f"'{url}'")
+        with _full_disk_named(folder, needed, what=f"'{url}'"):
+            while chunk := _read(response):
+                _write_all(file, chunk)
+                bar.update(len(chunk))
+            os.fsync(file.fileno())
     if total is not None and file.tell() != total:
         raise _BrokenOffError(f"the server sent {file.tell()} of {total} bytes")
 
 
-def _open(url: str, *, start: int) -> Any:
-    """Asks for a file from a byte on.
+def _open(url: str, *, start: int, version: str | None) -> Any:
+    """Asks for a file from a byte on, if it still is of the version; else for all of it.
 
     Raises:
         HTTPError: If the server refuses.
@@ -220,6 +227,8 @@ def _open(url: str, *, start: int) -> Any:
     headers = {"User-Agent": f"eva-coralbay/{__version__}"}
     if start > 0:
         headers["Range"] = f"bytes={start}-"
+        if version is not None:
+            headers["If-Range"] = version
     try:
         return _opener().open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -253,26 +262,60 @@ def _read(response: Any) -> bytes:
         raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
 
 
-def _align(response: Any, file: BinaryIO) -> int | None:
+def _write_all(file: io.FileIO, chunk: bytes) -> None:
+    """Writes all that the disk has room for, before it raises that it has none."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _align(response: Any, file: io.FileIO) -> int | None:
     """Empties the file if the server sends it from its beginning; returns its full length."""
+    version = _find_version(response.headers)
     if response.status != 206:
         file.truncate(0)
         file.seek(0)
+        _keep_version(str(file.name), version)
         length = response.headers.get("Content-Length")
         return None if length is None else int(length)
     place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if place is None or int(place[1]) != file.tell():
         _restart(file, "the server sent another part than it was asked for")
+    if version not in (None, known := _read_version(str(file.name))) and known is not None:
+        _restart(file, "the file has changed on the server")
     return None if place[2] == "*" else int(place[2])
 
 
-def _finish_or_restart(error: urllib.error.HTTPError, file: BinaryIO) -> None:
+def _find_version(headers: email.message.Message) -> str | None:
+    """Returns what changes with the content of a file, if the server says anything of the kind."""
+    tag = headers.get("ETag", "")
+    # a weak tag, W/"...", is not for ranges
+    return tag if tag.startswith('"') else headers.get("Last-Modified")
+
+
+def _read_version(part: str) -> str | None:
+    """Returns the version of a file that has arrived in part, None if the server gave none."""
+    try:
+        return pathlib.Path(f"{part}.version").read_text(encoding="latin-1")
+    except FileNotFoundError:
+        return None
+
+
+def _keep_version(part: str, version: str | None) -> None:
+    path = pathlib.Path(f"{part}.version")
+    if version is None:
+        path.unlink(missing_ok=True)
+    else:
+        files.write_atomically(path, version.encode("latin-1"))
+
+
+def _finish_or_restart(error: urllib.error.HTTPError, file: io.FileIO) -> None:
     """Checks that the server has no more to send because all is there."""
     if error.headers.get("Content-Range") != f"bytes */{file.tell()}":
         _restart(file, f"the server has no file with {file.tell()} bytes or more")
 
 
-def _restart(file: BinaryIO, reason: str) -> NoReturn:
+def _restart(file: io.FileIO, reason: str) -> NoReturn:
     file.truncate(0)
     file.seek(0)
     raise _BrokenOffError(reason)
@@ -285,6 +328,7 @@ def _check_content(part: str, resource: "task.Resource") -> None:
     actual = _checksum(part, resource.checksum)
     if actual != resource.checksum:
         os.remove(part)
+        _keep_version(part, None)
         raise DatasetError(
             f"'{resource.url}' has the checksum {actual} instead of {resource.checksum}: it was "
             "damaged on its way or changed at its source. What was downloaded is deleted; try "
@@ -312,8 +356,9 @@ def _unpack(archive: str, folder: pathlib.Path) -> None:
         is_zip = archive.endswith(".zip")
         size, members = _open_zip(stream) if is_zip else _open_tar(stream, archive)
         _check_space(str(folder), size, what=f"the content of '{archive}'")
-        for member in members:
-            _write(member, _inside(folder, member, archive))
+        with _full_disk_named(str(folder.parent), size, what=f"the content of '{archive}'"):
+            for member in members:
+                _write(member, _inside(folder, member, archive))
 
 
 def _open_zip(stream: Any) -> Tuple[int, Iterator[_Member]]:
@@ -385,10 +430,25 @@ def _merge(source: pathlib.Path, target: pathlib.Path) -> None:
 def _check_space(folder: str, needed: int, *, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DatasetError(
-            f"'{folder}' has {free / 1e9:.1f} GB left, but {what} takes {needed / 1e9:.1f} GB. "
-            "Free some, or choose a root on another disk."
-        )
+        raise _full_disk_error(f"'{folder}' has {free / 1e9:.1f} GB left", needed, what=what)
+
+
+@contextlib.contextmanager
+def _full_disk_named(folder: str, needed: int, *, what: str) -> Iterator[None]:
+    """Says for what a disk has no space when it gets full, for all that was checked before."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full_disk_error(f"The disk of '{folder}' is full", needed, what=what) from error
+
+
+def _full_disk_error(problem: str, needed: int, *, what: str) -> DatasetError:
+    size = f"{needed / 1e9:.1f} GB" if needed > 0 else "more"
+    return DatasetError(
+        f"{problem}, but {what} takes {size}. Free some, or choose a root on another disk."
+    )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Tests downloads from a local server that misbehaves, and archives that are damaged or evil."""
 
+import errno
 import hashlib
 import http.server
 import io
@@ -10,7 +11,7 @@ import stat
 import tarfile
 import threading
 import zipfile
-from typing import Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import pytest
 
@@ -32,6 +33,9 @@ class _Answer(NamedTuple):
     sends_length: bool = True
     moves_ranges_by: int = 0
     location: str | None = None
+    version: str | None = None
+    ignores_versions: bool = False
+    content: bytes | None = None
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -41,6 +45,7 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: List[_Answer] = [_Answer()]
         self.starts: List[str | None] = []
+        self.versions: List[str | None] = []
 
     def resource(
         self, checksum: str | None = _MD5, filename: str = "sub/scans.bin"
@@ -55,7 +60,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answers, starts = self.server.answers, self.server.starts
         answer = answers[min(len(starts), len(answers) - 1)]
         starts.append(asked)
-        start = int(asked[len("bytes=") : -1]) if asked and answer.accepts_ranges else 0
+        version = self.headers.get("If-Range")
+        self.server.versions.append(version)
+        is_other = version not in (None, answer.version) and not answer.ignores_versions
+        in_part = asked and answer.accepts_ranges and not is_other
+        start = int(asked[len("bytes=") : -1]) if in_part else 0
         if answer.status != 200:
             self._reply(answer.status, {"Location": answer.location} if answer.location else {})
         elif start >= len(_CONTENT):
@@ -65,6 +74,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, answer: _Answer, start: int, *, is_part: bool) -> None:
         headers = {"Content-Type": answer.content_type}
+        if answer.version is not None:
+            headers["ETag" if '"' in answer.version else "Last-Modified"] = answer.version
+        content = _CONTENT if answer.content is None else answer.content
         if answer.sends_length:
             headers["Content-Length"] = str(len(_CONTENT) - start)
         if is_part:
@@ -72,7 +84,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(_CONTENT) - 1}/{len(_CONTENT)}"
         self._reply(206 if is_part else 200, headers)
         end = len(_CONTENT) if answer.breaks_off_after is None else start + answer.breaks_off_after
-        self.wfile.write(_CONTENT[start:end])
+        self.wfile.write(content[start:end])
 
     def _reply(self, status: int, headers: Dict[str, str]) -> None:
         self.send_response(status)
@@ -100,7 +112,7 @@ def test_fetches_into_place(server: _Server, tmp_path: pathlib.Path) -> None:
 
     assert path == tmp_path / "sub" / "scans.bin"
     assert path.read_bytes() == _CONTENT
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_continues_after_drops(server: _Server, tmp_path: pathlib.Path) -> None:
@@ -155,6 +167,42 @@ def test_gives_up_if_ranges_are_ignored_and_it_always_drops(
 
     with pytest.raises(DatasetError, match="broke off 7 times in a row"):
         download.fetch(server.resource(), str(tmp_path))
+
+
+@pytest.mark.parametrize("version", ['"second"', "Tue, 02 Jan 2024 00:00:00 GMT"])
+@pytest.mark.parametrize("ignores_versions", [False, True])
+def test_two_versions_are_never_joined(
+    server: _Server, tmp_path: pathlib.Path, version: str, ignores_versions: bool
+) -> None:
+    first = version.replace("second", "first").replace("02", "01")
+    old = _Answer(breaks_off_after=100_000, version=first, content=bytes(len(_CONTENT)))
+    new = _Answer(version=version, ignores_versions=ignores_versions)
+    server.answers = [old, _Answer(status=403), new]
+    with pytest.raises(DatasetError, match="answers 403"):
+        download.fetch(server.resource(checksum=None), str(tmp_path))
+
+    path = download.fetch(server.resource(checksum=None), str(tmp_path))
+
+    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert server.versions[:3] == [None, first, first]
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_continues_the_same_version(server: _Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [_Answer(breaks_off_after=100_000, version='"a"'), _Answer(version='"a"')]
+
+    path = download.fetch(server.resource(), str(tmp_path))
+
+    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert (server.starts, server.versions) == ([None, "bytes=100000-"], [None, '"a"'])
+
+
+def test_weak_versions_are_not_asked_for(server: _Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [_Answer(breaks_off_after=100_000, version='W/"a"'), _Answer(version='W/"a"')]
+
+    download.fetch(server.resource(), str(tmp_path))
+
+    assert server.versions == [None, None]
 
 
 def test_starts_over_if_another_range_comes(server: _Server, tmp_path: pathlib.Path) -> None:
@@ -277,6 +325,56 @@ def test_full_disk_is_refused(
         download.fetch(server.resource(), str(tmp_path))
 
     assert (tmp_path / "sub" / "scans.bin.part").stat().st_size == 0
+
+
+class _SmallDisk(io.FileIO):
+    """A file on a disk with room for 100 000 bytes."""
+
+    def write(self, data: Any, /) -> int:
+        free = 100_000 - self.tell()
+        if free <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(memoryview(data)[:free])
+
+
+def _fill_disk(patch: pytest.MonkeyPatch) -> None:
+    """Makes the disk full earlier than its free space said."""
+
+    def open_small(path: Any, mode: str = "r", **arguments: Any) -> Any:
+        if mode not in ("ab", "wb") or str(path).endswith(".lock"):
+            return open(path, mode, **arguments)
+        file = _SmallDisk(path, mode)
+        return file if arguments else io.BufferedWriter(file)
+
+    patch.setattr(download, "open", open_small, raising=False)
+
+
+def test_a_disk_that_gets_full_is_named_and_the_download_goes_on_later(
+    server: _Server, tmp_path: pathlib.Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _fill_disk(patch)
+        with pytest.raises(DatasetError, match=f"disk of '{tmp_path}/sub' is full, but .* takes"):
+            download.fetch(server.resource(), str(tmp_path))
+    assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == _CONTENT[:100_000]
+
+    path = download.fetch(server.resource(), str(tmp_path))
+
+    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert server.starts == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_a_disk_that_gets_full_leaves_nothing_of_an_archive(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _MAKERS[name](tmp_path / name, {"a.bin": b"a", "b.bin": _CONTENT})
+    _fill_disk(monkeypatch)
+
+    with pytest.raises(DatasetError, match=f"disk of '{tmp_path}/root' is full, but the content"):
+        download.extract(str(tmp_path / name), str(tmp_path / "root"))
+
+    assert not _files(tmp_path / "root")
 
 
 def _make_zip(path: pathlib.Path, files: Dict[str, bytes]) -> None:
