@@ -5,8 +5,9 @@ import pathlib
 from typing import Any
 
 import pytest
+import torch
 
-from eva_coralbay.data import datasets
+from eva_coralbay.data import datasets, phantom, transforms
 from eva_coralbay.data.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts
 
@@ -235,3 +236,30 @@ def test_real_cases() -> None:
         volume, mask, _ = val[index]
         assert volume.shape == mask.shape
         assert set(mask.unique().tolist()) == set(range(6))
+
+
+@pytest.mark.parametrize("data", ["phantom", "openkbp_oar"])
+def test_the_store_changes_hounsfield_by_half_a_unit_and_no_label(
+    tmp_path: pathlib.Path, data: str
+) -> None:
+    root = str(tmp_path / data)
+    if data == "phantom":
+        phantom.write_dataset(root, cases=4, val_cases=2, shape=(40, 48, 48), spacing_mm=(6, 7, 7))
+    elif REAL_DATA:
+        root = os.path.join(REAL_DATA, data)
+    else:
+        pytest.skip("EVA_CORALBAY_REAL_DATA does not name a folder with real CT")
+    transform = transforms.EvalTransform(spacing=(5.0, 5.0, 5.0), hu_window=(-175.0, 250.0))
+    stored = datasets.NnUNet(
+        root, "val", transforms=transform, prepared_root=str(tmp_path / "prepared")
+    )
+    loaded = datasets.NnUNet(root, "val", transforms=transform, prepared=False)
+    stored.prepare_data()
+    loaded.setup()
+
+    for index in range(len(loaded)):
+        (image, target, case), (expected, labels, expected_case) = stored[index], loaded[index]
+        assert case == expected_case
+        assert torch.equal(target, labels)
+        assert image.shape == expected.shape
+        assert float((image - expected).abs().max()) <= 0.501 / 425, "half a HU of the window"
