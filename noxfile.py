@@ -24,6 +24,9 @@ JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(40, 51)]
 LOCATIONS = "src", "tests", "benchmarks", "noxfile.py"
 """Where the Python code lies."""
 
+CONFIG = pathlib.Path("configs/vision/radiology/online/segmentation/phantom.yaml")
+"""The config of the quickstart."""
+
 QUICKSTART = pathlib.Path("quickstart")
 """Where the quickstart writes its data and its results."""
 
@@ -96,14 +99,14 @@ def configs(session: nox.Session, version: str) -> None:
 
 @nox.session(reuse_venv=False)
 def fresh_resolve(session: nox.Session) -> None:
-    """Resolves every dependency afresh and parses every config.
+    """Resolves every dependency afresh, and parses and instantiates every config.
 
     It fails when a new release of a dependency breaks the package for those who install it today.
     """
-    session.install("--upgrade", "--refresh", ".")
-    session.run("python", "-m", "pip", "--version", silent=True, success_codes=[0, 1])
-    for config in sorted(pathlib.Path("configs").rglob("*.yaml")):
-        session.run("eva", "fit", "--config", str(config), "--print_config", silent=True)
+    dependencies = nox.project.dependency_groups(nox.project.load_toml(), "test")
+    session.install("--upgrade", "--refresh", ".", *dependencies)
+    session.run("eva", "fit", "--config", str(CONFIG), "--print_config", silent=True)
+    session.run("pytest", "-m", "slow", "-k", "parses_and_instantiates")
 
 
 @nox.session
@@ -111,10 +114,9 @@ def quickstart(session: nox.Session) -> None:
     """Generates phantoms, runs `eva fit` on them and shows the result; minutes on two cores."""
     session.install(".")
     data = QUICKSTART / "phantom"
-    config = "configs/vision/radiology/online/segmentation/phantom.yaml"
     session.run("eva-coralbay", "phantom", str(data))
     env = {"DATA_ROOT": str(data), "OUTPUT_ROOT": str(QUICKSTART / "logs")}
-    session.run("eva", "fit", "--config", config, env=env)
+    session.run("eva", "fit", "--config", str(CONFIG), env=env)
     session.run("eva-coralbay", "results", str(QUICKSTART / "logs"))
 
 
