@@ -1,5 +1,6 @@
 """Base classes of the leaderboard's tasks."""
 
+import fnmatch
 import functools
 import json
 import os
@@ -79,10 +80,13 @@ def read_splits(task: str) -> Splits:
         task: The id of the task.
 
     Raises:
-        ValueError: If a case is in two splits of a scheme, or twice in one.
+        ValueError: If the file is that of another task, or a case is in two splits of a scheme
+            or twice in one.
     """
     file = package_resources.files("eva_coralbay.data") / "splits" / f"{task}.json"
     content = json.loads(file.read_text(encoding="utf-8"))
+    if content["task"] != task:
+        raise ValueError(f"Splits of '{task}': the file is that of '{content['task']}'.")
     schemes = {
         scheme: {split: cases for split, cases in lists.items() if split != "source"}
         for scheme, lists in content["splits"].items()
@@ -172,12 +176,12 @@ class PublicTask:
         Raises:
             DatasetError: If there are none that can be downloaded without an account.
         """
+        print(f"The licence of {self.title}: {self.data_licence}")
         if not self.resources:
             raise DatasetError(
                 f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "
                 f"downloaded without an account. {self.how_to_get}"
             )
-        print(f"The licence of {self.title}: {self.data_licence}")
         download_lib.obtain(self.resources, self._root)
 
     def _find_lists(self) -> Dict[str, List[str]]:
@@ -250,6 +254,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         )
 
         self._download = download
+        self._renamed: List[str] = []
         self._choose_scheme(split_scheme)
 
     @override
@@ -257,9 +262,11 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         """Downloads the data set if wanted and not there, and prepares the scans of the split.
 
         Raises:
-            DatasetError: If files are missing that cannot be downloaded without an account.
+            DatasetError: If files are missing that cannot be downloaded without an account, or
+                would be there twice.
         """
-        if self._download and self._is_incomplete():
+        if self._download and (missing := self._find_incomplete()):
+            self._check_names(missing)
             self._download_files()
         super().prepare_data()
 
@@ -280,13 +287,28 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
     def _summarize(self, problems: List[str]) -> str:
         return f"{super()._summarize(problems)}\n{self.how_to_get}"
 
-    def _is_incomplete(self) -> bool:
-        """Whether a file of any case of the scheme is missing."""
+    def _find_incomplete(self) -> List[str]:
+        """Returns the cases of the scheme of which a file is missing."""
         self._files = self._find_files()
-        return not all(
-            case in self._files and all(map(os.path.isfile, self._source_files(case)))
+        return [
+            case
             for case in sum(self._lists.values(), [])
-        )
+            if case not in self._files or not all(map(os.path.isfile, self._source_files(case)))
+        ]
+
+    def _check_names(self, missing: List[str]) -> None:
+        """Checks that a download would bring no file that is there under another name.
+
+        Args:
+            missing: The cases that are to be downloaded.
+        """
+        if self._renamed:
+            rest = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+            raise DatasetError(
+                f"Data set '{self.name}' in '{self._root}': a download would bring cases twice, "
+                f"as '{self._renamed[0]}' does not lie where the archive has it. Missing are "
+                f"{missing[:_MAX_NAMED]}{rest}: restore them, or download to an empty root."
+            )
 
     def _match_files(
         self, prefix: str, *, image: str, label: str, usual: base.CaseFiles
@@ -305,6 +327,12 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         """
         paths = sorted(self._visible_files())
         images, labels = (self._by_number(paths, pattern) for pattern in (image, label))
+        self._renamed = [
+            path
+            for found, place in ((images, usual.image), (labels, usual.label))
+            for number, path in found.items()
+            if not fnmatch.fnmatch(path, place.format(number))
+        ]
         return {
             f"{prefix}{number}": base.CaseFiles(
                 image=images.get(number, usual.image.format(number)),
@@ -329,9 +357,17 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         return found
 
     def _visible_files(self) -> Iterator[str]:
-        """Yields the paths below the root, with slashes; hidden folders are left out."""
+        """Yields the paths below the root, with slashes; hidden folders are left out.
+
+        Links to folders are followed, but into no folder twice.
+        """
+        visited = set()
         for folder, folders, names in os.walk(self._root, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            if (real := os.path.realpath(folder)) in visited:
+                folders.clear()
+                continue
+            visited.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in names:
                 path = os.path.relpath(os.path.join(folder, name), self._root)
                 yield path.replace(os.sep, "/")

@@ -30,9 +30,9 @@ def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> N
 
     assert dataset.case_ids == CASES
     assert dataset.filename(0) == image.format("case_00000")
-    assert not dataset._is_incomplete()
+    assert not dataset._find_incomplete()
     (tmp_path / label.format("case_00588")).unlink()
-    assert dataset._is_incomplete()
+    assert dataset._find_incomplete() == ["case_00588"]
 
 
 def test_other_files_of_a_case_are_no_label_maps(tmp_path: pathlib.Path) -> None:

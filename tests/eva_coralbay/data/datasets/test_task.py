@@ -186,6 +186,17 @@ def test_links_to_folders_are_followed(complete: pathlib.Path, tmp_path: pathlib
     assert make(root, "val").case_ids == VAL
 
 
+def test_links_in_a_circle_end(complete: pathlib.Path) -> None:
+    (complete / "Task09_Spleen" / "circle").symlink_to(complete)
+    (complete / "again").symlink_to(complete / "Task09_Spleen")
+
+    dataset = make(complete, "val")
+
+    assert dataset.case_ids == VAL
+    files = [(complete / path).resolve() for path in dataset._visible_files()]
+    assert len(files) == len(set(files))
+
+
 def test_an_empty_root_is_an_error_that_says_how_to_get_the_data(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match="12 of 12 cases are missing.*(.|\n)*medicaldecathlon"):
         make(tmp_path, "test")
@@ -223,6 +234,26 @@ def test_nothing_is_downloaded_when_all_cases_are_there(
 
     assert capsys.readouterr().out == ""
     assert not (complete / "Task09_Spleen.tar").exists()
+
+
+def test_nothing_is_downloaded_beside_other_names(
+    complete: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = task_lib.Resource("ftp://nowhere/Task09_Spleen.tar", "Task09_Spleen.tar")
+    monkeypatch.setattr(datasets.MSDSpleen, "resources", (nowhere,))
+    for kind in ("imagesTr", "labelsTr"):
+        (complete / "Task09_Spleen" / kind / f"{VAL[0]}.nii.gz").unlink()
+    dataset = datasets.MSDSpleen(str(complete), "val", download=True)
+    with pytest.raises(DatasetError, match="'ftp://nowhere/.*neither an http"):
+        dataset.prepare_data()
+
+    image = complete / "Task09_Spleen" / "imagesTr" / f"{VAL[1]}.nii.gz"
+    image.rename(image.with_name(f"{VAL[1]}_0000.nii.gz"))
+
+    with pytest.raises(
+        DatasetError, match=rf"'.*{VAL[1]}_0000.nii.gz' does not lie .*\['{VAL[0]}'\]: restore"
+    ):
+        dataset.prepare_data()
 
 
 def test_a_download_that_needs_an_account_is_an_error(tmp_path: pathlib.Path) -> None:
@@ -269,6 +300,18 @@ def test_the_split_file_of_a_task(task: str) -> None:
     for lists in splits.schemes.values():
         assert all(cases == sorted(cases) for cases in lists.values())
     assert re.search("https?://", splits.source)
+
+
+def test_the_split_file_of_another_task_is_an_error(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "splits").mkdir()
+    content = {"task": "lits17", "version": "1", "source": "", "default": "v1", "splits": {}}
+    (tmp_path / "splits" / "mine.json").write_text(json.dumps(content))
+    monkeypatch.setattr(task_lib.package_resources, "files", lambda _: tmp_path)
+
+    with pytest.raises(ValueError, match="Splits of 'mine': the file is that of 'lits17'"):
+        task_lib.read_splits("mine")
 
 
 @pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))

@@ -79,9 +79,9 @@ def test_missing_masks_are_found_before_loading(root: pathlib.Path) -> None:
 def test_only_a_missing_file_is_downloaded(root: pathlib.Path) -> None:
     dataset = datasets.TotalSegmentator(str(root))
 
-    assert not dataset._is_incomplete()
+    assert not dataset._find_incomplete()
     (root / FIRST / "segmentations" / "aorta.nii.gz").unlink()
-    assert dataset._is_incomplete()
+    assert dataset._find_incomplete()
 
 
 def test_missing_scans_and_cases_are_found_before_loading(root: pathlib.Path) -> None:
