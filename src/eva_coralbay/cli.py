@@ -140,6 +140,7 @@ class Tasks(Subcommand):
     examples = """
         eva-coralbay tasks
         eva-coralbay tasks --root data
+        eva-coralbay tasks --root /mnt --prepared-root /scratch/prepared
         eva-coralbay tasks --json
     """
 
@@ -150,13 +151,18 @@ class Tasks(Subcommand):
             metavar="DIR",
             help="look what is in this folder, which holds a folder for each task, named by it",
         )
+        parser.add_argument(
+            "--prepared-root",
+            metavar="DIR",
+            help="look for prepared scans here (default: in prepared/ of the folder of a task)",
+        )
         parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints the list."""
         from eva_coralbay.data import tasks
 
-        summaries = tasks.summarize(arguments.root)
+        summaries = tasks.summarize(arguments.root, prepared_root=arguments.prepared_root)
         if arguments.json:
             print(json.dumps([summary._asdict() for summary in summaries], indent=2))
         else:

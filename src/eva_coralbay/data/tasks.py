@@ -105,14 +105,20 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
     return known[name](root, **arguments)
 
 
-def summarize(root: str | None = None) -> List[Summary]:
+def summarize(root: str | None = None, *, prepared_root: str | None = None) -> List[Summary]:
     """Summarizes all tasks.
 
     Args:
         root: The folder that holds a folder for each task, named by its id; if given, says what
             is there.
+        prepared_root: The folder of the prepared scans, `prepared/` in that of each task if None.
+
+    Raises:
+        ValueError: If there is a folder of prepared scans but none of tasks.
     """
-    return [_summarize(task, root) for task in TASKS]
+    if prepared_root is not None and root is None:
+        raise ValueError("What is prepared can be told only with the folder of the data: `--root`.")
+    return [_summarize(task, root, prepared_root) for task in TASKS]
 
 
 def draw_table(summaries: List[Summary]) -> rich_table.Table:
@@ -158,20 +164,31 @@ def prepare(
 
     Raises:
         DatasetError: If files are missing or broken, or scans cannot be prepared.
+        ValueError: If the task is unknown, or an argument does not apply to it.
     """
     if download and name in OWN_DATA:
         raise ValueError(f"'{name}' is for own scans, which cannot be downloaded.")
     arguments: Dict[str, Any] = {"download": True} if download else {}
     if prepared_root is not None:
+        if _is_classification(name):
+            raise ValueError(
+                f"'{name}' is a classification, whose volumes need no preparation: leave out "
+                "`--prepared-root`."
+            )
         arguments["prepared_root"] = prepared_root
     dataset = build(name, root, **arguments)
-    _print_licence(dataset)
+    if not download:  # which prints it itself
+        _print_licence(dataset)
     dataset.prepare_data()  # nothing but the download, as there are no transforms
     dataset.setup()
     if isinstance(dataset, datasets.SegmentationDataset):
         _prepare_scans(dataset, workers)
     else:
         print(f"All {len(dataset)} cases of '{name}' are there; they need no preparation.")
+
+
+def _is_classification(name: str) -> bool:
+    return name in TASKS and TASKS[name].kind == "classification"
 
 
 def _print_licence(dataset: AnyDataset) -> None:
@@ -194,7 +211,7 @@ def _prepare_scans(dataset: datasets.SegmentationDataset, workers: int | None) -
     print(f"All {len(sources)} scans of '{dataset.name}' are prepared and intact.")
 
 
-def _summarize(task: str, root: str | None) -> Summary:
+def _summarize(task: str, root: str | None, prepared_root: str | None) -> Summary:
     dataset = TASKS[task]
     splits = task_lib.read_splits(task)
     return Summary(
@@ -205,7 +222,7 @@ def _summarize(task: str, root: str | None) -> Summary:
         licence=dataset.data_licence.name,
         restrictions=dataset.data_licence.restrictions,
         access=_BY_HAND.get(task, "download"),
-        state=None if root is None else _find_state(task, os.path.join(root, task)),
+        state=None if root is None else _find_state(task, os.path.join(root, task), prepared_root),
     )
 
 
@@ -220,11 +237,13 @@ def _cells(summary: Summary) -> List[str]:
     ]
 
 
-def _find_state(task: str, root: str) -> str:
+def _find_state(task: str, root: str, prepared_root: str | None) -> str:
     """Says what is there of a task."""
     if not os.path.isdir(root):
         return "-"
-    dataset = build(task, root)
+    is_prepared_elsewhere = prepared_root is not None and not _is_classification(task)
+    arguments = {"prepared_root": prepared_root} if is_prepared_elsewhere else {}
+    dataset = build(task, root, **arguments)
     try:
         dataset.setup()
     except DatasetError:

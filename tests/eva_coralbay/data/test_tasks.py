@@ -98,6 +98,23 @@ def test_states(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert _states(tmp_path) == ["incomplete", "-"]
 
 
+def test_scans_that_are_prepared_elsewhere_are_seen(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("btcv", "organ_mnist_3d")
+    monkeypatch.setattr(tasks, "TASKS", {name: tasks.TASKS[name] for name in names})
+    task_layouts.write_btcv(tmp_path / "data" / "btcv")
+    (tmp_path / "data" / "organ_mnist_3d").mkdir()
+    root, elsewhere = str(tmp_path / "data"), str(tmp_path / "elsewhere")
+    tasks.prepare("btcv", f"{root}/btcv", prepared_root=elsewhere)
+
+    states = [summary.state for summary in tasks.summarize(root, prepared_root=elsewhere)]
+
+    assert states == ["prepared", "incomplete"]
+    with pytest.raises(ValueError, match="only with the folder of the data: `--root`"):
+        tasks.summarize(prepared_root=elsewhere)
+
+
 def test_state_of_a_classification(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "TASKS", {"luna25": tasks.TASKS["luna25"]})
     splits = classification_layouts.few_cases("luna25", monkeypatch, count=1)
@@ -170,6 +187,7 @@ def test_licence_comes_before_any_download(
     output = capsys.readouterr().out
     assert output.startswith("The licence of LiTS17: CC-BY-NC-ND-4.0 (https://")
     assert "non-commercial, no derivatives" in output
+    assert output.count("licence") == 1
 
 
 def test_classifications_need_no_preparation(
@@ -182,6 +200,8 @@ def test_classifications_need_no_preparation(
     tasks.prepare("luna25", str(tmp_path))
 
     assert f"All {len(cases)} cases of 'luna25' are there" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="need no preparation: leave out `--prepared-root`"):
+        tasks.prepare("luna25", str(tmp_path), prepared_root=str(tmp_path / "prepared"))
 
 
 @pytest.mark.parametrize(
