@@ -1,7 +1,7 @@
 """The data of a task: its splits with their transforms and loaders."""
 
 import pkgutil
-from typing import Any, Dict, List, Literal, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from eva.core.data import dataloaders, datamodules
 from eva.core.data.datamodules import schemas
@@ -11,8 +11,6 @@ from eva.vision.data.dataloaders import collate_fn
 from eva_coralbay import protocols
 from eva_coralbay.data import seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification, task
-
-_Split = Literal["train", "val", "test"]
 
 
 class SegmentationData(datamodules.DataModule):
@@ -107,27 +105,29 @@ class ClassificationData(datamodules.DataModule):
             batch_size: The number of volumes or embeddings a step.
             predict_batch_size: The number of volumes whose embeddings are computed at once.
             num_workers: The number of processes that load data.
+
+        Raises:
+            ValueError: If embeddings are to be transformed in training.
         """
-        dataset = _with_scheme(dataset, protocol)
-        names: List[_Split] = ["train", "val", "test"]
-        has_split = _build_classification(dataset, "train", transform).has_split
-        splits = [split for split in names if has_split(split)]
-        inputs: Dict[str, Any] = {
-            split: _build_classification(
-                dataset,
-                split,
-                train_transform if split == "train" and train_transform else transform,
-                embeddings_root,
+        if embeddings_root is not None and train_transform is not None:
+            raise ValueError(
+                "Embeddings are computed once, of what `transform` makes: leave out "
+                "`train_transform`, or use the online config."
             )
-            for split in splits
-        }
-        volumes: List[Any] = [_build_classification(dataset, split, transform) for split in splits]
+        dataset = _with_scheme(dataset, protocol)
+        train = _build_classification(
+            dataset, "train", train_transform or transform, embeddings_root
+        )
+        inputs: Dict[str, Any] = {"train": train}
+        for split in ("val", "test"):
+            if train.has_split(split):
+                inputs[split] = _build_classification(dataset, split, transform, embeddings_root)
+        volumes: List[Any] | None = None
+        if embeddings_root is not None:
+            volumes = [_build_classification(dataset, split, transform) for split in inputs]
         scoring = _loader(num_workers, batch_size=batch_size)
         super().__init__(
-            datasets=schemas.DatasetsSchema(
-                **inputs,
-                predict=None if embeddings_root is None else volumes,
-            ),
+            datasets=schemas.DatasetsSchema(**inputs, predict=volumes),
             dataloaders=schemas.DataloadersSchema(
                 train=_loader(
                     num_workers,

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from eva_coralbay.data import SegmentationData, phantom
+from eva_coralbay.data import (
+    ClassificationData,
+    SegmentationData,
+    datasets,
+    phantom,
+    volume_transforms,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,50 @@ def test_an_unknown_argument_of_the_data_set_is_an_error(
     with pytest.raises(SystemExit):
         SegmentationData(dataset=dataset)
     assert "Option 'fould' is not accepted" in capsys.readouterr().err
+
+
+_TRANSFORM = volume_transforms.ResizeTransform()
+
+
+def _classification_data(root: pathlib.Path, **arguments: Any) -> ClassificationData:
+    dataset = {
+        "class_path": "eva_coralbay.data.datasets.classification.CCCCII",
+        "init_args": {"root": str(root)},
+    }
+    return ClassificationData(dataset=dataset, transform=_TRANSFORM, num_workers=0, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "built", "predicted"),
+    [
+        ({}, ["train", "val", "test"], None),
+        ({"protocol": "frozen-eva"}, ["train", "val"], None),
+        ({"embeddings_root": "embeddings"}, ["train", "val", "test"] * 2, ["train", "val", "test"]),
+    ],
+)
+def test_no_more_data_sets_are_built_than_used(
+    arguments: Any,
+    built: list[str],
+    predicted: list[str] | None,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    splits: list[Any] = []
+    kind = datasets.classification.CCCCII
+    choose = kind._choose_scheme
+
+    def choose_and_note(self: Any, scheme: str | None) -> None:
+        splits.append(self.split)
+        choose(self, scheme)
+
+    monkeypatch.setattr(kind, "_choose_scheme", choose_and_note)
+    data = _classification_data(tmp_path, **arguments)
+
+    assert splits == built
+    predict: Any = data.datasets.predict
+    assert (predict and [dataset.split for dataset in predict]) == predicted
+
+
+def test_embeddings_are_not_transformed_in_training(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="leave out `train_transform`"):
+        _classification_data(tmp_path, embeddings_root=str(tmp_path), train_transform=_TRANSFORM)
