@@ -63,8 +63,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         version = self.headers.get("If-Range")
         self.server.versions.append(version)
         is_other = version not in (None, answer.version) and not answer.ignores_versions
-        in_part = asked and answer.accepts_ranges and not is_other
-        start = int(asked[len("bytes=") : -1]) if in_part else 0
+        in_part = answer.accepts_ranges and not is_other
+        start = int(asked[len("bytes=") : -1]) if asked and in_part else 0
         if answer.status != 200:
             self._reply(answer.status, {"Location": answer.location} if answer.location else {})
         elif start >= len(_CONTENT):

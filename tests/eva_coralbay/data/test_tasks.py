@@ -187,7 +187,18 @@ def test_licence_comes_before_any_download(
     output = capsys.readouterr().out
     assert output.startswith("The licence of LiTS17: CC-BY-NC-ND-4.0 (https://")
     assert "non-commercial, no derivatives" in output
-    assert output.count("licence") == 1
+
+
+def test_licence_is_printed_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = task_lib.Resource("ftp://nowhere/Task09_Spleen.tar", "Task09_Spleen.tar")
+    monkeypatch.setattr(datasets.MSDSpleen, "resources", (nowhere,))
+
+    with pytest.raises(DatasetError, match="neither an http nor an https"):
+        tasks.prepare("msd_task09_spleen", str(tmp_path), download=True)
+
+    assert capsys.readouterr().out.count("licence") == 1
 
 
 def test_classifications_need_no_preparation(

@@ -123,7 +123,6 @@ def test_nothing_in_the_metadata_is_executed(
         pytest.param(b"cnumpy.missing\ndtype\n.", id="no such module"),
         pytest.param(b"cnumpy\n_reconstruct\n.", id="no such name"),
         pytest.param(b"].", id="a list"),
-        pytest.param(b"I1\n\x85cnumpy\ndtype\nb.", id="a state of nothing"),
     ],
 )
 def test_strange_metadata_are_named(root: pathlib.Path, content: bytes) -> None:
