@@ -11,12 +11,14 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import pytest
 import torch
+import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 from torch.utils import data as torch_data
@@ -125,6 +127,8 @@ def _in_process(work: Callable[..., None], *arguments: Any) -> Any:
 def _quietly(work: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
     logger.remove()
+    # forked processes share the lock of the progress bars, which a killed one may never release
+    tqdm.tqdm.set_lock(threading.RLock())
     work(*arguments)
 
 
@@ -233,6 +237,17 @@ def test_a_changed_source_is_prepared_anew(scans: pathlib.Path, tmp_path: pathli
     assert toy.missing(sources) == sources[:1]
     toy.prepare(sources)
     assert not np.array_equal(toy.open(sources[0]).label_counts, before)
+
+
+def test_a_source_of_another_time_is_prepared_anew(
+    scans: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Corrected labels often have the size of the wrong ones."""
+    copies = shutil.copytree(scans, tmp_path / "copies")
+    toy, sources = _store(tmp_path / "store"), _sources(copies)
+    toy.prepare(sources)
+    os.utime(copies / "label_3.nii.gz", (0, 0))
+    assert toy.missing(sources) == sources[3:4]
 
 
 def test_a_missing_scan_is_an_error(scans: pathlib.Path, tmp_path: pathlib.Path) -> None:
