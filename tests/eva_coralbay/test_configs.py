@@ -214,7 +214,9 @@ def test_the_store_changes_a_case_table_by_no_more_than_the_rounding(
     stored_cases, loaded_cases = _cases(stored), _cases(loaded)
     columns = ["case", "class", "metric", "truth_voxels"]
     pd.testing.assert_frame_equal(stored_cases[columns], loaded_cases[columns])
-    pd.testing.assert_frame_equal(stored_cases, loaded_cases, atol=0.01, rtol=0.02)
+    voxels = ["predicted_voxels"]
+    pd.testing.assert_frame_equal(stored_cases[voxels], loaded_cases[voxels], rtol=0.05)
+    pd.testing.assert_frame_equal(stored_cases[["value"]], loaded_cases[["value"]], atol=0.01)
 
 
 def test_encoder_of_the_default_config_is_ours() -> None:
