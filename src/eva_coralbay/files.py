@@ -1,11 +1,13 @@
 """Files that are there as a whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 import re
 import socket
 import time
 import uuid
+from typing import BinaryIO, Iterator
 
 import psutil
 
@@ -22,13 +24,27 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         path: The path of the file; missing parent folders are made.
         content: The content.
     """
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a file for writing such that it is there as a whole or not at all.
+
+    Args:
+        path: The path of the file; missing parent folders are made.
+
+    Yields:
+        Where to write. The file is at its path when the block has ended without an error.
+    """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     writer = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
     temporary = target.with_name(f".{target.name}~{writer}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -38,7 +54,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Removes what killed processes were writing with `write_atomically`.
+    """Removes what killed processes were writing.
 
     Args:
         folder: The folder. Files that are a day old, or whose process is gone, are removed.

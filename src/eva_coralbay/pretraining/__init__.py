@@ -1,0 +1,1 @@
+"""Self-distillation on unlabelled CT scans, which makes the checkpoints of the encoder."""

@@ -1,0 +1,64 @@
+"""The projection head of DINO."""
+
+import itertools
+from typing import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Head(nn.Module):
+    """Maps an embedding to its similarities to the prototypes.
+
+    A perceptron, a projection to the unit sphere and a linear layer whose rows, the prototypes,
+    have length 1: `DINOHead` in `vision_transformer.py` of the reference implementation of DINO [0]
+    with `norm_last_layer`.
+
+    It computes in float32 whatever the precision of what it is called in: in bfloat16 the
+    logits, which are divided by temperatures of a few hundredths, are too coarse.
+
+    - [0] Emerging Properties in Self-Supervised Vision Transformers,
+      https://arxiv.org/abs/2104.14294
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_prototypes: int,
+        *,
+        hidden_dims: Sequence[int] = (2048, 2048),
+        bottleneck_dim: int = 256,
+    ) -> None:
+        """Initializes the head.
+
+        Args:
+            embedding_dim: The length of an embedding.
+            num_prototypes: The number of prototypes, K.
+            hidden_dims: The widths of the hidden layers.
+            bottleneck_dim: The length of what is compared with the prototypes.
+        """
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width, next_width in itertools.pairwise((embedding_dim, *hidden_dims)):
+            layers += [nn.Linear(width, next_width), nn.GELU()]
+        self.perceptron = nn.Sequential(*layers, nn.Linear(hidden_dims[-1], bottleneck_dim))
+        self.prototypes = nn.Parameter(torch.empty(num_prototypes, bottleneck_dim))
+        for layer in self.perceptron:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Computes the logits.
+
+        Args:
+            embeddings: Of shape [B, E].
+
+        Returns:
+            The cosines to the prototypes, float32, of shape [B, K].
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            projected = functional.normalize(self.perceptron(embeddings.float()), dim=-1)
+            return functional.linear(projected, functional.normalize(self.prototypes, dim=-1))

@@ -1,0 +1,139 @@
+"""What the student is taught: DINO's cross-entropy, its targets and the KoLeo regularizer.
+
+All of it is for float32 tensors. In distributed training the targets follow from the logits of all
+ranks, so that the result is that of one process with the joint batch.
+"""
+
+import torch
+from torch import distributed, nn
+from torch.nn import functional
+
+
+def distillation_loss(
+    teacher_probs: torch.Tensor, student_logits: torch.Tensor, *, temperature: float
+) -> torch.Tensor:
+    """Computes the cross-entropy between each teacher's view and each other view of the student.
+
+        loss = mean over t, s != t and the batch of  -sum_k P_t[k] log softmax(z_s / T)[k]
+
+    `DINOLoss` in `main_dino.py` of the reference implementation of DINO [0].
+
+    - [0] Emerging Properties in Self-Supervised Vision Transformers,
+      https://arxiv.org/abs/2104.14294, equation 3
+
+    Args:
+        teacher_probs: The targets of the global views, of shape [T, B, K].
+        student_logits: The logits of all views, the global ones first and in the same order, of
+            shape [S, B, K].
+        temperature: The temperature of the student.
+
+    Returns:
+        The loss, a scalar. It is ln K when both are uniform.
+    """
+    log_probs = functional.log_softmax(student_logits / temperature, dim=-1)
+    pairs = -torch.einsum("tbk,sbk->ts", teacher_probs, log_probs)
+    same = torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
+    terms = pairs.numel() - min(pairs.shape)
+    return pairs.masked_fill(same, 0.0).sum() / (terms * teacher_probs.shape[1])
+
+
+class Centring(nn.Module):
+    """Targets by subtracting the running mean of the teacher's logits, as in DINO."""
+
+    centre: torch.Tensor
+
+    def __init__(self, num_prototypes: int, *, momentum: float = 0.9) -> None:
+        """Initializes the centre with zeros.
+
+        Args:
+            num_prototypes: The number of prototypes, K.
+            momentum: How much of the centre stays at each step.
+        """
+        super().__init__()
+        self._momentum = momentum
+        self.register_buffer("centre", torch.zeros(num_prototypes))
+
+    def forward(self, logits: torch.Tensor, *, temperature: float) -> torch.Tensor:
+        """Computes the targets, and moves the centre towards the mean of the logits.
+
+        Args:
+            logits: The teacher's, of shape [T, B, K].
+            temperature: The temperature of the teacher.
+
+        Returns:
+            The probabilities, of shape [T, B, K].
+        """
+        targets = functional.softmax((logits - self.centre) / temperature, dim=-1)
+        mean = _sum_over_ranks(logits.mean(dim=(0, 1))) / _world_size()
+        # a step that is not finite is left out, and must leave no trace here either
+        mean = torch.where(torch.isfinite(mean).all(), mean, self.centre)
+        self.centre.lerp_(mean, 1.0 - self._momentum)
+        return targets
+
+
+class SinkhornKnopp(nn.Module):
+    """Targets that use all prototypes equally, by three Sinkhorn-Knopp iterations.
+
+    - Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
+      https://arxiv.org/abs/2006.09882, appendix A; `distributed_sinkhorn` in `main_swav.py`
+    """
+
+    _ITERATIONS = 3
+
+    def forward(self, logits: torch.Tensor, *, temperature: float) -> torch.Tensor:
+        """Computes the targets.
+
+        Args:
+            logits: The teacher's, of shape [T, B, K].
+            temperature: The temperature of the teacher.
+
+        Returns:
+            The probabilities, of shape [T, B, K]. Their sum over all views and ranks is about the
+            same for each prototype.
+        """
+        scores = logits.flatten(0, 1) / temperature
+        assignment = torch.exp(scores - _max_over_ranks(scores.max()))
+        samples = len(scores) * _world_size()
+        for _ in range(self._ITERATIONS):
+            # prototypes that nothing is near to would otherwise be divided by zero
+            columns = _sum_over_ranks(assignment.sum(dim=0)).clamp_min(1e-30)
+            assignment = assignment * (samples / len(columns) / columns)
+            assignment = assignment / assignment.sum(dim=1, keepdim=True)
+        return assignment.view_as(logits)
+
+
+def koleo_loss(embeddings: torch.Tensor) -> torch.Tensor:
+    """Computes the KoLeo regularizer, which drives the embeddings of a batch apart.
+
+    - Spreading vectors for similarity search, https://arxiv.org/abs/1806.03198, equation 4;
+      `dinov2/loss/koleo_loss.py` of DINOv2
+
+    Args:
+        embeddings: Of different samples, of shape [B, E] with B of at least 2.
+
+    Returns:
+        The mean of the negative logarithm of the distance to the nearest other embedding, all on
+        the unit sphere.
+    """
+    points = functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
+    with torch.no_grad():
+        similarities = points @ points.T
+        nearest = similarities.fill_diagonal_(-2.0).argmax(dim=1)
+    distances = functional.pairwise_distance(points, points[nearest], eps=1e-8)
+    return -torch.log(distances + 1e-8).mean()
+
+
+def _world_size() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def _sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    if _world_size() > 1:
+        distributed.all_reduce(tensor, op=distributed.ReduceOp.SUM)
+    return tensor
+
+
+def _max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    if _world_size() > 1:
+        distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
+    return tensor

@@ -1,0 +1,418 @@
+"""Self-distillation of the encoder on its concatenated multi-scale features."""
+
+import dataclasses
+import importlib.metadata
+import inspect
+import json
+import math
+from typing import Any, Dict, List, Literal, Tuple
+
+import numpy as np
+import torch
+from eva.core.models import modules
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from loguru import logger
+from torch import nn, optim
+from typing_extensions import override
+
+from eva_coralbay.models import encoder as encoder_lib
+from eva_coralbay.models import swin
+from eva_coralbay.pretraining import data as data_lib
+from eva_coralbay.pretraining import heads, loss, schedules, views
+
+Scales = Literal["multi", "last"]
+"""What is distilled: the embedding of all scales, or that of the last stage alone."""
+
+_EMBEDDINGS: Dict[Scales, encoder_lib.EmbeddingsType] = {"multi": "multiscale", "last": "head"}
+"""The embedding of the encoder that is distilled."""
+
+_PROTOTYPES = ((100, 1024), (1000, 4096), (5000, 8192))
+"""How many prototypes are enough for fewer than so many scans."""
+
+_MAX_PROTOTYPES = 16384
+"""How many prototypes there are for more scans than those."""
+
+_BASE_BATCH = 256
+"""The effective batch that the learning rate is stated for."""
+
+_MAX_NAMED = 20
+"""How many cases an error message names."""
+
+_VERSIONED = ("eva-coralbay", "kaiko-eva", "lightning", "torch")
+"""Packages whose versions a checkpoint carries."""
+
+
+class Network(nn.Module):
+    """An encoder with a projection head: the student, or the teacher."""
+
+    def __init__(self, encoder: encoder_lib.CoralBayEncoder, head: heads.Head) -> None:
+        """Initializes the network.
+
+        Args:
+            encoder: Maps views [B, 1, D, H, W] to embeddings [B, E].
+            head: Maps embeddings to logits [B, K].
+        """
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+
+class Distillation(modules.ModelModule):
+    """Trains a student to predict, from any view, what its teacher makes of a global one.
+
+    Student and teacher are an encoder and a head each. The teacher is the running mean of the
+    student, starts as a copy of it and sees the global views only.
+
+    - CoralBay: A Self-Supervised CT Foundation Model, https://arxiv.org/abs/2606.03888
+    - Emerging Properties in Self-Supervised Vision Transformers, https://arxiv.org/abs/2104.14294
+    """
+
+    student: Network
+    teacher: Network
+    targets: loss.Centring | loss.SinkhornKnopp
+
+    def __init__(
+        self,
+        *,
+        feature_size: int = 48,
+        patch_merging: swin.PatchMergingVariant = "octants",
+        scales: Scales = "multi",
+        num_prototypes: int | Literal["auto"] = "auto",
+        head_dims: Tuple[int, int, int] = (2048, 2048, 256),
+        balance: Literal["centring", "sinkhorn_knopp"] = "centring",
+        centre_momentum: float = 0.9,
+        koleo_weight: float = 0.0,
+        student_temperature: float = 0.1,
+        teacher_temperature: schedules.Schedule | None = None,
+        momentum: schedules.Schedule | None = None,
+        lr: schedules.Schedule | None = None,
+        weight_decay: schedules.Schedule | None = None,
+        clip_norm: float = 3.0,
+        drop_path_rate: float = 0.1,
+        freeze_prototypes_steps: int = 1250,
+        max_nonfinite_steps: int = 20,
+        activation_checkpointing: bool = False,
+        compile_encoder: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Initializes the module; the networks are built when the data are known.
+
+        Args:
+            feature_size: Channels of the encoder's finest map, a multiple of 12.
+            patch_merging: How the encoder merges patches.
+            scales: What is distilled: the concatenated embedding of all scales (`multi`), or that
+                of the last stage (`last`).
+            num_prototypes: The number of prototypes, K; `auto` takes it from the number of scans.
+            head_dims: The widths of the head's two hidden layers and of its bottleneck.
+            balance: What keeps the teacher from collapse.
+            centre_momentum: How much of the centre stays at each step.
+            koleo_weight: The weight of the KoLeo regularizer; 0 for none.
+            student_temperature: The temperature of the student.
+            teacher_temperature: The temperature of the teacher.
+            momentum: How much of the teacher stays at each step.
+            lr: The learning rate for an effective batch of 256; it scales with the batch.
+            weight_decay: The weight decay, for all but biases, norms and position biases.
+            clip_norm: The norm to which the gradient is clipped.
+            drop_path_rate: The stochastic depth of the student's last block.
+            freeze_prototypes_steps: For how many steps the prototypes stay as they are.
+            max_nonfinite_steps: After how many steps without a finite gradient, which are left
+                out, the training stops.
+            activation_checkpointing: Whether the student recomputes its activations in the
+                backward pass, which saves memory and takes time.
+            compile_encoder: Whether the encoders are compiled, which pays on GPUs only.
+            seed: What the initial weights, drop-path and noise follow from.
+        """
+        super().__init__()
+        self.scales: Scales = scales
+        self.num_prototypes = num_prototypes
+        self._feature_size = feature_size
+        self._patch_merging: swin.PatchMergingVariant = patch_merging
+        self._head_dims = head_dims
+        self._balance = balance
+        self._centre_momentum = centre_momentum
+        self._koleo_weight = koleo_weight
+        self._student_temperature = student_temperature
+        self._teacher_temperature = teacher_temperature or schedules.Schedule(0.04, 0.07, 0.07, 0.3)
+        self._momentum = momentum or schedules.Schedule(0.996, 0.996, 1.0)
+        self._lr = lr or schedules.Schedule(0.0, 5e-4, 1e-6, 0.1)
+        self._weight_decay = weight_decay or schedules.Schedule(0.04, 0.04, 0.4)
+        self._clip_norm = clip_norm
+        self._drop_path_rate = drop_path_rate
+        self._freeze_prototypes_steps = freeze_prototypes_steps
+        self._max_nonfinite_steps = max_nonfinite_steps
+        self._activation_checkpointing = activation_checkpointing
+        self._compile_encoder = compile_encoder
+        self._seed = seed
+        self._nonfinite_steps = 0
+        self._cases: List[str] = []
+
+    @property
+    def centre(self) -> torch.Tensor | None:
+        """The centre of the teacher's logits, [K]; None with Sinkhorn-Knopp."""
+        return getattr(self.targets, "centre", None)
+
+    @property
+    def data(self) -> data_lib.PretrainingData:
+        """The data module of the training."""
+        return self.trainer.datamodule  # type: ignore[reportAttributeAccessIssue]
+
+    @property
+    def effective_batch(self) -> int:
+        """The number of samples of an optimizer step, over all ranks and accumulated batches."""
+        trainer = self.trainer
+        return self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+
+    @override
+    def configure_model(self) -> None:
+        # eva calls it before there is a trainer
+        if hasattr(self, "student") or self._trainer is None:
+            return
+        self.build(num_scans=len(self.data.manifest.prepared))
+
+    def build(self, *, num_scans: int) -> None:
+        """Builds student and teacher, with the weights that the seed decides.
+
+        Args:
+            num_scans: The number of scans, which decides K if it is `auto`.
+        """
+        if self.num_prototypes == "auto":
+            self.num_prototypes = _suitable_prototypes(num_scans)
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed)
+            self.student = self._build_network(trained=True)
+        self.teacher = self._build_network(trained=False)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.targets = (
+            loss.SinkhornKnopp()
+            if self._balance == "sinkhorn_knopp"
+            else loss.Centring(self.num_prototypes, momentum=self._centre_momentum)
+        )
+
+    @override
+    def configure_optimizers(self) -> optim.Optimizer:
+        groups = _group_parameters(self.student)
+        return optim.AdamW(groups, lr=self._lr.peak, betas=(0.9, 0.999))
+
+    @override
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        logger.info(
+            f"Effective batch {self.effective_batch} ({self.data.batch_size} a device x "
+            f"{self.trainer.world_size} devices x {self.trainer.accumulate_grad_batches} "
+            f"accumulated), {self.num_prototypes} prototypes (ln K "
+            f"{math.log(int(self.num_prototypes)):.2f}), {self.trainer.max_steps} steps from step "
+            f"{self.trainer.global_step}, {len(self.data.manifest.prepared)} scans."
+        )
+
+    @override
+    def on_train_batch_start(self, batch: Dict[str, Any], batch_idx: int) -> None:
+        lr = self._at(self._lr.scaled(self.effective_batch / _BASE_BATCH))
+        weight_decay = self._at(self._weight_decay)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+            group["weight_decay"] = weight_decay if group["decays"] else 0.0
+        self._cases += batch["case"]
+
+    @override
+    def training_step(self, batch: Dict[str, Any], batch_idx: int) -> STEP_OUTPUT:
+        # of this step and rank alone, so that a resumed run draws what an undisturbed one does
+        torch.manual_seed(_mix(self._seed, int(batch["number"][0])))
+        global_views, local_views = self._render(batch)
+        with torch.no_grad():
+            embeddings = self.teacher.encoder(global_views)
+            logits = _by_view(self.teacher.head(embeddings), batch)
+            probs = self.targets(logits, temperature=self._at(self._teacher_temperature))
+        student = [self.student.encoder(views) for views in (global_views, *local_views)]
+        value = loss.distillation_loss(
+            probs,
+            _by_view(self.student.head(torch.cat(student)), batch),
+            temperature=self._student_temperature,
+        )
+        self.log("train/loss", value, prog_bar=True)
+        if self._koleo_weight > 0.0:
+            koleo = sum(loss.koleo_loss(view) for view in student[0].chunk(views.NUM_GLOBALS))
+            self.log("train/koleo", koleo)
+            value = value + self._koleo_weight * koleo
+        return {"loss": value, "teacher_probs": probs, "embeddings": embeddings.float()}
+
+    @override
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Any, batch_idx: int) -> None:
+        pass
+
+    @override
+    def configure_gradient_clipping(
+        self,
+        optimizer: optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradient, and takes it away where it is not finite: then nothing changes."""
+        if self.trainer.global_step < self._freeze_prototypes_steps:
+            self.student.head.prototypes.grad = None
+        norm = nn.utils.clip_grad_norm_(self.student.parameters(), self._clip_norm)
+        self._log_step(norm)
+        if not torch.isfinite(norm):
+            optimizer.zero_grad()
+            self._count_nonfinite()
+
+    @override
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        momentum, skipped = self._at(self._momentum), self._nonfinite_steps
+        super().optimizer_step(*args, **kwargs)
+        if self._nonfinite_steps == skipped:
+            _follow(self.teacher, self.student, momentum=momentum)
+        self._cases = []
+
+    @override
+    def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        self._nonfinite_steps = checkpoint["coralbay"]["nonfinite_steps"]
+
+    @override
+    def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+        checkpoint["coralbay"] = self.describe()
+
+    def describe(self) -> Dict[str, Any]:
+        """Returns what is to be known of the weights, in plain types, for the checkpoint."""
+        content = self.data.manifest
+        logged = self.trainer.callback_metrics.items()
+        return {
+            "encoder": {
+                name: getattr(self.teacher.encoder, name)
+                for name in ("feature_size", "in_channels", "patch_merging", "use_v2")
+            },
+            "scales": self.scales,
+            "spacing": list(content.prepared[0].spacing),
+            "manifest_sha256": content.sha256,
+            "num_scans": len(content.prepared),
+            "num_prototypes": self.num_prototypes,
+            "batch_size": self.effective_batch,
+            "steps": self.trainer.max_steps,
+            "nonfinite_steps": self._nonfinite_steps,
+            "config": json.dumps({"model": _arguments(self), "data": _arguments(self.data)}),
+            "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+            "summary": {name: float(value) for name, value in sorted(logged)},
+        }
+
+    def _build_network(self, *, trained: bool) -> Network:
+        """Builds the student, which is trained, or the teacher, which is not."""
+        encoder = encoder_lib.CoralBayEncoder(
+            feature_size=self._feature_size,
+            embeddings_type=_EMBEDDINGS[self.scales],
+            patch_merging=self._patch_merging,
+            drop_path_rate=self._drop_path_rate if trained else 0.0,
+            activation_checkpointing=self._activation_checkpointing and trained,
+        )
+        *hidden_dims, bottleneck_dim = self._head_dims
+        head = heads.Head(
+            encoder.embedding_dim,
+            int(self.num_prototypes),
+            hidden_dims=hidden_dims,
+            bottleneck_dim=bottleneck_dim,
+        )
+        if self._compile_encoder:
+            encoder.compile()
+        if self.scales == "last":
+            for unused in (encoder.encoder1, encoder.encoder2, encoder.encoder3, encoder.encoder4):
+                unused.requires_grad_(False)
+        network = Network(encoder, head)
+        return network if trained else network.requires_grad_(False)
+
+    def _render(self, batch: Dict[str, Any]) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+        """Renders the views, each of shape [V * B, 1, G, G, G], all first ones first.
+
+        Returns:
+            The global views, and a list with the local views if there are any.
+        """
+        sizes = self.data.views
+        with torch.autocast(self.device.type, enabled=False):
+            rendered = [
+                views.render(batch["hu"], drawn, size=size).transpose(0, 1).flatten(0, 1)
+                for drawn, size in (
+                    (batch["globals"], sizes.global_size),
+                    (batch["locals"], sizes.local_size),
+                )
+                if drawn.theta.shape[1]
+            ]
+        return rendered[0], rendered[1:]
+
+    def _at(self, schedule: schedules.Schedule) -> float:
+        """Returns the value of a schedule at this step."""
+        return schedule.at(self.trainer.global_step, steps=self.trainer.max_steps)
+
+    def _log_step(self, norm: torch.Tensor) -> None:
+        """Logs what belongs to a step of the optimizer."""
+        (group, *_) = self._optimizer.param_groups
+        values = {
+            "grad_norm": norm,
+            "lr": group["lr"],
+            "weight_decay": self._at(self._weight_decay),
+            "teacher_temperature": self._at(self._teacher_temperature),
+            "momentum": self._at(self._momentum),
+            "nonfinite_steps": float(self._nonfinite_steps),
+        }
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    def _count_nonfinite(self) -> None:
+        """Counts a step that is left out.
+
+        Raises:
+            RuntimeError: If there are too many.
+        """
+        self._nonfinite_steps += 1
+        named = ", ".join(self._cases[:_MAX_NAMED])
+        logger.warning(
+            f"Step {self.trainer.global_step}: the gradient is not finite, so the step is left out "
+            f"({self._nonfinite_steps} so far). Cases: {named}."
+        )
+        if self._nonfinite_steps > self._max_nonfinite_steps:
+            raise RuntimeError(
+                f"More than {self._max_nonfinite_steps} steps had no finite gradient; the last one "
+                f"had the cases {named}. Look at them with `eva-coralbay pretrain views`, lower "
+                "the learning rate (`lr`), or go on from an older checkpoint."
+            )
+
+    @property
+    def _optimizer(self) -> optim.Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, optim.Optimizer)  # nosec B101
+        return optimizer
+
+
+def _suitable_prototypes(num_scans: int) -> int:
+    """Returns K for a number of scans."""
+    return next((number for limit, number in _PROTOTYPES if num_scans < limit), _MAX_PROTOTYPES)
+
+
+def _group_parameters(network: nn.Module) -> List[Dict[str, Any]]:
+    """Groups the parameters by whether they decay; `decays` says so."""
+    groups: Dict[bool, List[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and not name.endswith("relative_position_bias_table")
+            groups[decays].append(parameter)
+    return [{"params": members, "decays": decays} for decays, members in groups.items()]
+
+
+@torch.no_grad()
+def _follow(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:
+    """Moves the teacher towards the student."""
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
+
+
+def _arguments(instance: object) -> Dict[str, Any]:
+    """Returns what an object was built with, but for paths, which tell of the machine."""
+    arguments = {}
+    for name in inspect.signature(type(instance).__init__).parameters:
+        value = getattr(instance, name, getattr(instance, f"_{name}", None))
+        arguments[name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return {name: value for name, value in arguments.items() if name not in ("self", "store")}
+
+
+def _by_view(logits: torch.Tensor, batch: Dict[str, Any]) -> torch.Tensor:
+    """Views the logits [V * B, K] as [V, B, K]."""
+    return logits.unflatten(0, (-1, len(batch["number"])))
+
+
+def _mix(*numbers: int) -> int:
+    """Returns a seed that numbers which differ little do not share."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

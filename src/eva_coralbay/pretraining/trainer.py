@@ -1,0 +1,202 @@
+"""eva's trainer for training without end: one folder a run, exact resume, preemption."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess  # nosec B404
+import sys
+from typing import Any, Dict, List
+
+import eva
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import callbacks as pl_callbacks
+from lightning.pytorch import loggers as pl_loggers
+from lightning.pytorch.utilities import rank_zero
+from loguru import logger
+from typing_extensions import override
+
+from eva_coralbay import files
+
+_CHECKPOINTS = "checkpoints"
+"""The folder of the checkpoints, below that of the run."""
+
+
+class Trainer(eva.Trainer):
+    """Trains in a folder, and goes on where the last training in it stopped.
+
+    <default_root_dir>/
+        checkpoints/step=1000.ckpt     the last ones, each with all that the next step follows from
+        metrics.csv, curves.png        what the monitors say
+        events.out.tfevents.*          the same for TensorBoard
+    """
+
+    def __init__(
+        self,
+        *,
+        default_root_dir: str = "logs/pretraining",
+        max_steps: int = 100000,
+        checkpoint_interval: int = 1000,
+        keep_checkpoints: int = 3,
+        log_every_n_steps: int = 50,
+        refresh_rate: int = 1,
+        loggers: List[pl_loggers.Logger] | None = None,
+        callbacks: List[pl_callbacks.Callback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Initializes the trainer.
+
+        Args:
+            default_root_dir: The folder of the run. If there are checkpoints in it, the training
+                goes on from the newest one.
+            max_steps: The number of training steps, which the schedules are for.
+            checkpoint_interval: The number of steps between two checkpoints.
+            keep_checkpoints: How many checkpoints are kept.
+            log_every_n_steps: The number of steps between two lines of the log.
+            refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
+            loggers: Where to log; TensorBoard and a CSV file, which the curves are drawn from, if
+                None.
+            callbacks: Callbacks to use beside the checkpoints.
+            kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
+        """
+        super().__init__(
+            default_root_dir=default_root_dir,
+            max_steps=max_steps,
+            max_epochs=-1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=log_every_n_steps,
+            callbacks=[
+                pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate),
+                Checkpoints(interval=checkpoint_interval, keep=keep_checkpoints),
+                *(callbacks or []),
+            ],
+            logger=loggers
+            or [
+                pl_loggers.TensorBoardLogger(save_dir=default_root_dir, name=""),
+                pl_loggers.CSVLogger(save_dir=default_root_dir, name=""),
+            ],
+            plugins=[_CheckpointIO()],
+            use_distributed_sampler=False,
+            **kwargs,
+        )
+
+    @property
+    def _checkpoints(self) -> "Checkpoints":
+        return next(known for known in self.callbacks if isinstance(known, Checkpoints))
+
+    @override
+    def init_logger_run(self, run_id: int | None) -> None:
+        # a run that goes on must find its folder again, so it is not named by the time
+        self._session_id = ""
+        super().init_logger_run(None)
+
+    @override
+    def fit(self, model: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Trains, from the newest checkpoint of the folder if there is one.
+
+        Raises:
+            SystemExit: If a signal has ended the training.
+        """
+        (newest,) = find_checkpoints(self.default_root_dir)[-1:] or (None,)
+        if newest is not None:
+            logger.info(f"Going on from '{newest}'. For a new run, set another folder.")
+        super().fit(model, *args, ckpt_path=newest, **kwargs)
+        if self._checkpoints.signal is not None:
+            sys.exit(128 + self._checkpoints.signal)
+
+
+def find_checkpoints(folder: str) -> List[pathlib.Path]:
+    """Returns the checkpoints of a run, the newest last.
+
+    Args:
+        folder: The folder of the run.
+    """
+    paths = (pathlib.Path(folder) / _CHECKPOINTS).glob("step=*.ckpt")
+    steps = {path: re.fullmatch(r"step=(\d+)", path.stem) for path in paths}
+    found = {path: int(match.group(1)) for path, match in steps.items() if match}
+    return sorted(found, key=found.__getitem__)
+
+
+class Checkpoints(pl_callbacks.Checkpoint):
+    """Saves all that the next step follows from, at the end of a step.
+
+    On SIGUSR1, which SLURM sends ahead of the end (`#SBATCH --signal=SIGUSR1@120`), and on SIGTERM
+    the training saves and ends; after SIGUSR1 the job goes into the queue again. Lightning's own
+    handler saves in the middle of a step, from where no run goes on exactly.
+    """
+
+    def __init__(self, *, interval: int, keep: int) -> None:
+        """Initializes the callback.
+
+        Args:
+            interval: The number of steps between two checkpoints.
+            keep: How many checkpoints are kept.
+        """
+        super().__init__()
+        self.signal: int | None = None
+        self._interval = interval
+        self._keep = keep
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, idx: int
+    ) -> None:
+        if (idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        stops = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        if stops or step % self._interval == 0 or step == trainer.max_steps:
+            self._save(trainer)
+        if stops:
+            _requeue(self.signal)
+            trainer.should_stop = True
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        folder = pathlib.Path(trainer.default_root_dir)
+        trainer.save_checkpoint(folder / _CHECKPOINTS / f"step={trainer.global_step}.ckpt")
+        if trainer.is_global_zero:
+            for path in find_checkpoints(str(folder))[: -self._keep]:
+                path.unlink()
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.signal = number
+
+
+@rank_zero.rank_zero_only
+def _requeue(number: int | None) -> None:
+    """Puts a SLURM job into the queue again that was told that its time is up."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if number != signal.SIGUSR1 or job is None:
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    outcome = subprocess.run(["scontrol", "requeue", job], check=False)  # nosec B603 B607
+    if outcome.returncode == 0:
+        logger.info(f"The checkpoint is written, and job {job} is in the queue again.")
+    else:
+        logger.error(f"Job {job} could not be put into the queue again: submit it anew.")
+
+
+class _CheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint as a whole or not at all, and reads nothing but tensors and values."""
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: Dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        with files.open_atomically(path) as file:
+            torch.save(checkpoint, file)
+
+    @override
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> Dict[str, Any]:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)

@@ -1,0 +1,88 @@
+"""Tests that loss and targets are those of other public implementations."""
+
+import math
+
+import lightly.loss
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightly.loss import swav_loss
+from torch import nn
+
+from eva_coralbay.pretraining import loss
+
+_K = 40
+
+
+def test_equals_dino_of_lightly_over_steps() -> None:
+    reference = lightly.loss.DINOLoss(_K, center_momentum=0.9, student_temp=0.1)
+    centring = loss.Centring(_K, momentum=0.9)
+    for temperature in (0.04, 0.05, 0.07):
+        teacher, student = torch.randn(2, 5, _K), torch.randn(6, 5, _K, requires_grad=True)
+        expected = reference(list(teacher), list(student), teacher_temp=temperature)
+        (expected_gradient,) = torch.autograd.grad(expected, student)
+        targets = centring(teacher, temperature=temperature)
+        value = loss.distillation_loss(targets, student, temperature=0.1)
+        (gradient,) = torch.autograd.grad(value, student)
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-6)
+        torch.testing.assert_close(centring.centre, reference.center[0, 0], rtol=0, atol=1e-6)
+
+
+def test_no_local_views() -> None:
+    reference = lightly.loss.DINOLoss(_K)
+    teacher, student = torch.randn(2, 5, _K), torch.randn(2, 5, _K)
+    targets = loss.Centring(_K)(teacher, temperature=0.04)
+    value = loss.distillation_loss(targets, student, temperature=0.1)
+    torch.testing.assert_close(value, reference(list(teacher), list(student)))
+
+
+def test_is_ln_k_where_all_is_uniform() -> None:
+    value = loss.distillation_loss(
+        torch.full((2, 3, _K), 1.0 / _K), torch.zeros(4, 3, _K), temperature=0.1
+    )
+    assert value.item() == pytest.approx(math.log(_K), rel=1e-6)
+
+
+def test_centre_is_untouched_by_what_is_not_finite() -> None:
+    centring = loss.Centring(_K)
+    centring(torch.randn(2, 5, _K), temperature=0.04)
+    before = centring.centre.clone()
+    centring(torch.full((2, 5, _K), math.nan), temperature=0.04)
+    torch.testing.assert_close(centring.centre, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.04, 0.07])
+def test_sinkhorn_knopp_equals_lightly(temperature: float) -> None:
+    logits = nn.functional.normalize(torch.randn(2, 16, _K), dim=-1)
+    expected = swav_loss.sinkhorn(logits.flatten(0, 1), iterations=3, epsilon=temperature)
+    found = loss.SinkhornKnopp()(logits, temperature=temperature)
+    torch.testing.assert_close(found.flatten(0, 1), expected, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), spread=st.floats(0.0, 10.0), temperature=st.floats(0.03, 1.0))
+def test_sinkhorn_knopp_gives_distributions(seed: int, spread: float, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.ones(8) + spread * torch.randn(2, 9, 8, generator=generator)
+    prototypes = torch.randn(_K, 8, generator=generator)
+    logits = nn.functional.normalize(points, dim=-1) @ nn.functional.normalize(prototypes).T
+    targets = loss.SinkhornKnopp()(logits, temperature=temperature)
+    assert torch.isfinite(targets).all()
+    torch.testing.assert_close(targets.sum(dim=-1), torch.ones(2, 9), rtol=1e-4, atol=1e-4)
+
+
+def test_koleo_equals_lightly() -> None:
+    embeddings = torch.randn(12, 30, requires_grad=True)
+    expected, value = lightly.loss.KoLeoLoss()(embeddings), loss.koleo_loss(embeddings)
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+    (expected_gradient,) = torch.autograd.grad(expected, embeddings)
+    (gradient,) = torch.autograd.grad(value, embeddings)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_koleo_falls_when_points_move_apart() -> None:
+    points = torch.eye(4)
+    near = points + 0.9 * points.roll(1, dims=0)
+    assert loss.koleo_loss(points) < loss.koleo_loss(near)
