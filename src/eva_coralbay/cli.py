@@ -279,12 +279,188 @@ class Results(Subcommand):
         return 0
 
 
+class PretrainPrepare(Subcommand):
+    """Finds scans, sets aside what cannot be used with the reason, and prepares the others."""
+
+    name = "prepare"
+    help = "make a store of NIfTI files and DICOM series"
+    examples = """
+        eva-coralbay pretrain prepare /mnt/scans --out /scratch/store
+        eva-coralbay pretrain prepare /mnt/a /mnt/b --out /scratch/store --workers 16
+        eva-coralbay pretrain prepare /mnt/scans --out store --exclude '*/case_007*' '*_seg.nii.gz'
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "sources", metavar="SRC", nargs="+", help="a folder to search, or a NIfTI file"
+        )
+        parser.add_argument(
+            "--out", metavar="STORE", required=True, help="the store; what is in it is kept"
+        )
+        parser.add_argument(
+            "--spacing",
+            metavar=("D", "H", "W"),
+            nargs=3,
+            type=float,
+            default=(1.5, 1.5, 1.5),
+            help="the voxel spacing to resample to, in mm (default: 1.5 1.5 1.5)",
+        )
+        parser.add_argument(
+            "--exclude",
+            metavar="GLOB",
+            nargs="+",
+            default=(),
+            help="leave out paths relative to SRC, such as the cases of an evaluation",
+        )
+        parser.add_argument(
+            "--workers", metavar="N", type=int, help="processes (default: one a core, at most 8)"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prepares the scans."""
+        from eva_coralbay.pretraining import intake
+
+        intake.prepare(
+            arguments.sources,
+            arguments.out,
+            spacing=arguments.spacing,
+            exclude=arguments.exclude,
+            workers=arguments.workers,
+        )
+        return 0
+
+
+class PretrainViews(Subcommand):
+    """Draws the views of a scan: what the network sees of it."""
+
+    name = "views"
+    help = "look at what the network sees of a scan"
+    examples = """
+        eva-coralbay pretrain views /scratch/store --case case_007
+        eva-coralbay pretrain views /scratch/store --case case_007 --out views.png --seed 3
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("store", metavar="STORE", help="what `pretrain prepare` wrote")
+        parser.add_argument("--case", metavar="ID", required=True, help="the id of the scan")
+        parser.add_argument("--out", metavar="PNG", help="where to draw (default: views_<ID>.png)")
+        parser.add_argument(
+            "--seed", type=int, default=0, help="what the views follow from (default: %(default)s)"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Draws the views."""
+        from eva_coralbay.pretraining import view_sheet
+
+        path = arguments.out or f"views_{arguments.case}.png"
+        view_sheet.write_view_sheet(arguments.store, arguments.case, path, seed=arguments.seed)
+        print(f"picture: {path}")
+        return 0
+
+
+class PretrainFit(Subcommand):
+    """Trains as a config says; the same command goes on after an interruption.
+
+    What is not listed here is an override of the config, as with `eva fit`.
+    """
+
+    name = "fit"
+    help = "train, or say what a training takes"
+    examples = """
+        eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/quickstart.yaml
+        eva-coralbay pretrain fit --config coralbay.yaml --dry-run --tflops 400
+        eva-coralbay pretrain fit --config coralbay.yaml --trainer.init_args.max_steps 20000
+        torchrun --nproc-per-node 8 -m eva_coralbay pretrain fit --config coralbay.yaml
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("--config", metavar="FILE", required=True, help="the config")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="state parameters, memory, FLOPs and hours, and prove that the export loads",
+        )
+        parser.add_argument(
+            "--tflops", type=float, help="the TFLOP/s a device reaches, to state the hours"
+        )
+        parser.set_defaults(overrides=())
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Trains."""
+        from eva_coralbay.pretraining import fit
+
+        options = ["--config", arguments.config, *arguments.overrides]
+        if arguments.dry_run:
+            fit.dry_run(options, tflops=arguments.tflops)
+        else:
+            fit.fit(options)
+        return 0
+
+
+class PretrainExport(Subcommand):
+    """Writes the teacher's encoder as a folder that eva, transformers and this package load."""
+
+    name = "export"
+    help = "write the encoder of a checkpoint, with a model card"
+    examples = """
+        eva-coralbay pretrain export logs/pretraining/checkpoints/step=100000.ckpt --out encoder
+        MODEL_NAME=radiology/coralbay CHECKPOINT=encoder eva fit --config btcv.yaml
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of `pretrain fit`")
+        parser.add_argument("--out", metavar="DIR", required=True, help="the folder to write")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Exports the encoder."""
+        from eva_coralbay.pretraining import export
+
+        export.export(arguments.checkpoint, arguments.out)
+        print(f"encoder: {arguments.out}")
+        return 0
+
+
+PRETRAIN_SUBCOMMANDS: tuple[Subcommand, ...] = (
+    PretrainPrepare(),
+    PretrainViews(),
+    PretrainFit(),
+    PretrainExport(),
+)
+"""In the order of their use."""
+
+
+class Pretrain(Subcommand):
+    """Pre-trains an encoder on unlabelled scans: prepare, look at the views, fit, export."""
+
+    name = "pretrain"
+    help = "pre-train an encoder on own scans"
+    examples = """
+        eva-coralbay pretrain prepare /mnt/scans --out /scratch/store
+        eva-coralbay pretrain views /scratch/store --case ID
+        eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/coralbay.yaml
+        eva-coralbay pretrain export logs/pretraining/checkpoints/step=100000.ckpt --out encoder
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the commands."""
+        _add_subcommands(parser, PRETRAIN_SUBCOMMANDS)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Never called: a command below it is."""
+        raise NotImplementedError
+
+
 SUBCOMMANDS: tuple[Subcommand, ...] = (
     CheckBackbone(),
     Tasks(),
     Prepare(),
     Inspect(),
     Phantom(),
+    Pretrain(),
     Results(),
 )
 """In the order of the help."""
@@ -299,8 +475,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="eva-coralbay", description="CoralBay and its radiology leaderboard for eva."
     )
+    _add_subcommands(parser, SUBCOMMANDS)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = rest
+    try:
+        return arguments.run(arguments)
+    except (OSError, ValueError) as error:
+        print(f"eva-coralbay: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_subcommands(
+    parser: argparse.ArgumentParser, subcommands: Sequence[Subcommand]
+) -> None:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subcommand in SUBCOMMANDS:
+    for subcommand in subcommands:
         subparser = subparsers.add_parser(
             subcommand.name,
             help=subcommand.help,
@@ -308,14 +499,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             epilog="examples:" + textwrap.indent(textwrap.dedent(subcommand.examples), "  "),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        subcommand.add_arguments(subparser)
         subparser.set_defaults(run=subcommand.run)
-    arguments = parser.parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except (OSError, ValueError) as error:
-        print(f"eva-coralbay: error: {error}", file=sys.stderr)
-        return 1
+        subcommand.add_arguments(subparser)
 
 
 def _add_task_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,1 +1,7 @@
 """Self-distillation on unlabelled CT scans, which makes the checkpoints of the encoder."""
+
+from eva_coralbay.pretraining.data import PretrainingData
+from eva_coralbay.pretraining.module import Distillation
+from eva_coralbay.pretraining.trainer import Trainer
+
+__all__ = ["Distillation", "PretrainingData", "Trainer"]

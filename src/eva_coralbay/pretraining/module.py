@@ -281,7 +281,7 @@ class Distillation(modules.ModelModule):
                 for name in ("feature_size", "in_channels", "patch_merging", "use_v2")
             },
             "scales": self.scales,
-            "spacing": list(content.prepared[0].spacing),
+            "spacing": list(content.spacing),
             "manifest_sha256": content.sha256,
             "num_scans": len(content.prepared),
             "num_prototypes": self.num_prototypes,

@@ -30,6 +30,8 @@ class Trainer(eva.Trainer):
     <default_root_dir>/
         checkpoints/step=1000.ckpt     the last ones, each with all that the next step follows from
         metrics.csv, curves.png        what the monitors say
+        metrics.<n>.csv                the same, of the starts before: steps that were repeated are
+                                       in two of them
         events.out.tfevents.*          the same for TensorBoard
     """
 
@@ -91,6 +93,7 @@ class Trainer(eva.Trainer):
     def init_logger_run(self, run_id: int | None) -> None:
         # a run that goes on must find its folder again, so it is not named by the time
         self._session_id = ""
+        _keep_metrics(self.default_root_dir)
         super().init_logger_run(None)
 
     @override
@@ -118,6 +121,14 @@ def find_checkpoints(folder: str) -> List[pathlib.Path]:
     steps = {path: re.fullmatch(r"step=(\d+)", path.stem) for path in paths}
     found = {path: int(match.group(1)) for path, match in steps.items() if match}
     return sorted(found, key=found.__getitem__)
+
+
+@rank_zero.rank_zero_only
+def _keep_metrics(folder: str) -> None:
+    """Moves the metrics of an earlier start aside, which the logger would delete."""
+    path = pathlib.Path(folder) / "metrics.csv"
+    if path.exists():
+        path.rename(path.with_name(f"metrics.{len(list(path.parent.glob('metrics.*.csv')))}.csv"))
 
 
 class Checkpoints(pl_callbacks.Checkpoint):

@@ -1,0 +1,147 @@
+"""What a store for pre-training holds, and what was set aside and why.
+
+<store>/
+    manifest.json             a row for each scan that was found
+    <name>-<key>/*.scan       the prepared scans, as `eva_coralbay.data.store` writes them
+"""
+
+import functools
+import hashlib
+import os
+from typing import Literal, Tuple
+
+import pydantic
+
+from eva_coralbay import files
+from eva_coralbay.data import stored_scan
+from eva_coralbay.data.errors import DatasetError
+
+VERSION = 1
+"""The version of the format of the manifest."""
+
+NAME = "manifest.json"
+"""The name of the manifest in its store."""
+
+
+class Geometry(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The grid of a scan."""
+
+    shape: Tuple[int, int, int]
+    """The number of voxels along (D, H, W)."""
+
+    spacing: Tuple[float, float, float]
+    """The distance of voxels along (D, H, W), in mm."""
+
+
+class Statistics(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The HU of a scan, before it is resampled."""
+
+    minimum: float
+    percentile_1: float
+    mean: float
+    percentile_99: float
+    maximum: float
+
+
+class Case(pydantic.BaseModel, extra="forbid", frozen=True):
+    """A scan that was found."""
+
+    case: str
+    """Its id, which says where it was found."""
+
+    kind: Literal["nifti", "dicom"]
+    """What it was found as."""
+
+    sha256: str
+    """The hash of the content of its files."""
+
+    status: Literal["prepared", "quarantined"]
+    """Whether it can be used."""
+
+    reason: str | None = None
+    """Why it was set aside."""
+
+    source: Geometry | None = None
+    """Its grid before it was prepared, as far as it could be read."""
+
+    hounsfield: Statistics | None = None
+    """Its HU, as far as they could be read."""
+
+    prepared: Geometry | None = None
+    """Its grid in the store."""
+
+    path: str | None = None
+    """Its file, relative to the store."""
+
+    key: str | None = None
+    """What its file was written with."""
+
+
+class Manifest(pydantic.BaseModel, extra="forbid", frozen=True):
+    """All scans of a store, by their ids."""
+
+    version: Literal[1] = VERSION
+    """The version of the format."""
+
+    spacing: Tuple[float, float, float]
+    """The voxel spacing of the prepared scans along (D, H, W), in mm."""
+
+    cases: Tuple[Case, ...]
+    """The scans, sorted by their ids."""
+
+    _store: str = ""
+
+    @classmethod
+    def read(cls, store: str) -> "Manifest":
+        """Reads the manifest of a store.
+
+        Args:
+            store: The folder.
+
+        Raises:
+            DatasetError: If there is none, or it is not one.
+        """
+        path = os.path.join(store, NAME)
+        try:
+            with open(path, encoding="utf-8") as file:
+                manifest = cls.model_validate_json(file.read())
+        except OSError as error:
+            raise DatasetError(
+                f"'{path}': {error.strerror}. Make a store with `eva-coralbay pretrain prepare SRC "
+                f"--out '{store}'`, or set STORE to one."
+            ) from error
+        except ValueError as error:
+            raise DatasetError(
+                f"'{path}' is no manifest of a store ({error}). Run `eva-coralbay pretrain "
+                f"prepare` again with the same sources."
+            ) from error
+        manifest._store = store
+        return manifest
+
+    def write(self, store: str) -> None:
+        """Writes the manifest into a store, as a whole or not at all."""
+        text = self.model_dump_json(indent=1, exclude_none=True)
+        files.write_atomically(os.path.join(store, NAME), text.encode())
+
+    @functools.cached_property
+    def prepared(self) -> Tuple[Case, ...]:
+        """The scans that can be used."""
+        return tuple(case for case in self.cases if case.status == "prepared")
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all rows, which say nothing of where the store lies, or of times."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def open(self, case: Case) -> stored_scan.StoredScan:
+        """Opens a prepared scan; its source need not be there.
+
+        Args:
+            case: One of `prepared`.
+
+        Raises:
+            StoreError: If it is missing or damaged.
+        """
+        if case.path is None or case.key is None:
+            raise ValueError(f"Scan '{case.case}' was set aside: {case.reason}.")
+        return stored_scan.StoredScan(os.path.join(self._store, case.path), key=case.key)

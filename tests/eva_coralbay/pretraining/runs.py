@@ -1,0 +1,75 @@
+"""Small trainings, in this process or in one of its own (`python -m ... KEY=VALUE ...`)."""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import pandas as pd
+import torch
+
+from eva_coralbay.pretraining import Distillation, PretrainingData, Trainer
+from eva_coralbay.pretraining.schedules import Schedule
+from tests.eva_coralbay.pretraining import stores
+
+
+def build(
+    *,
+    store: str,
+    out: str,
+    steps: int = 4,
+    batch_size: int = 2,
+    workers: int = 0,
+    accumulate: int = 1,
+    devices: int = 1,
+    interval: int = 1,
+    callbacks: list | None = None,
+    **options: Any,
+) -> tuple[Trainer, Distillation, PretrainingData]:
+    """Builds a training that takes seconds a step."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    data = PretrainingData(
+        store=store, views=stores.VIEWS, batch_size=batch_size, num_workers=workers
+    )
+    defaults = {"drop_path_rate": 0.1, "freeze_prototypes_steps": 1, "lr": Schedule(0.0, 0.1, 1e-6)}
+    module = Distillation(
+        feature_size=12, num_prototypes=32, head_dims=(16, 16, 8), **(defaults | options)
+    )
+    trainer = Trainer(
+        default_root_dir=out,
+        max_steps=steps,
+        checkpoint_interval=interval,
+        keep_checkpoints=2,
+        log_every_n_steps=1,
+        refresh_rate=0,
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        accumulate_grad_batches=accumulate,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+    return trainer, module, data
+
+
+def train(**options: Any) -> Distillation:
+    """Trains and returns the module."""
+    trainer, module, data = build(**options)
+    trainer.fit(module, datamodule=data)
+    return module
+
+
+def losses(out: str | pathlib.Path) -> dict[int, float]:
+    """Returns the logged losses by step, those of the last start where there are several."""
+    folder = pathlib.Path(out)
+    parts = [pd.read_csv(path) for path in sorted(folder.glob("metrics.*.csv"))]
+    parts += [pd.read_csv(folder / "metrics.csv")]
+    rows = pd.concat(parts).dropna(subset=["train/loss"])
+    return dict(zip(rows["step"].astype(int), rows["train/loss"], strict=True))
+
+
+if __name__ == "__main__":
+    pairs = (argument.split("=", 1) for argument in sys.argv[1:])
+    parsed = {name: json.loads(value) for name, value in pairs}
+    torch.set_num_threads(1)
+    train(**parsed)

@@ -1,0 +1,149 @@
+"""Tests of a step of the distillation."""
+
+import copy
+import math
+import pathlib
+
+import lightly.models.utils as lightly_utils
+import pytest
+import torch
+from lightning.pytorch import callbacks
+
+from eva_coralbay.pretraining import module as module_lib
+from eva_coralbay.pretraining.module import Distillation
+from eva_coralbay.pretraining.schedules import Schedule
+from tests.eva_coralbay.pretraining import runs, stores
+
+
+@pytest.fixture(name="store", scope="module")
+def _store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return stores.write_store(tmp_path_factory.mktemp("store"))
+
+
+class _Spoiler(callbacks.Callback):
+    """Makes the gradient infinite at some steps, and keeps what follows."""
+
+    def __init__(self, steps: tuple[int, ...]) -> None:
+        self._steps = steps
+        self.weights: list[torch.Tensor] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        parameter = pl_module.student.encoder.encoder1.layer.conv1.conv.weight
+        if trainer.global_step in self._steps:
+            parameter.grad[:] = math.nan
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        networks = (pl_module.student, pl_module.teacher)
+        self.weights.append(
+            torch.cat([p.detach().flatten().clone() for n in networks for p in n.parameters()])
+        )
+
+
+def _built(**options) -> Distillation:
+    module = Distillation(
+        feature_size=12, num_prototypes=32, head_dims=(16, 16, 8), **options
+    )
+    module.build(num_scans=3)
+    return module
+
+
+def test_the_teacher_begins_as_the_student() -> None:
+    module = _built()
+    for one, other in zip(module.teacher.parameters(), module.student.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+        assert other.requires_grad and not one.requires_grad
+
+
+def test_the_seed_decides_the_weights() -> None:
+    first, second, other = _built(seed=1), _built(seed=1), _built(seed=2)
+    key = "student.encoder.swinViT.patch_embed.proj.weight"
+    torch.testing.assert_close(first.state_dict()[key], second.state_dict()[key], rtol=0, atol=0)
+    assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
+
+
+def test_the_teacher_follows_as_in_lightly() -> None:
+    teacher, student = torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)
+    expected = copy.deepcopy(teacher)
+    lightly_utils.update_momentum(student, expected, m=0.9)
+    module_lib._follow(teacher, student, momentum=0.9)
+    torch.testing.assert_close(teacher.weight, expected.weight, rtol=0, atol=1e-6)
+    torch.testing.assert_close(teacher.bias, expected.bias, rtol=0, atol=1e-6)
+
+
+def test_biases_norms_and_position_biases_do_not_decay() -> None:
+    module = _built()
+    groups = {group["decays"]: group["params"] for group in module_lib._group_parameters(module)}
+    assert sum(len(group) for group in groups.values()) == len(list(module.student.parameters()))
+    names = {id(value): name for name, value in module.named_parameters()}
+    free = {names[id(value)] for value in groups[False]}
+    assert any(name.endswith("relative_position_bias_table") for name in free)
+    assert all(
+        name.endswith((".bias", "relative_position_bias_table")) or ".norm" in name
+        for name in free
+    )
+    assert all(value.ndim > 1 for value in groups[True])
+
+
+@pytest.mark.parametrize(("scans", "prototypes"), [(65, 1024), (500, 4096), (11000, 16384)])
+def test_the_number_of_prototypes_follows_from_the_scans(scans: int, prototypes: int) -> None:
+    module = Distillation(feature_size=12, head_dims=(16, 16, 8))
+    module.build(num_scans=scans)
+    assert module.num_prototypes == module.student.head.prototypes.shape[0] == prototypes
+
+
+def test_last_trains_the_last_stage_only() -> None:
+    module = _built(scales="last")
+    assert module.student.head.perceptron[0].in_features == 16 * 12
+    unused = {
+        name.split(".")[1]
+        for name, value in module.student.named_parameters()
+        if name.startswith("encoder.") and not value.requires_grad
+    }
+    assert unused == {"encoder1", "encoder2", "encoder3", "encoder4"}
+
+
+def test_a_training(store: str, tmp_path: pathlib.Path) -> None:
+    before = _built(freeze_prototypes_steps=1).state_dict()
+    module = runs.train(
+        store=store, out=str(tmp_path), steps=2, momentum=Schedule(0.9, 0.9, 0.9), koleo_weight=0.1
+    )
+    after = module.state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    key = "encoder.swinViT.patch_embed.proj.weight"
+    moved = (after[f"student.{key}"] - before[f"student.{key}"]).abs().max()
+    followed = (after[f"teacher.{key}"] - before[f"teacher.{key}"]).abs().max()
+    assert 0 < followed < moved
+    assert module.centre.abs().max() > 0
+    paths = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert paths == ["step=1.ckpt", "step=2.ckpt"]
+    content = torch.load(tmp_path / "checkpoints/step=2.ckpt", weights_only=True)
+    assert content["coralbay"]["num_prototypes"] == 32
+    assert content["coralbay"]["summary"]["train/loss"] > 0
+    assert str(tmp_path) not in str(content["coralbay"])
+
+
+def test_prototypes_are_frozen_first(store: str, tmp_path: pathlib.Path) -> None:
+    before = _built().student.head.prototypes.detach().clone()
+    module = runs.train(store=store, out=str(tmp_path), steps=1, freeze_prototypes_steps=1)
+    torch.testing.assert_close(module.student.head.prototypes.detach(), before, rtol=0, atol=0)
+
+
+def test_leaves_out_a_step_that_is_not_finite(store: str, tmp_path: pathlib.Path) -> None:
+    spoiler = _Spoiler(steps=(1,))
+    module = runs.train(store=store, out=str(tmp_path), steps=3, callbacks=[spoiler])
+    first, second, third = spoiler.weights
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert not torch.equal(second, third)
+    assert module._nonfinite_steps == 1
+
+
+def test_stops_after_too_many_of_them_and_names_the_cases(
+    store: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(RuntimeError, match="case_"):
+        runs.train(
+            store=store,
+            out=str(tmp_path),
+            max_nonfinite_steps=1,
+            callbacks=[_Spoiler(steps=(0, 1))],
+        )
