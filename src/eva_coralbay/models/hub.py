@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -36,6 +36,7 @@ def save_pretrained(
     spacing_mm: Sequence[float] | None = None,
     orientation: str | None = None,
     hu_window: Sequence[float] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes the encoder's weights and what one must know to apply them.
 
@@ -48,6 +49,7 @@ def save_pretrained(
         spacing_mm: Voxel spacing (D, H, W) in mm of the scans that the weights are for.
         orientation: Axis codes of (D, H, W), such as "SPL".
         hu_window: The HU that are mapped to 0 and to 1.
+        training: How the weights came about, in what JSON can hold.
 
     Returns:
         The folder.
@@ -70,6 +72,7 @@ def save_pretrained(
         "model_type": "coralbay",
         **{name: getattr(encoder, name) for name in _ARCHITECTURE},
         **preprocessing,
+        **({} if training is None else {"training": training}),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
         "weights_sha256": weight_files.file_sha256(weights_path),
     }

@@ -23,7 +23,7 @@ from eva_coralbay.pretraining import heads, loss, schedules, views
 Scales = Literal["multi", "last"]
 """What is distilled: the embedding of all scales, or that of the last stage alone."""
 
-_EMBEDDINGS: Dict[Scales, encoder_lib.EmbeddingsType] = {"multi": "multiscale", "last": "head"}
+EMBEDDINGS: Dict[Scales, encoder_lib.EmbeddingsType] = {"multi": "multiscale", "last": "head"}
 """The embedding of the encoder that is distilled."""
 
 _PROTOTYPES = ((100, 1024), (1000, 4096), (5000, 8192))
@@ -297,7 +297,7 @@ class Distillation(modules.ModelModule):
         """Builds the student, which is trained, or the teacher, which is not."""
         encoder = encoder_lib.CoralBayEncoder(
             feature_size=self._feature_size,
-            embeddings_type=_EMBEDDINGS[self.scales],
+            embeddings_type=EMBEDDINGS[self.scales],
             patch_merging=self._patch_merging,
             drop_path_rate=self._drop_path_rate if trained else 0.0,
             activation_checkpointing=self._activation_checkpointing and trained,

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pickle  # nosec B403
 import re
 import signal
 import subprocess  # nosec B404
@@ -210,4 +211,10 @@ class _CheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> Dict[str, Any]:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"Checkpoint '{path}' is damaged ({type(error).__name__}). Remove it to go on from "
+                "the one before it."
+            ) from error

@@ -18,7 +18,7 @@ def build(
     store: str,
     out: str,
     steps: int = 4,
-    batch_size: int = 2,
+    batch_size: int = 1,
     workers: int = 0,
     accumulate: int = 1,
     devices: int = 1,

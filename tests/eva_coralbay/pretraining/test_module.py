@@ -105,7 +105,12 @@ def test_last_trains_the_last_stage_only() -> None:
 def test_a_training(store: str, tmp_path: pathlib.Path) -> None:
     before = _built(freeze_prototypes_steps=1).state_dict()
     module = runs.train(
-        store=store, out=str(tmp_path), steps=2, momentum=Schedule(0.9, 0.9, 0.9), koleo_weight=0.1
+        store=store,
+        out=str(tmp_path),
+        steps=2,
+        batch_size=2,
+        momentum=Schedule(0.9, 0.9, 0.9),
+        koleo_weight=0.1,
     )
     after = module.state_dict()
     assert all(torch.isfinite(value).all() for value in after.values())

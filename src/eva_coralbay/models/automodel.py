@@ -1,0 +1,90 @@
+"""The encoder for transformers: importing this module makes its `AutoModel` load our exports.
+
+>>> import eva_coralbay.models.automodel
+>>> model = transformers.AutoModel.from_pretrained("encoder")
+>>> model(volumes).pooler_output
+"""
+
+from typing import Any
+
+import torch
+import transformers
+from transformers import modeling_outputs
+from typing_extensions import override
+
+from eva_coralbay.models import encoder as encoder_lib
+
+_MODEL_TYPE = "coralbay"
+"""What `config.json` of an export calls the model."""
+
+
+class CoralBayConfig(transformers.PretrainedConfig):
+    """The `config.json` of an export."""
+
+    model_type = _MODEL_TYPE
+
+    def __init__(
+        self,
+        *,
+        feature_size: int = 48,
+        in_channels: int = 1,
+        use_v2: bool = True,
+        patch_merging: str = "octants",
+        embeddings_type: str = "multiscale",
+        **kwargs: Any,
+    ) -> None:
+        """Initializes the config; see `CoralBayEncoder` for the arguments."""
+        self.feature_size = feature_size
+        self.in_channels = in_channels
+        self.use_v2 = use_v2
+        self.patch_merging = patch_merging
+        self.embeddings_type = embeddings_type
+        super().__init__(**kwargs)
+
+
+class CoralBayModel(transformers.PreTrainedModel):
+    """`CoralBayEncoder` as a model of transformers."""
+
+    config_class = CoralBayConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: CoralBayConfig) -> None:
+        """Builds the encoder of a config."""
+        super().__init__(config)
+        self.encoder = encoder_lib.CoralBayEncoder(
+            feature_size=config.feature_size,
+            in_channels=config.in_channels,
+            use_v2=config.use_v2,
+            patch_merging=config.patch_merging,  # type: ignore[reportArgumentType]
+            embeddings_type=config.embeddings_type,  # type: ignore[reportArgumentType]
+        )
+        self.post_init()
+
+    @override
+    def forward(
+        self, pixel_values: torch.Tensor, **kwargs: Any
+    ) -> modeling_outputs.BaseModelOutputWithPooling:
+        """Encodes volumes.
+
+        Args:
+            pixel_values: Volumes in [0, 1], of shape [B, C, D, H, W].
+            kwargs: What transformers passes to all models; not used.
+
+        Returns:
+            `pooler_output`, the embedding [B, E], `hidden_states`, the six feature maps from fine
+            to coarse, and `last_hidden_state`, the coarsest of them.
+        """
+        embedding, maps = self.encoder.forward_intermediates(pixel_values)
+        return modeling_outputs.BaseModelOutputWithPooling(
+            last_hidden_state=maps[-1],  # type: ignore[reportArgumentType]
+            pooler_output=embedding,  # type: ignore[reportArgumentType]
+            hidden_states=tuple(maps),  # type: ignore[reportArgumentType]
+        )
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Leaves the weights as the encoder has drawn them."""
+
+
+transformers.AutoConfig.register(_MODEL_TYPE, CoralBayConfig, exist_ok=True)
+transformers.AutoModel.register(CoralBayConfig, CoralBayModel, exist_ok=True)

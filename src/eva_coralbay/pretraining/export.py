@@ -1,0 +1,194 @@
+"""Exports the teacher's encoder of a checkpoint, with a model card, and proves that it loads.
+
+<folder>/
+    config.json         architecture, preprocessing, versions, how it was trained
+    model.safetensors   the weights
+    README.md           the model card
+"""
+
+import json
+import os
+import pathlib
+import pickle  # nosec B403
+import string
+import tempfile
+from importlib import resources
+from typing import Any, Dict, Mapping
+
+import torch
+import transformers
+from eva.vision import models as eva_models
+
+from eva_coralbay import files
+from eva_coralbay.data import geometry
+from eva_coralbay.models import automodel as _  # makes AutoModel know the encoder
+from eva_coralbay.models import checkpoints
+from eva_coralbay.models import encoder as encoder_lib
+from eva_coralbay.models import hub, registry
+from eva_coralbay.pretraining import module
+
+_TEACHER = "teacher.encoder."
+"""What the keys of the teacher's encoder begin with."""
+
+_HU_WINDOW = (-175.0, 250.0)
+"""The window of the leaderboard's tasks, in HU; the training has seen any, so others do as well."""
+
+_DISTILLED = {
+    "multi": "the concatenated embedding of all scales",
+    "last": "the embedding of the last stage alone",
+}
+"""What was distilled, in words."""
+
+_PROOF_SIZE = 40
+"""The edge in voxels of the volume that the loaded encoders are compared on."""
+
+
+def export(checkpoint_path: str, folder: str) -> None:
+    """Exports the teacher's encoder.
+
+    Args:
+        checkpoint_path: A checkpoint of `pretrain fit`.
+        folder: The folder to write, which must not be there or be empty.
+
+    Raises:
+        ValueError: If the checkpoint is none, or the folder holds something.
+        CheckpointError: If what was written does not load.
+    """
+    content = _read(checkpoint_path)
+    encoder = _build_encoder(content["state_dict"], content["coralbay"])
+    write(encoder, {**content["coralbay"], "step": content["global_step"]}, folder)
+
+
+def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], folder: str) -> None:
+    """Writes an encoder as a whole or not at all, and proves that it loads.
+
+    Args:
+        encoder: The encoder.
+        training: What `Distillation.describe` says, and the `step`.
+        folder: The folder to write, which must not be there or be empty.
+
+    Raises:
+        ValueError: If the folder holds something.
+        CheckpointError: If what was written does not load.
+    """
+    target = pathlib.Path(folder)
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f"'{folder}' is not empty: choose another folder, or remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}~", dir=target.parent) as temporary:
+        written = pathlib.Path(temporary) / "export"
+        hub.save_pretrained(
+            encoder,
+            written,
+            spacing_mm=training["spacing"],
+            orientation=geometry.ORIENTATION,
+            hu_window=_HU_WINDOW,
+            training={**training, "config": json.loads(training["config"])},
+        )
+        card = _draw_card(encoder, training, name=target.name)
+        files.write_atomically(written / "README.md", card.encode())
+        prove(encoder, str(written))
+        if target.exists():
+            target.rmdir()
+        os.replace(written, target)
+
+
+def prove(encoder: encoder_lib.CoralBayEncoder, folder: str) -> None:
+    """Loads an export in all ways, and compares what the encoders compute.
+
+    Args:
+        encoder: The encoder that was exported.
+        folder: The export.
+
+    Raises:
+        CheckpointError: If an encoder does not load, or computes something else.
+    """
+    registry.register_backbones()
+    kwargs = {"checkpoint": folder, "feature_size": encoder.feature_size}
+    own = encoder_lib.CoralBayEncoder.from_pretrained(folder)
+    evas = eva_models.ModelFromRegistry("radiology/coralbay", kwargs).eval()
+    automodels = transformers.AutoModel.from_pretrained(folder).eval()
+    volume = torch.rand(1, encoder.in_channels, *(_PROOF_SIZE,) * 3)
+    with torch.no_grad():
+        expected = encoder.eval()(volume)
+        computed = {
+            "CoralBayEncoder": own(volume),
+            "eva's ModelFromRegistry": evas(volume),
+            "transformers' AutoModel": automodels(volume).pooler_output,
+        }
+    for name, embedding in computed.items():
+        if not torch.equal(embedding, expected):
+            raise checkpoints.CheckpointError(
+                f"{folder}: {name} computes other embeddings than the encoder that was exported. "
+                "Please report this, with the versions in its config.json."
+            )
+
+
+def _read(path: str) -> Dict[str, Any]:
+    """Reads a checkpoint of a training."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"'{path}': {error.strerror}.") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"'{path}' is no checkpoint, or it is damaged ({type(error).__name__}). Take another "
+            "one of the folder."
+        ) from error
+    if not isinstance(content, dict) or "coralbay" not in content:
+        raise ValueError(
+            f"'{path}' is no checkpoint of `eva-coralbay pretrain fit`: it does not say what was "
+            "trained."
+        )
+    return content
+
+
+def _build_encoder(
+    state_dict: Mapping[str, torch.Tensor], training: Mapping[str, Any]
+) -> encoder_lib.CoralBayEncoder:
+    """Builds the teacher's encoder."""
+    encoder = encoder_lib.CoralBayEncoder(
+        **training["encoder"], embeddings_type=module.EMBEDDINGS[training["scales"]]
+    )
+    weights = {
+        key.removeprefix(_TEACHER): value
+        for key, value in state_dict.items()
+        if key.startswith(_TEACHER)
+    }
+    encoder.load_state_dict(weights, strict=True)
+    return encoder.eval()
+
+
+def _draw_card(
+    encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], *, name: str
+) -> str:
+    """Returns the model card."""
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    spacing = " x ".join(f"{value:g}" for value in training["spacing"])
+    values = {
+        "name": name,
+        "parameters": f"{parameters / 1e6:.1f} M",
+        "feature_size": encoder.feature_size,
+        "embedding_dim": encoder.embedding_dim,
+        "patch_merging": encoder.patch_merging,
+        "spacing": spacing,
+        "orientation": geometry.ORIENTATION,
+        "lower": f"{_HU_WINDOW[0]:g}",
+        "upper": f"{_HU_WINDOW[1]:g}",
+        "distilled": _DISTILLED[training["scales"]],
+        "config": json.dumps(json.loads(training["config"]), indent=2),
+        "monitors": _draw_monitors(training["summary"]),
+        "versions": ", ".join(f"{key} {value}" for key, value in training["versions"].items()),
+        **{
+            key: training[key]
+            for key in ("num_scans", "manifest_sha256", "step", "steps", "batch_size")
+        },
+        "num_prototypes": training["num_prototypes"],
+    }
+    template = resources.files("eva_coralbay.pretraining").joinpath("model_card.md").read_text()
+    return string.Template(template).substitute(values)
+
+
+def _draw_monitors(summary: Mapping[str, float]) -> str:
+    """Returns the last values of the monitors as the rows of a table."""
+    return "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(summary.items()))
