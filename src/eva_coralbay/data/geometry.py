@@ -111,6 +111,28 @@ def read_scan(path: str, *, case: str, needs_code: bool = True) -> eva_tv_tensor
     return eva_tv_tensors.Volume(torch.from_numpy(array)[None], affine=affine)
 
 
+def from_array(
+    array: npt.NDArray[Any], affine: npt.NDArray[np.float64]
+) -> eva_tv_tensors.Volume:
+    """Reorients a scan that was read from something else than NIfTI.
+
+    Args:
+        array: The HU, with the axes in any order.
+        affine: The matrix of shape [4, 4] from indices of the array to RAS+ world positions in mm.
+
+    Returns:
+        The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
+    """
+    transform = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(ORIENTATION)
+    )
+    reoriented = orientations.apply_orientation(array, transform)
+    return eva_tv_tensors.Volume(
+        torch.from_numpy(np.array(reoriented, dtype=np.float32, order="C"))[None],
+        affine=torch.from_numpy(affine @ orientations.inv_ornt_aff(transform, array.shape)),
+    )
+
+
 def read_mask(
     path: str, *, case: str, like: Grid, labels: Collection[int], needs_code: bool = True
 ) -> tv_tensors.Mask:

@@ -74,6 +74,9 @@ class _Job(NamedTuple):
 class _Outcome(NamedTuple):
     """What came of a job."""
 
+    case: str
+    """The id of the case."""
+
     problem: str | None = None
     """What went wrong."""
 
@@ -136,9 +139,12 @@ class PreparedStore:
         jobs = [self._job(source) for source in missing]
         # so that preparers that work side by side seldom begin with the same scan
         random.Random().shuffle(jobs)
-        problems = _run(jobs, min(workers or _suitable_workers(missing), len(jobs)))
+        problems, stopped = _run(jobs, min(workers or _suitable_workers(missing), len(jobs)))
         if problems:
-            raise StoreError(_summarize(problems, f"{len(jobs)} scans (about {need} in all)"))
+            raise StoreError(
+                _summarize(list(problems.values()), f"{len(jobs)} scans (about {need} in all)"),
+                problems={} if stopped else problems,
+            )
 
     def open(self, source: Source) -> prepared.PreparedScan:
         """Opens a prepared scan.
@@ -153,6 +159,25 @@ class PreparedStore:
             StoreError: If it is missing or known to be damaged.
         """
         return self._open(source)
+
+    def locate(self, source: Source) -> Tuple[str, str]:
+        """Returns the path of a prepared scan, whether or not it is there, and its key.
+
+        Raises:
+            StoreError: If a file that it is made of is missing.
+        """
+        try:
+            status = [(os.path.basename(path), os.stat(path)) for path in source.files]
+        except OSError as error:
+            raise StoreError(
+                f"Case '{source.case}', file '{error.filename}': {error.strerror}. Restore it."
+            ) from error
+        identities = [(name, found.st_size, found.st_mtime_ns) for name, found in status]
+        entry = f"{_safe(source.case)}-{_digest([source.case, identities])}"
+        return (
+            os.path.join(self._folder, f"{entry}.scan"),
+            f"{os.path.basename(self._folder)}/{entry}",
+        )
 
     def missing(self, sources: Sequence[Source]) -> List[Source]:
         """Returns the scans that are not there, and names the damaged ones in the log."""
@@ -174,14 +199,14 @@ class PreparedStore:
         ]
 
     def _open(self, source: Source) -> stored_scan.StoredScan:
-        path, key = self._locate(source)
+        path, key = self.locate(source)
         scan = stored_scan.StoredScan(path, key=key, on_damage=self._damaged.add)
         if scan.identity in self._damaged:
             raise StoreError(f"Prepared scan '{path}' is damaged. Prepare the data set again.")
         return scan
 
     def _is_intact(self, source: Source, *, check: bool = False) -> bool:
-        path, _ = self._locate(source)
+        path, _ = self.locate(source)
         if not os.path.exists(path):
             return False
         try:
@@ -194,23 +219,8 @@ class PreparedStore:
         return True
 
     def _job(self, source: Source) -> _Job:
-        path, key = self._locate(source)
+        path, key = self.locate(source)
         return _Job(source, self._preparation, path, key, stored_scan.identity(path))
-
-    def _locate(self, source: Source) -> Tuple[str, str]:
-        """Returns the path and the key of a prepared scan."""
-        try:
-            status = [(os.path.basename(path), os.stat(path)) for path in source.files]
-        except OSError as error:
-            raise StoreError(
-                f"Case '{source.case}', file '{error.filename}': {error.strerror}. Restore it."
-            ) from error
-        identities = [(name, found.st_size, found.st_mtime_ns) for name, found in status]
-        entry = f"{_safe(source.case)}-{_digest([source.case, identities])}"
-        return (
-            os.path.join(self._folder, f"{entry}.scan"),
-            f"{os.path.basename(self._folder)}/{entry}",
-        )
 
     def _make_folder(self) -> None:
         """Makes the folder with its description, and removes what killed processes left there."""
@@ -236,38 +246,41 @@ class PreparedStore:
         return _in_megabytes(need)
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> List[str]:
-    """Does all jobs and returns what went wrong."""
-    problems = []
+def _run(jobs: Sequence[_Job], workers: int) -> Tuple[Dict[str, str], bool]:
+    """Does all jobs and returns what went wrong, by case, and whether that stopped the others."""
+    problems = {}
     outcomes = _in_processes(jobs, workers) if workers > 1 else (_do(job) for job in jobs)
     with contextlib.closing(outcomes):
         for outcome in tqdm.tqdm(outcomes, total=len(jobs), desc="Preparing", unit="scan"):
             if outcome.problem is not None:
-                problems.append(outcome.problem)
+                problems[outcome.case] = outcome.problem
             if outcome.stops:
-                break
-    return problems
+                return problems, True
+    return problems, False
 
 
 def _do(job: _Job) -> _Outcome:
     """Prepares a scan and writes it, unless somebody did meanwhile."""
     if stored_scan.identity(job.path) != job.replaced:
-        return _Outcome()
+        return _Outcome(job.source.case)
     try:
         scan = prepared.prepare(*job.source.load(), job.preparation)
         content = stored_scan.encode(scan, key=job.key)
     except DatasetError as error:
-        return _Outcome(str(error))
+        return _Outcome(job.source.case, str(error))
     except Exception as error:
         return _Outcome(
+            job.source.case,
             f"Case '{job.source.case}', file '{job.source.files[0]}': it cannot be prepared "
             f"({type(error).__name__}: {error})."
         )
     try:
         files.write_atomically(job.path, content)
     except OSError as error:
-        return _Outcome(_describe_write_error(job.path, error), stops=True)
-    return _Outcome()
+        return _Outcome(
+            job.source.case, _describe_write_error(job.path, error), stops=True
+        )
+    return _Outcome(job.source.case)
 
 
 def _in_processes(jobs: Sequence[_Job], workers: int) -> Generator[_Outcome, None, None]:
@@ -310,6 +323,7 @@ def _receive(connection: connections.Connection, job: _Job) -> _Outcome:
         return connection.recv()
     except (EOFError, ConnectionError):
         return _Outcome(
+            job.source.case,
             f"Case '{job.source.case}': the process that prepared it was killed. If there was too "
             "little memory, run `eva-coralbay prepare` with fewer --workers.",
             stops=True,

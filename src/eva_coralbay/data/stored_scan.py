@@ -50,6 +50,16 @@ Identity = Tuple[int, int, int]
 class StoreError(DatasetError):
     """A prepared scan is missing or damaged, or cannot be written."""
 
+    def __init__(self, message: str, *, problems: Dict[str, str] | None = None) -> None:
+        """Initializes the error.
+
+        Args:
+            message: What is wrong, where, and what to do.
+            problems: What is wrong with each case, if the others are as they should be.
+        """
+        super().__init__(message)
+        self.problems = problems or {}
+
 
 class _Array(NamedTuple):
     """Where the chunks of an array lie."""

@@ -7,6 +7,7 @@
 
 import functools
 import hashlib
+import json
 import os
 from typing import Literal, Tuple
 
@@ -52,11 +53,14 @@ class Case(pydantic.BaseModel, extra="forbid", frozen=True):
     kind: Literal["nifti", "dicom"]
     """What it was found as."""
 
-    sha256: str
-    """The hash of the content of its files."""
+    sha256: str | None = None
+    """The hash of its voxels and their grid, as far as they could be read."""
 
-    status: Literal["prepared", "quarantined"]
-    """Whether it can be used."""
+    identity: str
+    """What its files were when it was looked at: when they change, it is looked at again."""
+
+    status: Literal["found", "prepared", "quarantined"]
+    """Whether it can be used; `found` if it is to be prepared yet."""
 
     reason: str | None = None
     """Why it was set aside."""
@@ -130,8 +134,10 @@ class Manifest(pydantic.BaseModel, extra="forbid", frozen=True):
 
     @property
     def sha256(self) -> str:
-        """The hash of all rows, which say nothing of where the store lies, or of times."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """The hash of the scans that can be used, whenever and wherever they were prepared."""
+        rows = [(case.case, case.sha256, case.prepared) for case in self.prepared]
+        content = json.dumps([self.spacing, rows], default=pydantic.BaseModel.model_dump)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def open(self, case: Case) -> stored_scan.StoredScan:
         """Opens a prepared scan; its source need not be there.

@@ -35,11 +35,12 @@ def write_store(folder: pathlib.Path, *, cases: int = 3, shape: tuple = (50, 48,
         load = functools.partial(_load, index, shape)
         source = store.Source(f"case_{index}", (str(source_path),), load)
         prepared_store.prepare([source], workers=1)
-        path, key = prepared_store._locate(source)
+        path, key = prepared_store.locate(source)
         rows.append(
             Case(
                 case=source.case,
                 kind="nifti",
+                identity=str(index),
                 sha256="0" * 64,
                 status="prepared",
                 prepared=Geometry(

@@ -1,0 +1,224 @@
+"""CT series of DICOM files: what belongs together, what is wrong with it, and its voxels.
+
+pydicom reads the headers, SimpleITK the pixels. Of the headers nothing is kept but where the voxels
+lie.
+"""
+
+import os
+import pathlib
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import SimpleITK
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from pydicom import uid
+
+from eva_coralbay.data import geometry
+from eva_coralbay.data.errors import DatasetError
+
+_TAGS = [
+    "BitsAllocated", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
+    "Modality", "NumberOfFrames", "PixelSpacing", "RescaleIntercept", "RescaleSlope",
+    "RescaleType", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
+]  # fmt: skip
+"""What is read of a header: nothing that tells of a patient."""
+
+_MIN_SLICES = 10
+"""The least number of slices."""
+
+_POSITION_TOLERANCE = 0.01
+"""How near in mm slices are that lie at one position."""
+
+_SPACING_TOLERANCE = 0.05
+"""How much the distance of slices may vary, as a part of it."""
+
+_TILT_TOLERANCE = 0.5
+"""The angle in degrees below which a gantry is not tilted."""
+
+_ORIENTATION_TOLERANCE = 1e-3
+"""How much the direction cosines of slices may differ."""
+
+
+def find_series(folder: str, names: Sequence[str]) -> Dict[str, List[str]]:
+    """Finds the DICOM files of a folder.
+
+    Args:
+        folder: The folder.
+        names: The names of the files to look at.
+
+    Returns:
+        The paths of each series in the order of their names, by the UID of the series; those that
+        have none are under "".
+    """
+    series: Dict[str, List[str]] = {}
+    for name in names:
+        path = os.path.join(folder, name)
+        if is_dicom(path):
+            series.setdefault(_read_series_uid(path), []).append(path)
+    return series
+
+
+def is_dicom(path: str) -> bool:
+    """Returns whether a file begins as a DICOM file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
+    """Reads a series.
+
+    Args:
+        paths: Its files.
+        case: The id of the case, for the error messages.
+
+    Returns:
+        The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
+
+    Raises:
+        DatasetError: If it is not a CT scan whose slices lie evenly behind each other, says why.
+    """
+    try:
+        headers = [_read_header(path) for path in paths]
+        problem = _find_problem(headers) or _find_problem_of_files(headers, paths)
+        if problem is None:
+            order, affine = _arrange(headers)
+            return geometry.from_array(_read_pixels([paths[i] for i in order]), affine)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, EOFError) as error:
+        problem = f"unreadable ({type(error).__name__})"
+    raise DatasetError(f"Case '{case}', DICOM series of {len(paths)} files: {problem}.")
+
+
+def _read_series_uid(path: str) -> str:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        return str(header.get("SeriesInstanceUID", ""))
+    except Exception:  # pydicom raises almost anything for a damaged file; it is reported later
+        return ""
+
+
+def _read_header(path: str) -> pydicom.FileDataset:
+    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+
+
+def _find_problem(headers: Sequence[pydicom.Dataset]) -> str | None:
+    """Returns why a series is to be set aside, as far as its headers say."""
+    problems = (_find_problem_of_header(header) for header in headers)
+    found = next((problem for problem in problems if problem is not None), None)
+    if found is not None:
+        return found
+    if len(headers) < _MIN_SLICES:
+        return f"too few slices: {len(headers)}, at least {_MIN_SLICES} are needed"
+    for tag, what in (("Rows", "size"), ("Columns", "size"), ("PixelSpacing", "pixel spacing")):
+        if len({str(header.get(tag)) for header in headers}) > 1:
+            return f"mixed: the slices differ in {what}"
+    cosines = np.array([header.ImageOrientationPatient for header in headers], dtype=np.float64)
+    if np.abs(cosines - cosines[0]).max() > _ORIENTATION_TOLERANCE:
+        return "mixed: the slices differ in orientation"
+    return _find_problem_of_positions(headers)
+
+
+def _find_problem_of_header(header: pydicom.Dataset) -> str | None:
+    modality, kind = header.get("Modality"), header.get("SOPClassUID")
+    if modality != "CT":
+        return f"the modality is {modality}, not CT"
+    if kind == uid.SecondaryCaptureImageStorage:
+        return "a secondary capture, not a scan"
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        return "several frames in a file (enhanced CT): convert it to NIfTI"
+    if {"LOCALIZER", "SCOUT"} & {str(value).upper() for value in header.get("ImageType") or ()}:
+        return "a localizer, not a scan"
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        return "a colour image, not a scan"
+    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
+        return "not HU: RescaleSlope or RescaleIntercept is missing"
+    if header.get("RescaleType") not in (None, "", "HU"):
+        return f"not HU: RescaleType is {header.RescaleType}"
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        if not header.get(tag):
+            return f"{tag} is missing"
+    return None
+
+
+def _find_problem_of_positions(headers: Sequence[pydicom.Dataset]) -> str | None:
+    """Returns what is wrong with where the slices lie."""
+    normal, positions = _normal(headers[0]), _positions(headers)
+    heights = positions @ normal
+    order = np.argsort(heights)
+    gaps = np.diff(heights[order])
+    duplicates = int((gaps < _POSITION_TOLERANCE).sum())
+    if duplicates:
+        return f"{duplicates} slices lie at the position of another one"
+    typical = float(np.median(gaps))
+    wrong = np.abs(gaps - typical) > _SPACING_TOLERANCE * typical
+    if wrong.any():
+        return _describe_gaps(gaps, wrong, typical)
+    way = positions[order[-1]] - positions[order[0]]
+    tilt = float(np.degrees(np.arccos(np.clip(way @ normal / np.linalg.norm(way), -1, 1))))
+    if tilt > _TILT_TOLERANCE:
+        return f"the gantry is tilted by {tilt:.1f} degrees"
+    return None
+
+
+def _describe_gaps(
+    gaps: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], typical: float
+) -> str:
+    multiples = gaps[wrong] / typical
+    whole = np.rint(multiples)
+    if (np.abs(multiples - whole) <= _SPACING_TOLERANCE * whole).all() and (whole >= 2).all():
+        return f"{int((whole - 1).sum())} slices are missing"
+    return f"the slices lie unevenly, {gaps.min():.2f} to {gaps.max():.2f} mm from each other"
+
+
+def _find_problem_of_files(
+    headers: Sequence[pydicom.FileDataset], paths: Sequence[str]
+) -> str | None:
+    """Returns whether a file is shorter than its pixels."""
+    for header, path in zip(headers, paths, strict=True):
+        if not header.file_meta.TransferSyntaxUID.is_compressed:
+            pixels = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+            if os.path.getsize(path) < pixels:
+                return f"truncated: '{pathlib.Path(path).name}' is shorter than its pixels"
+    return None
+
+
+def _arrange(
+    headers: Sequence[pydicom.Dataset],
+) -> Tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Returns the order of the slices, and the affine from (column, row, slice) to RAS+ in mm."""
+    positions = _positions(headers)
+    order = np.argsort(positions @ _normal(headers[0]))
+    along_row, along_column = _cosines(headers[0])
+    row_distance, column_distance = (float(value) for value in headers[0].PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * column_distance
+    affine[:3, 1] = along_column * row_distance
+    affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(headers) - 1)
+    affine[:3, 3] = positions[order[0]]
+    return order, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def _read_pixels(paths: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Returns the HU with the axes (column, row, slice)."""
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(paths)
+    reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+    return SimpleITK.GetArrayFromImage(reader.Execute()).transpose(2, 1, 0)
+
+
+def _positions(headers: Sequence[pydicom.Dataset]) -> npt.NDArray[np.float64]:
+    """Returns the LPS+ positions of the slices in mm, of shape [slices, 3]."""
+    return np.array([header.ImagePositionPatient for header in headers], dtype=np.float64)
+
+
+def _cosines(header: pydicom.Dataset) -> npt.NDArray[np.float64]:
+    """Returns the LPS+ directions along a row and along a column, of shape [2, 3]."""
+    return np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+
+
+def _normal(header: pydicom.Dataset) -> npt.NDArray[np.float64]:
+    return np.cross(*_cosines(header))
