@@ -2,6 +2,7 @@
 
 from eva_coralbay.pretraining.data import PretrainingData
 from eva_coralbay.pretraining.module import Distillation
+from eva_coralbay.pretraining.monitors import Monitors
 from eva_coralbay.pretraining.trainer import Trainer
 
-__all__ = ["Distillation", "PretrainingData", "Trainer"]
+__all__ = ["Distillation", "Monitors", "PretrainingData", "Trainer"]

@@ -83,8 +83,14 @@ class PretrainingData(datamodules.DataModule):
         Returns:
             The HU, int16, of shape [number, 1, R, R, R].
         """
+        return self.probe_batch(number)["hu"]
+
+    def probe_batch(self, number: int) -> Dict[str, Any]:
+        """Returns those regions as a batch, with views of them."""
         regions = self.regions
-        return torch.stack([regions.read(_PROBE + index)["hu"] for index in range(number)])
+        return torch_data.default_collate(
+            [regions.read(_PROBE + index) for index in range(number)]
+        )
 
     @override
     def setup(self, stage: str) -> None:

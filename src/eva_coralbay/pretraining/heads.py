@@ -7,6 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+_MIN_STD = 1e-6
+"""Where outputs vary less, they are not scaled to vary more."""
+
 
 class Head(nn.Module):
     """Maps an embedding to its similarities to the prototypes.
@@ -49,6 +52,28 @@ class Head(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
+
+    @torch.no_grad()
+    def standardize(self, embeddings: torch.Tensor) -> None:
+        """Scales the layers so that their outputs have mean 0 and variance 1 over some embeddings.
+
+        The embeddings of an untrained encoder are nearly parallel, as their maps are rectified
+        before they are pooled: the logits of all scans would be the same, and nothing is learned
+        for hundreds of steps. This is the initialization that depends on the data of [1].
+
+        - [1] Weight Normalization, https://arxiv.org/abs/1602.07868, section 3
+
+        Args:
+            embeddings: Of different samples, of shape [B, E].
+        """
+        hidden = embeddings.float()
+        for layer in self.perceptron:
+            if isinstance(layer, nn.Linear):
+                outputs = layer(hidden)
+                scale = 1.0 / outputs.std(dim=0).clamp_min(_MIN_STD)
+                layer.weight.mul_(scale[:, None])
+                layer.bias.sub_(outputs.mean(dim=0)).mul_(scale)
+            hidden = layer(hidden)
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Computes the logits.

@@ -35,6 +35,9 @@ _MAX_PROTOTYPES = 16384
 _BASE_BATCH = 256
 """The effective batch that the learning rate is stated for."""
 
+_STANDARDIZED = 16
+"""How many samples the heads are scaled to."""
+
 _MAX_NAMED = 20
 """How many cases an error message names."""
 
@@ -145,6 +148,7 @@ class Distillation(modules.ModelModule):
         self._seed = seed
         self._nonfinite_steps = 0
         self._cases: List[str] = []
+        self.monitored: Dict[str, float] = {}
 
     @property
     def centre(self) -> torch.Tensor | None:
@@ -203,6 +207,11 @@ class Distillation(modules.ModelModule):
             f"{math.log(int(self.num_prototypes)):.2f}), {self.trainer.max_steps} steps from step "
             f"{self.trainer.global_step}, {len(self.data.manifest.prepared)} scans."
         )
+
+    @override
+    def on_train_start(self) -> None:
+        if self.trainer.global_step == 0:
+            self._standardize_heads()
 
     @override
     def on_train_batch_start(self, batch: Dict[str, Any], batch_idx: int) -> None:
@@ -275,6 +284,7 @@ class Distillation(modules.ModelModule):
         """Returns what is to be known of the weights, in plain types, for the checkpoint."""
         content = self.data.manifest
         logged = self.trainer.callback_metrics.items()
+        monitored = ((f"monitor/{name}", value) for name, value in self.monitored.items())
         return {
             "encoder": {
                 name: getattr(self.teacher.encoder, name)
@@ -290,8 +300,22 @@ class Distillation(modules.ModelModule):
             "nonfinite_steps": self._nonfinite_steps,
             "config": json.dumps({"model": _arguments(self), "data": _arguments(self.data)}),
             "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
-            "summary": {name: float(value) for name, value in sorted(logged)},
+            "summary": {name: float(value) for name, value in (*logged, *monitored)},
         }
+
+    @torch.no_grad()
+    def embed(self, hounsfield: torch.Tensor, window: Tuple[float, float]) -> torch.Tensor:
+        """Computes the teacher's embeddings.
+
+        Args:
+            hounsfield: The HU, of shape [B, 1, D, H, W].
+            window: The HU window (lower, upper).
+
+        Returns:
+            The embeddings, float32, of shape [B, E].
+        """
+        tensor = views.apply_window(hounsfield.to(self.device).float(), *window)
+        return self.teacher.encoder(tensor).float()
 
     def _build_network(self, *, trained: bool) -> Network:
         """Builds the student, which is trained, or the teacher, which is not."""
@@ -316,6 +340,18 @@ class Distillation(modules.ModelModule):
                 unused.requires_grad_(False)
         network = Network(encoder, head)
         return network if trained else network.requires_grad_(False)
+
+    @torch.no_grad()
+    def _standardize_heads(self) -> None:
+        """Fits the scale of the heads to the embeddings of the untrained encoder."""
+        batch = self.trainer.strategy.batch_to_device(
+            self.data.probe_batch(_STANDARDIZED), self.device
+        )
+        torch.manual_seed(self._seed)
+        global_views, _ = self._render(batch)
+        embeddings = [self.teacher.encoder(view) for view in global_views.split(1)]
+        self.student.head.standardize(torch.cat(embeddings))
+        self.teacher.head.load_state_dict(self.student.head.state_dict())
 
     def _render(self, batch: Dict[str, Any]) -> Tuple[torch.Tensor, List[torch.Tensor]]:
         """Renders the views, each of shape [V * B, 1, G, G, G], all first ones first.

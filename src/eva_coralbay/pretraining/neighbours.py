@@ -1,0 +1,117 @@
+"""Nearest neighbours of organs: what the embeddings tell apart, on a small labelled set."""
+
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from eva.core.utils import parser
+from sklearn import metrics, model_selection, neighbors
+from torch.nn import functional
+from typing_extensions import override
+
+from eva_coralbay.data import prepared, transforms
+from eva_coralbay.data.datasets import base
+
+_NEIGHBOURS = 5
+"""How many neighbours decide."""
+
+_CROPS = 3
+"""How many crops there are of an organ of a case."""
+
+
+def measure(pl_module: Any, dataset: Dict[str, Any], *, window: Tuple[float, float]) -> float:
+    """Tells organs by the nearest embeddings of crops of other cases.
+
+    Args:
+        pl_module: The module with the teacher and the data of the training.
+        dataset: The `class_path` and the `init_args` of a labelled segmentation data set, whose
+            cases of the split `val` are taken.
+        window: The HU window (lower, upper).
+
+    Returns:
+        The part of the crops that are told right, as the mean over the organs.
+    """
+    crops = _OrganCrops(pl_module.data.manifest.spacing, pl_module.data.views.global_size)
+    cases = _build(dataset, crops)
+    embeddings: List[torch.Tensor] = []
+    organs: List[int] = []
+    groups: List[int] = []
+    for index in range(len(cases)):
+        images, labels, _ = cases[index]
+        embeddings += [pl_module.embed(image[None], window).cpu() for image in images]
+        organs += labels
+        groups += [index] * len(labels)
+    return score(torch.cat(embeddings), np.array(organs), np.array(groups))
+
+
+def score(
+    embeddings: torch.Tensor, organs: npt.NDArray[np.integer], cases: npt.NDArray[np.integer]
+) -> float:
+    """Tells each embedding by its nearest ones of other cases.
+
+    Args:
+        embeddings: Of shape [N, E].
+        organs: The organ of each, of shape [N].
+        cases: The case of each, of shape [N].
+
+    Returns:
+        The balanced accuracy.
+    """
+    points = functional.normalize(embeddings - embeddings.mean(dim=0)).numpy()
+    told = model_selection.cross_val_predict(
+        neighbors.KNeighborsClassifier(_NEIGHBOURS),
+        points,
+        organs,
+        groups=cases,
+        cv=model_selection.LeaveOneGroupOut(),
+    )
+    return float(metrics.balanced_accuracy_score(organs, told))
+
+
+class _OrganCrops(transforms.EvalTransform):
+    """Cuts crops around voxels of each organ, evenly among them."""
+
+    def __init__(self, spacing: Tuple[float, float, float], size: int) -> None:
+        super().__init__(spacing=spacing)
+        self._size = size
+
+    @override
+    def __call__(  # type: ignore[reportIncompatibleMethodOverride]
+        self, scan: prepared.PreparedScan
+    ) -> Tuple[List[torch.Tensor], List[int]]:
+        """Returns the HU of the crops, each of shape [1, D, H, W], and their organs."""
+        crops, organs = [], []
+        for label, count in enumerate(scan.label_counts[1:], start=1):
+            for part in range(_CROPS if count else 0):
+                index = int(count * (part + 0.5) / _CROPS)
+                crops.append(self._cut(scan, scan.locate(label, index)))
+                organs.append(label)
+        return crops, organs
+
+    def _cut(self, scan: prepared.PreparedScan, centre: Tuple[int, int, int]) -> torch.Tensor:
+        """Reads the crop around a voxel, moved inside the scan, with the edge repeated."""
+        starts = [
+            max(min(at - self._size // 2, length - self._size), 0)
+            for at, length in zip(centre, scan.grid.shape, strict=True)
+        ]
+        stops = [
+            min(start + self._size, length)
+            for start, length in zip(starts, scan.grid.shape, strict=True)
+        ]
+        depth, height, width = map(slice, starts, stops)
+        image = scan.read_image((depth, height, width))
+        missing = [self._size - length for length in reversed(image.shape[1:])]
+        padding = [side for number in missing for side in (0, number)]
+        return functional.pad(image[None], padding, mode="replicate")[0]
+
+
+def _build(dataset: Dict[str, Any], crops: _OrganCrops) -> base.SegmentationDataset:
+    arguments = {"split": "val", **dataset.get("init_args", {}), "transforms": crops}
+    cases = parser.parse_object(
+        {**dataset, "init_args": arguments}, expected_type=base.SegmentationDataset
+    )
+    cases.prepare_data()
+    cases.configure()
+    cases.validate()
+    return cases
