@@ -74,6 +74,12 @@ class Grid(NamedTuple):
         depth, height, width = volume.shape[1:]
         return cls((depth, height, width), _affine_of(volume))
 
+    @property
+    def extent_mm(self) -> Tuple[float, float, float]:
+        """How long it is along (D, H, W)."""
+        depth, height, width = spacing(self.affine)
+        return self.shape[0] * depth, self.shape[1] * height, self.shape[2] * width
+
     def cut(self, box: Box) -> "Grid":
         """Returns the grid of a region."""
         affine = self.affine.copy()
@@ -111,9 +117,7 @@ def read_scan(path: str, *, case: str, needs_code: bool = True) -> eva_tv_tensor
     return eva_tv_tensors.Volume(torch.from_numpy(array)[None], affine=affine)
 
 
-def from_array(
-    array: npt.NDArray[Any], affine: npt.NDArray[np.float64]
-) -> eva_tv_tensors.Volume:
+def from_array(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> eva_tv_tensors.Volume:
     """Reorients a scan that was read from something else than NIfTI.
 
     Args:

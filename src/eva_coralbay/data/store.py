@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -11,9 +12,8 @@ import shutil
 import signal
 import sys
 from multiprocessing import connection as connections
-from typing import Any, Callable, Dict, Generator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Generator, Iterable, List, NamedTuple, Sequence, Tuple
 
-import numpy as np
 import psutil
 import torch
 import tqdm
@@ -58,6 +58,9 @@ class Source(NamedTuple):
 
     load: Callable[[], Tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]]
     """Loads the scan in HU and its label map, each of shape [1, D, H, W]; can be pickled."""
+
+    extent_mm: Tuple[float, float, float] | None = None
+    """The extent of the scan along (D, H, W); if None, the header of the first file says it."""
 
 
 class _Job(NamedTuple):
@@ -139,7 +142,8 @@ class PreparedStore:
         jobs = [self._job(source) for source in missing]
         # so that preparers that work side by side seldom begin with the same scan
         random.Random().shuffle(jobs)
-        problems, stopped = _run(jobs, min(workers or _suitable_workers(missing), len(jobs)))
+        workers = workers or suitable_workers(path for job in jobs for path in job.source.files)
+        problems, stopped = _run(jobs, min(workers, len(jobs)))
         if problems:
             raise StoreError(
                 _summarize(list(problems.values()), f"{len(jobs)} scans (about {need} in all)"),
@@ -246,6 +250,18 @@ class PreparedStore:
         return _in_megabytes(need)
 
 
+def suitable_workers(paths: Iterable[str]) -> int:
+    """Returns how many processes are worth their start to read some scans.
+
+    Args:
+        paths: The files of the scans.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    size = sum(map(os.path.getsize, paths))
+    memory = psutil.virtual_memory().available // _MEMORY_PER_WORKER
+    return max(1, min(cores or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER, memory))
+
+
 def _run(jobs: Sequence[_Job], workers: int) -> Tuple[Dict[str, str], bool]:
     """Does all jobs and returns what went wrong, by case, and whether that stopped the others."""
     problems = {}
@@ -272,14 +288,12 @@ def _do(job: _Job) -> _Outcome:
         return _Outcome(
             job.source.case,
             f"Case '{job.source.case}', file '{job.source.files[0]}': it cannot be prepared "
-            f"({type(error).__name__}: {error})."
+            f"({type(error).__name__}: {error}).",
         )
     try:
         files.write_atomically(job.path, content)
     except OSError as error:
-        return _Outcome(
-            job.source.case, _describe_write_error(job.path, error), stops=True
-        )
+        return _Outcome(job.source.case, _describe_write_error(job.path, error), stops=True)
     return _Outcome(job.source.case)
 
 
@@ -341,26 +355,15 @@ def _serve(connection: connections.Connection) -> None:
             connection.send(_do(connection.recv()))
 
 
-def _suitable_workers(missing: Sequence[Source]) -> int:
-    """Returns how many processes are worth their start."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    size = sum(_size(source) for source in missing)
-    memory = psutil.virtual_memory().available // _MEMORY_PER_WORKER
-    return max(1, min(cores or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER, memory))
-
-
-def _size(source: Source) -> int:
-    return sum(os.path.getsize(path) for path in source.files)
-
-
 def _estimate_bytes(source: Source, preparation: prepared.Preparation) -> float:
     """Returns about how much disk a prepared scan takes."""
-    try:
-        shape, affine = geometry.read_grid(source.files[0], case=source.case)
-    except DatasetError:
-        return _BYTES_PER_SOURCE_BYTE * _size(source)
-    lengths = np.array(shape) * geometry.spacing(affine) / preparation.spacing
-    return _BYTES_PER_VOXEL * float(lengths.prod())
+    extent_mm = source.extent_mm
+    if extent_mm is None:
+        try:
+            extent_mm = geometry.read_grid(source.files[0], case=source.case).extent_mm
+        except DatasetError:
+            return _BYTES_PER_SOURCE_BYTE * sum(map(os.path.getsize, source.files))
+    return _BYTES_PER_VOXEL * math.prod(extent_mm) / math.prod(preparation.spacing)
 
 
 def _summarize(problems: Sequence[str], scans: str) -> str:

@@ -4,9 +4,10 @@ pydicom reads the headers, SimpleITK the pixels. Of the headers nothing is kept 
 lie.
 """
 
+import collections
 import os
-import pathlib
-from typing import Dict, List, Sequence, Tuple
+from concurrent import futures
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,8 @@ from eva_coralbay.data.errors import DatasetError
 
 _TAGS = [
     "BitsAllocated", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
-    "Modality", "NumberOfFrames", "PixelSpacing", "RescaleIntercept", "RescaleSlope",
-    "RescaleType", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
+    "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleIntercept",
+    "RescaleSlope", "RescaleType", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
 ]  # fmt: skip
 """What is read of a header: nothing that tells of a patient."""
 
@@ -34,11 +35,32 @@ _POSITION_TOLERANCE = 0.01
 _SPACING_TOLERANCE = 0.05
 """How much the distance of slices may vary, as a part of it."""
 
+_SHIFT_TOLERANCE = 0.5
+"""How far in mm slices may lie beside the line from the first to the last one."""
+
 _TILT_TOLERANCE = 0.5
 """The angle in degrees below which a gantry is not tilted."""
 
 _ORIENTATION_TOLERANCE = 1e-3
 """How much the direction cosines of slices may differ."""
+
+_ELEMENT_BYTES = 8
+"""How many bytes of an element come before its value, at least."""
+
+_READERS = 8
+"""How many headers are read at a time: they wait for the disk."""
+
+
+class _File(NamedTuple):
+    """A file of a series."""
+
+    path: str
+
+    header: pydicom.FileDataset
+    """What `_TAGS` name."""
+
+    pixel_bytes: int
+    """How much there is behind the header: the pixels and what says so."""
 
 
 def find_series(folder: str, names: Sequence[str]) -> Dict[str, List[str]]:
@@ -49,24 +71,16 @@ def find_series(folder: str, names: Sequence[str]) -> Dict[str, List[str]]:
         names: The names of the files to look at.
 
     Returns:
-        The paths of each series in the order of their names, by the UID of the series; those that
-        have none are under "".
+        The paths of each series in the order of their names, by the UID of the series; those
+        whose header is damaged or has none are under "".
     """
+    paths = [os.path.join(folder, name) for name in names]
     series: Dict[str, List[str]] = {}
-    for name in names:
-        path = os.path.join(folder, name)
-        if is_dicom(path):
-            series.setdefault(_read_series_uid(path), []).append(path)
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+        for path, series_uid in zip(paths, pool.map(_read_series_uid, paths), strict=True):
+            if series_uid is not None:
+                series.setdefault(series_uid, []).append(path)
     return series
-
-
-def is_dicom(path: str) -> bool:
-    """Returns whether a file begins as a DICOM file."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
@@ -83,34 +97,106 @@ def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
         DatasetError: If it is not a CT scan whose slices lie evenly behind each other, says why.
     """
     try:
-        headers = [_read_header(path) for path in paths]
-        problem = _find_problem(headers) or _find_problem_of_files(headers, paths)
+        files = [_read_header(path) for path in paths]
+        problem = _find_problem_of_files(files) or _find_problem_of_slices(
+            [file.header for file in files]
+        )
         if problem is None:
-            order, affine = _arrange(headers)
-            return geometry.from_array(_read_pixels([paths[i] for i in order]), affine)
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, EOFError) as error:
+            order, affine = _arrange([file.header for file in files])
+            array = _read_pixels([files[i].path for i in order])
+            if np.isfinite(array).all():
+                return geometry.from_array(array, affine)
+            problem = "voxels are NaN or infinite"
+    except Exception as error:  # pydicom raises almost anything for a damaged file
         problem = f"unreadable ({type(error).__name__})"
     raise DatasetError(f"Case '{case}', DICOM series of {len(paths)} files: {problem}.")
 
 
-def _read_series_uid(path: str) -> str:
+def _read_series_uid(path: str) -> str | None:
+    """Returns the UID of the series of a file, None if it is no DICOM file."""
+    if os.path.basename(path) == "DICOMDIR":
+        return None
+    if not (_is_dicom(path) or path.lower().endswith(".dcm")):
+        return None
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        return str(header.get("SeriesInstanceUID", ""))
-    except Exception:  # pydicom raises almost anything for a damaged file; it is reported later
+        return str(_read_header(path).header.get("SeriesInstanceUID", ""))
+    except Exception:  # it is reported when the series is read
         return ""
 
 
-def _read_header(path: str) -> pydicom.FileDataset:
-    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+def _is_dicom(path: str) -> bool:
+    """Returns whether a file begins as a DICOM file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
-def _find_problem(headers: Sequence[pydicom.Dataset]) -> str | None:
-    """Returns why a series is to be set aside, as far as its headers say."""
-    problems = (_find_problem_of_header(header) for header in headers)
-    found = next((problem for problem in problems if problem is not None), None)
-    if found is not None:
-        return found
+def _read_header(path: str) -> _File:
+    with open(path, "rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+        return _File(path, header, os.path.getsize(path) - file.tell())
+
+
+def _find_problem_of_files(files: Sequence[_File]) -> str | None:
+    """Returns why a series is to be set aside, as far as its files say one by one."""
+    found = collections.Counter(map(_find_problem_of_file, files))
+    if set(found) == {None}:
+        return None
+    del found[None]
+    problem, number = found.most_common(1)[0]
+    return problem if number == len(files) else f"{number} of them: {problem}"
+
+
+def _find_problem_of_file(file: _File) -> str | None:
+    header = file.header
+    modality = header.get("Modality")
+    if modality in (None, "CT") and file.pixel_bytes <= 0:
+        return "truncated (or deflated): no pixels follow the header"
+    if modality != "CT":
+        return f"the modality is {modality or 'missing'}, not CT"
+    return _find_problem_of_kind(header) or _find_problem_of_pixels(file)
+
+
+def _find_problem_of_kind(header: pydicom.Dataset) -> str | None:
+    """Returns why a file with the modality CT is no slice of a scan."""
+    if f"{header.get('SOPClassUID')}.".startswith(f"{uid.SecondaryCaptureImageStorage}."):
+        return "a secondary capture, not a scan"
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        return "several frames in a file (enhanced CT): convert it to NIfTI"
+    if any(kind in str(header.get("ImageType")).upper() for kind in ("LOCALIZER", "SCOUT")):
+        return "a localizer, not a scan"
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        return "a colour image, not a scan"
+    return None
+
+
+def _find_problem_of_pixels(file: _File) -> str | None:
+    """Returns why the pixels of a slice cannot be used."""
+    header = file.header
+    interpretation = header.get("PhotometricInterpretation")
+    if interpretation != "MONOCHROME2":  # SimpleITK inverts the pixels of MONOCHROME1
+        return f"the photometric interpretation is {interpretation}, not MONOCHROME2"
+    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
+        return "not HU: RescaleSlope or RescaleIntercept is missing"
+    if float(header.RescaleSlope) <= 0:  # SimpleITK takes 1 for 0
+        return f"not HU: RescaleSlope is {header.RescaleSlope}"
+    if header.get("RescaleType") not in (None, "", "HU"):
+        return f"not HU: RescaleType is {header.RescaleType}"
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        if not header.get(tag):
+            return f"{tag} is missing"
+    if min(map(float, header.PixelSpacing)) <= 0:
+        return f"PixelSpacing is invalid: {header.PixelSpacing}"
+    need = _ELEMENT_BYTES + int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+    if not header.file_meta.TransferSyntaxUID.is_compressed and file.pixel_bytes < need:
+        return "truncated: it is shorter than its pixels"
+    return None
+
+
+def _find_problem_of_slices(headers: Sequence[pydicom.Dataset]) -> str | None:
+    """Returns why a series is to be set aside, as far as its slices say together."""
     if len(headers) < _MIN_SLICES:
         return f"too few slices: {len(headers)}, at least {_MIN_SLICES} are needed"
     for tag, what in (("Rows", "size"), ("Columns", "size"), ("PixelSpacing", "pixel spacing")):
@@ -119,29 +205,9 @@ def _find_problem(headers: Sequence[pydicom.Dataset]) -> str | None:
     cosines = np.array([header.ImageOrientationPatient for header in headers], dtype=np.float64)
     if np.abs(cosines - cosines[0]).max() > _ORIENTATION_TOLERANCE:
         return "mixed: the slices differ in orientation"
+    if abs(np.linalg.norm(_normal(headers[0])) - 1) > _ORIENTATION_TOLERANCE:
+        return "ImageOrientationPatient is invalid: no unit vectors at a right angle"
     return _find_problem_of_positions(headers)
-
-
-def _find_problem_of_header(header: pydicom.Dataset) -> str | None:
-    modality, kind = header.get("Modality"), header.get("SOPClassUID")
-    if modality != "CT":
-        return f"the modality is {modality}, not CT"
-    if kind == uid.SecondaryCaptureImageStorage:
-        return "a secondary capture, not a scan"
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        return "several frames in a file (enhanced CT): convert it to NIfTI"
-    if {"LOCALIZER", "SCOUT"} & {str(value).upper() for value in header.get("ImageType") or ()}:
-        return "a localizer, not a scan"
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        return "a colour image, not a scan"
-    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
-        return "not HU: RescaleSlope or RescaleIntercept is missing"
-    if header.get("RescaleType") not in (None, "", "HU"):
-        return f"not HU: RescaleType is {header.RescaleType}"
-    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if not header.get(tag):
-            return f"{tag} is missing"
-    return None
 
 
 def _find_problem_of_positions(headers: Sequence[pydicom.Dataset]) -> str | None:
@@ -157,7 +223,12 @@ def _find_problem_of_positions(headers: Sequence[pydicom.Dataset]) -> str | None
     wrong = np.abs(gaps - typical) > _SPACING_TOLERANCE * typical
     if wrong.any():
         return _describe_gaps(gaps, wrong, typical)
-    way = positions[order[-1]] - positions[order[0]]
+    first = positions[order[0]]
+    way = positions[order[-1]] - first
+    along = (heights - heights.min()) / np.ptp(heights)
+    shift = float(np.linalg.norm(positions - first - along[:, None] * way, axis=1).max())
+    if shift > _SHIFT_TOLERANCE:
+        return f"the slices do not lie behind each other, but up to {shift:.1f} mm to the side"
     tilt = float(np.degrees(np.arccos(np.clip(way @ normal / np.linalg.norm(way), -1, 1))))
     if tilt > _TILT_TOLERANCE:
         return f"the gantry is tilted by {tilt:.1f} degrees"
@@ -172,18 +243,6 @@ def _describe_gaps(
     if (np.abs(multiples - whole) <= _SPACING_TOLERANCE * whole).all() and (whole >= 2).all():
         return f"{int((whole - 1).sum())} slices are missing"
     return f"the slices lie unevenly, {gaps.min():.2f} to {gaps.max():.2f} mm from each other"
-
-
-def _find_problem_of_files(
-    headers: Sequence[pydicom.FileDataset], paths: Sequence[str]
-) -> str | None:
-    """Returns whether a file is shorter than its pixels."""
-    for header, path in zip(headers, paths, strict=True):
-        if not header.file_meta.TransferSyntaxUID.is_compressed:
-            pixels = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
-            if os.path.getsize(path) < pixels:
-                return f"truncated: '{pathlib.Path(path).name}' is shorter than its pixels"
-    return None
 
 
 def _arrange(

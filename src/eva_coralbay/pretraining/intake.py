@@ -1,17 +1,22 @@
 """Finds scans, sets aside what cannot be used with the reason, and prepares the others."""
 
 import collections
-import concurrent.futures
+import concurrent.futures.process
+import contextlib
+import fcntl
 import fnmatch
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import pathlib
 import re
+import signal
+import threading
 import time
-from typing import Dict, Iterable, Iterator, List, Literal, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Literal, NamedTuple, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -39,30 +44,36 @@ _SUFFIXES = (".nii.gz", ".nii")
 _LABEL_FOLDERS = ("labelsTr", "labelsTs")
 """Folders of nnU-Net's and MSD's layout that hold label maps, which are not looked at."""
 
-_SECONDS_PER_VOXEL = 6e-8
-"""About how long a core takes for a voxel, before and after resampling."""
+_SECONDS_PER_BYTE = 3e-8
+"""About how long a core takes to look at a byte of a file."""
+
+_SECONDS_PER_VOXEL = 3e-8
+"""About how long a core takes to prepare a voxel, counted before and after resampling."""
 
 _SAVE_SECONDS = 30.0
 """How often what was found is written while scans are looked at."""
 
-_MAX_WORKERS = 8
-"""How many processes there are, unless said otherwise."""
+_SAME_AS = "the same scan as "
+"""How the reason begins that a duplicate is set aside for; the id of the other one follows."""
 
-_BYTES_PER_WORKER = 64 * 2**20
-"""How much there must be to read for another process, which takes seconds to start."""
+_MAX_ID_BYTES = 120
+"""How long an id is at most: it is a part of the name of a file."""
 
 
 class Found(NamedTuple):
     """What may be a scan."""
 
     case: str
-    """Its id: the name of the source and the path in it."""
+    """Its id: the name of the folder that was searched and the path in it."""
 
     kind: Literal["nifti", "dicom"]
     """What it was found as."""
 
     paths: Tuple[str, ...]
     """Its files."""
+
+    place: str
+    """The hash of where it is."""
 
 
 def prepare(
@@ -78,11 +89,17 @@ def prepare(
     What was done before, by a call that ended or not, is not done again. The files of a DICOM
     series lie in one folder.
 
+    The id of a scan is the name of its source and the path in it, with "__" between the parts; the
+    first file of a series is named too where there are several in a folder. Scans of other places
+    that would have the same id get the hash of their place behind it. The ids are all that the
+    store and its manifest keep of names: nothing of a header but where the voxels lie.
+
     Args:
         sources: The folders to search; NIfTI files may be named as well.
         out: The folder of the store.
         spacing: The voxel spacing (D, H, W) to resample to, in mm.
-        exclude: Patterns of paths, relative to their source, to leave out.
+        exclude: Patterns of paths, relative to their source, to leave out. What the store has of
+            an earlier call stays in it.
         workers: The number of processes; if None, one a core, and fewer for little work.
 
     Returns:
@@ -93,18 +110,20 @@ def prepare(
             does not suffice.
     """
     depth, height, width = (float(length) for length in spacing)
-    content = _open_manifest(out, (depth, height, width))
-    found, left_out = _find(sources, exclude)
-    if not found:
-        raise DatasetError(
-            f"No NIfTI file and no DICOM series in {', '.join(sources)}. Name folders of scans."
-        )
-    rows = {case.case: case for case in content.cases}
-    _look_at(found, rows, out, content, workers)
-    _set_duplicates_aside(rows)
-    content = _write(out, content, rows)
-    _prepare_found(found, rows, out, content, workers)
-    content = _write(out, content, rows)
+    with _lock(out):
+        content = _open_manifest(out, (depth, height, width))
+        rows = {case.case: case for case in content.cases}
+        found, left_out = _find(sources, exclude)
+        if not found:
+            raise DatasetError(
+                f"No NIfTI file and no DICOM series in {', '.join(sources)}. Name folders of scans."
+            )
+        found = _name_apart(found, rows)
+        _look_at(found, rows, out, content, workers)
+        _set_duplicates_aside(rows)
+        _write(out, content, rows)
+        _prepare_found(found, rows, out, content, workers)
+        content = _write(out, content, rows)
     _print_summary(content, left_out)
     return content
 
@@ -125,6 +144,20 @@ def load(found: Found) -> Tuple[eva_tv_tensors.Volume, None]:
     return eva_tv_tensors.Volume(volume.clamp(*_HU_RANGE), affine=volume.affine), None
 
 
+@contextlib.contextmanager
+def _lock(out: str) -> Iterator[None]:
+    """Keeps other processes from adding to a store, of which one would lose the rows of another."""
+    os.makedirs(out, exist_ok=True)
+    with open(os.path.join(out, ".lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DatasetError(
+                f"Another process adds scans to '{out}'. Wait until it has ended."
+            ) from error
+        yield
+
+
 def _open_manifest(out: str, spacing: Tuple[float, float, float]) -> manifest.Manifest:
     if not os.path.exists(os.path.join(out, manifest.NAME)):
         return manifest.Manifest(spacing=spacing, cases=())
@@ -137,31 +170,26 @@ def _open_manifest(out: str, spacing: Tuple[float, float, float]) -> manifest.Ma
     return content
 
 
-def _find(
-    sources: Sequence[str], exclude: Sequence[str]
-) -> Tuple[List[Found], Dict[str, int]]:
-    """Finds what may be scans, and counts what is left out, by the reason."""
+def _find(sources: Sequence[str], exclude: Sequence[str]) -> Tuple[List[Found], Dict[str, int]]:
+    """Finds what may be scans, and counts the files that are left out, by the reason."""
     found: List[Found] = []
     left_out: Dict[str, int] = collections.Counter()
+    unused = set(exclude)
     for source in sources:
         if not os.path.exists(source):
             raise DatasetError(f"'{source}' does not exist.")
-        name = pathlib.Path(source).resolve().name
-        for folder, names in tqdm.tqdm(_walk(source), desc=f"Searching {name}", unit="folder"):
-            below = os.path.relpath(folder, source) if os.path.isdir(source) else ""
-            kept = _filter(names, below, exclude, left_out)
-            scans = [entry for entry in kept if entry.endswith(_SUFFIXES)]
-            others = [entry for entry in kept if not entry.endswith(_SUFFIXES)]
-            for entry in scans:
-                stem = entry.removesuffix(".gz").removesuffix(".nii")
-                path = os.path.join(folder, entry)
-                found.append(Found(_case_id(name, below, stem), "nifti", (path,)))
-            series = dicom.find_series(folder, others)
-            for index, uid in enumerate(sorted(series)):
-                part = f"series{index + 1}" if len(series) > 1 else ""
-                found.append(Found(_case_id(name, below, part), "dicom", tuple(series[uid])))
-            left_out["neither NIfTI nor DICOM"] += len(others) - sum(map(len, series.values()))
-    return _name_apart(found), left_out
+        top = source if os.path.isdir(source) else os.path.dirname(source)
+        for folder, names in tqdm.tqdm(
+            _walk(source), desc=f"Searching {_name_of(source)}", unit="folder"
+        ):
+            below = os.path.relpath(folder, top or ".")
+            kept = _filter(folder, names, below, exclude, left_out, unused)
+            found += _find_in_folder(folder, kept, _name_of(top), below)
+            left_out["neither NIfTI nor DICOM"] += len(kept)
+    left_out["neither NIfTI nor DICOM"] -= sum(len(one.paths) for one in found)
+    for pattern in sorted(unused):
+        logger.warning(f"There is nothing to exclude that fits '{pattern}'.")
+    return found, left_out
 
 
 def _walk(source: str) -> Iterator[Tuple[str, List[str]]]:
@@ -169,45 +197,100 @@ def _walk(source: str) -> Iterator[Tuple[str, List[str]]]:
     if os.path.isfile(source):
         yield os.path.dirname(source) or ".", [os.path.basename(source)]
         return
-    for folder, folders, names in os.walk(source):
+    visited = set()
+    for folder, folders, names in os.walk(source, onerror=_warn, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in visited:
+            folders.clear()
+            continue
+        visited.add(place)
         folders.sort()
         yield folder, sorted(names)
 
 
+def _warn(error: OSError) -> None:
+    logger.warning(f"'{error.filename}' is not searched: {error.strerror}.")
+
+
 def _filter(
-    names: Sequence[str], below: str, exclude: Sequence[str], left_out: Dict[str, int]
+    folder: str,
+    names: Sequence[str],
+    below: str,
+    exclude: Sequence[str],
+    left_out: Dict[str, int],
+    unused: Set[str],
 ) -> List[str]:
-    """Returns the names of files that are neither excluded nor in a folder of label maps."""
+    """Returns the names of files that may be scans, and strikes off the patterns that are used."""
     if set(pathlib.Path(below).parts) & set(_LABEL_FOLDERS):
         left_out["in a folder of label maps"] += len(names)
         return []
-    kept = [
-        name
-        for name in names
-        if not any(
-            fnmatch.fnmatch(os.path.normpath(os.path.join(below, name)), pattern)
-            for pattern in exclude
-        )
-    ]
-    left_out["excluded"] += len(names) - len(kept)
+    kept = []
+    for name in names:
+        path = os.path.normpath(os.path.join(below, name))
+        fitting = {pattern for pattern in exclude if fnmatch.fnmatch(path, pattern)}
+        unused -= fitting
+        if fitting:
+            left_out["excluded"] += 1
+        elif name.startswith("."):
+            left_out["hidden"] += 1
+        elif not _is_readable(os.path.join(folder, name)):
+            left_out["a broken link, no file, or without permission to read it"] += 1
+        else:
+            kept.append(name)
     return kept
+
+
+def _is_readable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)
+
+
+def _find_in_folder(folder: str, names: Sequence[str], source: str, below: str) -> Iterator[Found]:
+    """Yields the scans among the files of a folder."""
+    for name in names:
+        if name.endswith(_SUFFIXES):
+            path = os.path.join(folder, name)
+            stem = name.removesuffix(".gz").removesuffix(".nii")
+            yield Found(_case_id(source, below, stem), "nifti", (path,), _place(path))
+    others = [name for name in names if not name.endswith(_SUFFIXES)]
+    series = sorted(dicom.find_series(folder, others).values())
+    for paths in series:
+        part = os.path.basename(paths[0]).removesuffix(".dcm") if len(series) > 1 else ""
+        place = _place(os.path.join(folder, part))
+        yield Found(_case_id(source, below, part), "dicom", tuple(paths), place)
 
 
 def _case_id(*parts: str) -> str:
     """Returns an id that is a name of a file too."""
     text = "__".join(part for part in parts if part not in ("", "."))
-    return re.sub(r"[^\w.-]+", "__", text)
+    case = re.sub(r"[^\w.-]+", "__", text)
+    encoded = case.encode()
+    if len(encoded) <= _MAX_ID_BYTES:
+        return case
+    return f"{_digest(text)}-{encoded[17 - _MAX_ID_BYTES:].decode(errors='ignore')}"
 
 
-def _name_apart(found: Sequence[Found]) -> List[Found]:
-    """Gives those of one id, which are in sources of one name, the hash of their place too."""
-    counts = collections.Counter(one.case for one in found)
-    return [
-        one
-        if counts[one.case] == 1
-        else one._replace(case=f"{one.case}-{_digest(os.path.abspath(one.paths[0]))[:8]}")
-        for one in found
-    ]
+def _name_of(path: str) -> str:
+    return os.path.basename(os.path.abspath(path))
+
+
+def _place(path: str) -> str:
+    return _digest(os.path.abspath(path))
+
+
+def _name_apart(found: Sequence[Found], rows: Dict[str, manifest.Case]) -> List[Found]:
+    """Gives those whose id a scan of another place has an id of their own, which stays theirs."""
+    named: Dict[str, Found] = {}
+    for one in found:
+        apart = f"{one.case}-{one.place[:8]}"
+        row, other = rows.get(one.case), named.get(one.case)
+        if other is not None and other.place == one.place:
+            continue
+        is_taken = other is not None or (
+            row is not None and row.place != one.place and row.identity != _identity(one)
+        )
+        case = apart if is_taken or apart in rows else one.case
+        named.setdefault(case, one._replace(case=case))
+    return list(named.values())
 
 
 def _look_at(
@@ -222,46 +305,80 @@ def _look_at(
         one for one in found if one.case not in rows or rows[one.case].identity != _identity(one)
     ]
     size = sum(os.path.getsize(path) for one in new for path in one.paths)
-    logger.info(f"{len(found)} found, {len(new)} of them ({size / 1e6:,.1f} MB) to be looked at.")
+    logger.info(
+        f"{len(found)} found, {len(new)} of them ({size / 1e6:,.1f} MB) to be looked at: about "
+        f"{size * _SECONDS_PER_BYTE / 60.0:.1f} minutes on one core."
+    )
     saved = time.monotonic()
-    for row in tqdm.tqdm(
-        _map(_examine, new, workers, size), total=len(new), desc="Looking", unit="scan"
-    ):
-        rows[row.case] = row
-        if time.monotonic() - saved > _SAVE_SECONDS:
-            _write(out, content, rows)
-            saved = time.monotonic()
+    try:
+        for row in tqdm.tqdm(
+            _map(_examine, new, workers), total=len(new), desc="Looking", unit="scan"
+        ):
+            rows[row.case] = row
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                _write(out, content, rows)
+                saved = time.monotonic()
+    finally:
+        _write(out, content, rows)
 
 
-def _map(function, items: Sequence[Found], workers: int | None, size: int) -> Iterable:
+def _map(
+    function: Callable[[Found], manifest.Case], items: Sequence[Found], workers: int | None
+) -> Iterator[manifest.Case]:
     """Maps in as many processes as are worth their start."""
-    number = workers or min(os.cpu_count() or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER)
-    if number <= 1:
+    number = workers or store.suitable_workers(path for item in items for path in item.paths)
+    if min(number, len(items)) <= 1:
         yield from map(function, items)
         return
     with concurrent.futures.ProcessPoolExecutor(
         number,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_begin_worker,
     ) as pool:
         try:
             yield from pool.map(function, items)
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise DatasetError(
+                "A process that looked at the scans was killed. If there was too little memory, "
+                "run it with fewer --workers. What was looked at is not looked at again."
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Sets up a process, which ends with its parent whatever ends that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _examine(found: Found) -> manifest.Case:
     """Looks whether something is a scan."""
     row = manifest.Case(
-        case=found.case, kind=found.kind, identity=_identity(found), status="quarantined"
+        case=found.case,
+        kind=found.kind,
+        identity=_identity(found),
+        place=found.place,
+        status="quarantined",
     )
     try:
         volume = _read(found)
+        statistics = quality.measure(volume)
+        problem = quality.find_problem(volume, statistics)
     except DatasetError as error:
-        return row.model_copy(update={"reason": _without_place(str(error), found)})
-    statistics = quality.measure(volume)
-    problem = quality.find_problem(volume, statistics)
+        return row.model_copy(
+            update={"reason": _without_place(str(error), found.case, found.paths[0])}
+        )
+    except Exception as error:  # one file that no check foresaw must not stop the others
+        return row.model_copy(update={"reason": f"unreadable ({type(error).__name__})"})
     return row.model_copy(
         update={
             "status": "found" if problem is None else "quarantined",
@@ -282,12 +399,19 @@ def _read(found: Found) -> eva_tv_tensors.Volume:
 def _set_duplicates_aside(rows: Dict[str, manifest.Case]) -> None:
     """Keeps the first of equal scans, one that is prepared before one that is not."""
     first: Dict[str, str] = {}
-    usable = [row for row in rows.values() if row.status != "quarantined"]
+    usable = [row for row in rows.values() if row.status != "quarantined" or _is_duplicate(row)]
     for row in sorted(usable, key=lambda row: (row.status != "prepared", row.case)):
         original = first.setdefault(str(row.sha256), row.case)
+        update = {}
         if original != row.case:
-            update = {"status": "quarantined", "reason": f"the same scan as '{original}'"}
-            rows[row.case] = row.model_copy(update=update)
+            update = {"status": "quarantined", "reason": f"{_SAME_AS}'{original}'"}
+        elif _is_duplicate(row):  # the one that it is a duplicate of has changed
+            update = {"status": "found", "reason": None}
+        rows[row.case] = row.model_copy(update=update)
+
+
+def _is_duplicate(row: manifest.Case) -> bool:
+    return row.reason is not None and row.reason.startswith(_SAME_AS)
 
 
 def _prepare_found(
@@ -302,9 +426,9 @@ def _prepare_found(
         out, name=_NAME, preparation=prepared.Preparation(content.spacing, _BODY_ABOVE)
     )
     sources = [
-        store.Source(one.case, one.paths, functools.partial(load, one))
+        store.Source(one.case, one.paths, functools.partial(load, one), grid.extent_mm)
         for one in found
-        if rows[one.case].status != "quarantined"
+        if rows[one.case].status != "quarantined" and (grid := rows[one.case].source)
     ]
     _log_time([rows[source.case] for source in scans.missing(sources)], content.spacing)
     problems: Dict[str, str] = {}
@@ -327,8 +451,8 @@ def _complete(
 ) -> manifest.Case:
     """Returns the row of a scan after the preparation."""
     if row.case in problems:
-        update = {"status": "quarantined", "reason": f"cannot be prepared: {problems[row.case]}"}
-        return row.model_copy(update=update)
+        problem = _without_place(problems[row.case], row.case, source.files[0])
+        return row.model_copy(update={"status": "quarantined", "reason": problem})
     path, key = scans.locate(source)
     return row.model_copy(
         update={
@@ -342,12 +466,10 @@ def _complete(
 
 def _log_time(rows: Sequence[manifest.Case], spacing: Sequence[float]) -> None:
     """Says about how long the preparation will take."""
-    voxels = 0.0
-    for row in rows:
-        if row.source is not None:
-            lengths = np.array(row.source.shape, dtype=np.float64)
-            resampled = lengths * row.source.spacing / spacing
-            voxels += lengths.prod() + resampled.prod()
+    grids = [row.source for row in rows if row.source is not None]
+    voxels = sum(
+        math.prod(grid.shape) + math.prod(grid.extent_mm) / math.prod(spacing) for grid in grids
+    )
     minutes = voxels * _SECONDS_PER_VOXEL / 60.0
     logger.info(f"{len(rows)} scans to prepare: about {minutes:.1f} minutes on one core.")
 
@@ -372,6 +494,9 @@ def _print_summary(content: manifest.Manifest, left_out: Dict[str, int]) -> None
     )
     for reason, number in reasons.most_common():
         table.add_row("set aside", reason, str(number))
+    waiting = sum(case.status == "found" for case in content.cases)
+    if waiting:
+        table.add_row("found", "to be prepared when their source is named again", str(waiting))
     for reason, number in left_out.items():
         if number:
             table.add_row("not looked at", reason, f"{number} files")
@@ -383,10 +508,10 @@ def _generalize(reason: str) -> str:
     return re.sub(r"'[^']*'", "'...'", re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "N", reason))
 
 
-def _without_place(message: str, found: Found) -> str:
-    """Returns an error message without the case and the folder, which the row has or not."""
-    message = message.removeprefix(f"Case '{found.case}', ")
-    return message.replace(os.path.dirname(found.paths[0]) + os.sep, "")
+def _without_place(message: str, case: str, path: str) -> str:
+    """Returns an error message in a line, without the case and the folder."""
+    line = message.removeprefix(f"Case '{case}', ").replace(os.path.dirname(path) + os.sep, "")
+    return " ".join(line.split())
 
 
 def _describe(grid: geometry.Grid) -> manifest.Geometry:
@@ -396,7 +521,9 @@ def _describe(grid: geometry.Grid) -> manifest.Geometry:
 
 def _hash(volume: eva_tv_tensors.Volume) -> str:
     """Returns the hash of the HU and their grid, whatever the file they come from."""
-    grid = json.dumps([list(volume.shape), np.asarray(volume.affine).round(3).tolist()])
+    # 0 is added so that there is no -0
+    affine = np.asarray(volume.affine).round(3) + 0.0
+    grid = json.dumps([list(volume.shape), affine.tolist()])
     digest = hashlib.sha256(grid.encode())
     digest.update(volume.as_subclass(torch.Tensor).round().to(torch.int32).numpy().tobytes())
     return digest.hexdigest()

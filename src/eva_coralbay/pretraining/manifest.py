@@ -33,6 +33,12 @@ class Geometry(pydantic.BaseModel, extra="forbid", frozen=True):
     spacing: Tuple[float, float, float]
     """The distance of voxels along (D, H, W), in mm."""
 
+    @property
+    def extent_mm(self) -> Tuple[float, float, float]:
+        """How long it is along (D, H, W)."""
+        (depth, height, width), spacing = self.shape, self.spacing
+        return depth * spacing[0], height * spacing[1], width * spacing[2]
+
 
 class Statistics(pydantic.BaseModel, extra="forbid", frozen=True):
     """The HU of a scan, before it is resampled."""
@@ -59,6 +65,9 @@ class Case(pydantic.BaseModel, extra="forbid", frozen=True):
     identity: str
     """What its files were when it was looked at: when they change, it is looked at again."""
 
+    place: str | None = None
+    """The hash of where it was found, by which scans of other places get other ids."""
+
     status: Literal["found", "prepared", "quarantined"]
     """Whether it can be used; `found` if it is to be prepared yet."""
 
@@ -81,7 +90,7 @@ class Case(pydantic.BaseModel, extra="forbid", frozen=True):
     """What its file was written with."""
 
 
-class Manifest(pydantic.BaseModel, extra="forbid", frozen=True):
+class Manifest(pydantic.BaseModel, extra="forbid"):
     """All scans of a store, by their ids."""
 
     version: Literal[1] = VERSION
@@ -93,7 +102,7 @@ class Manifest(pydantic.BaseModel, extra="forbid", frozen=True):
     cases: Tuple[Case, ...]
     """The scans, sorted by their ids."""
 
-    _store: str = ""
+    _store: str = pydantic.PrivateAttr("")
 
     @classmethod
     def read(cls, store: str) -> "Manifest":
@@ -116,8 +125,8 @@ class Manifest(pydantic.BaseModel, extra="forbid", frozen=True):
             ) from error
         except ValueError as error:
             raise DatasetError(
-                f"'{path}' is no manifest of a store ({error}). Run `eva-coralbay pretrain "
-                f"prepare` again with the same sources."
+                f"'{path}' is no manifest of a store ({error}). Remove it, and run `eva-coralbay "
+                "pretrain prepare` again with all sources: what is prepared will be found."
             ) from error
         manifest._store = store
         return manifest

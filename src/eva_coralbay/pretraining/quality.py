@@ -23,6 +23,9 @@ _MIN_SOFT_TISSUE = 0.005
 _MIN_RANGE = 200.0
 """The least difference of the darkest and the brightest HU, but for one percent at each end."""
 
+_MAX_BRIGHT = 4096.0
+"""The HU that no more than one percent exceeds: not even metal does."""
+
 _MAX_LABELS = 256
 """How many values a label map has at most."""
 
@@ -57,17 +60,16 @@ def find_problem(volume: eva_tv_tensors.Volume, statistics: Statistics) -> str |
         volume: The volume, of shape [1, D, H, W], with its affine.
         statistics: What `measure` says of it.
     """
-    return _find_problem_of_grid(geometry.Grid.of(volume)) or _find_problem_of_values(
-        volume.as_subclass(torch.Tensor).numpy()[0], statistics
+    values = volume.as_subclass(torch.Tensor).numpy()[0]
+    return _find_problem_of_values(values, statistics) or _find_problem_of_grid(
+        geometry.Grid.of(volume)
     )
 
 
 def _find_problem_of_grid(grid: geometry.Grid) -> str | None:
-    spacing = geometry.spacing(grid.affine)
-    extent = [length * distance for length, distance in zip(grid.shape, spacing, strict=True)]
-    if min(grid.shape) < MIN_VOXELS or min(extent) < MIN_EXTENT_MM:
+    if min(grid.shape) < MIN_VOXELS or min(grid.extent_mm) < MIN_EXTENT_MM:
         voxels = "x".join(str(length) for length in grid.shape)
-        lengths = "x".join(f"{length:.0f}" for length in extent)
+        lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
         return (
             f"too small: {voxels} voxels, {lengths} mm (D, H, W); at least {MIN_VOXELS} voxels and "
             f"{MIN_EXTENT_MM:g} mm are needed"
@@ -75,9 +77,7 @@ def _find_problem_of_grid(grid: geometry.Grid) -> str | None:
     return None
 
 
-def _find_problem_of_values(
-    values: npt.NDArray[np.float32], statistics: Statistics
-) -> str | None:
+def _find_problem_of_values(values: npt.NDArray[np.float32], statistics: Statistics) -> str | None:
     low, high = statistics.minimum, statistics.maximum
     found = f"values from {low:g} to {high:g}"
     if low == high:
@@ -90,11 +90,13 @@ def _find_problem_of_values(
         return f"not HU: {found}, an image of 8 bits"
     if low >= 0:
         return f"not HU: {found}, none below 0 (was the intercept of -1024 left out, or is it MR?)"
-    if statistics.percentile_99 - statistics.percentile_1 < _MIN_RANGE and high - low < 1000:
-        return f"not HU: {found}, a range as of normalised values"
+    if statistics.percentile_99 > _MAX_BRIGHT:
+        return f"not HU: {found}, more than one percent of them above {_MAX_BRIGHT:g}"
     soft_tissue = np.mean((values >= _SOFT_TISSUE[0]) & (values <= _SOFT_TISSUE[1]))
     if soft_tissue < _MIN_SOFT_TISSUE:
         return f"empty, or not HU: {soft_tissue:.1%} of the voxels are soft tissue ({found})"
+    if statistics.percentile_99 - statistics.percentile_1 < _MIN_RANGE and high - low < 1000:
+        return f"not HU: {found}, a range as of normalised values"
     return None
 
 
