@@ -125,7 +125,12 @@ class CoralBayEncoder(nn.Module):
     @property
     def embedding_dim(self) -> int:
         """Width of the embedding."""
-        return sum(self.feature_channels[index] for index in _POOLED_MAPS[self.embeddings_type])
+        return sum(self.embedding_parts)
+
+    @property
+    def embedding_parts(self) -> list[int]:
+        """Widths of the parts of the embedding, one a pooled map, from fine to coarse."""
+        return [self.feature_channels[index] for index in _POOLED_MAPS[self.embeddings_type]]
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Encodes a volume [B, C, D, H, W].

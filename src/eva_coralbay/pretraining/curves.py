@@ -2,46 +2,69 @@
 
 import io
 import math
+import os
 import pathlib
 import re
 from typing import List, NamedTuple, Sequence, Tuple
 
 import pandas as pd
-from matplotlib import axes, figure
+from matplotlib import axes, figure, ticker
 
 from eva_coralbay import files
 
-_NAME = "curves.png"
+NAME = "curves.png"
+"""The name of the picture in the folder of its run."""
 
 _COLUMNS = 3
 
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Colours that the colour-blind tell apart (Okabe and Ito)."""
 
+_GREY = "#6b6b6b"
+
+_UPDATE = "1 - momentum"
+"""The column of the part of the student that the teacher takes, as its momentum is all near 1."""
+
+_FEW = 40
+"""Up to how many values are marked one by one."""
+
+_MANY = 200
+"""From how many values on their running mean is drawn over them."""
+
+_MEANS = 40
+"""How many running means side by side cover a curve."""
+
 
 class _Panel(NamedTuple):
     """A diagram."""
 
     title: str
+    """What is drawn, with its unit."""
+
     curves: Sequence[Tuple[str, str]]
     """The column and the label of each curve."""
 
     logarithmic: bool = False
+    """Whether the values are drawn on a logarithmic axis."""
+
+    relative: bool = False
+    """Whether each curve is drawn as a part of its largest value, which its label then states."""
+
     with_ln_k: bool = False
+    """Whether the logarithm of the number of prototypes is drawn as a line."""
 
 
 _PANELS = (
-    _Panel("loss", [("train/loss", "distillation"), ("train/koleo", "KoLeo")], with_ln_k=True),
+    _Panel("Loss", [("train/loss", "distillation"), ("train/koleo", "KoLeo")], with_ln_k=True),
     _Panel(
-        "entropy (nats)",
-        [("monitor/teacher_entropy", "of the teacher"), ("monitor/mean_entropy", "of its mean")],
+        "Entropy of the teacher (nats)",
+        [("monitor/teacher_entropy", "of a sample"), ("monitor/mean_entropy", "of the mean")],
         with_ln_k=True,
     ),
-    _Panel("prototypes in use, between two looks", [("monitor/prototypes_used", "")]),
     _Panel(
-        "HU consistency (cosine)",
-        [("monitor/hu_same", "same crop"), ("monitor/hu_different", "different crops"),
-         ("monitor/hu_retrieval", "retrieval")],
+        "Prototypes in use",
+        [("monitor/prototypes_used", "number"),
+         ("monitor/prototypes_effective", "effective number")],
     ),
     _Panel(
         "RankMe",
@@ -50,16 +73,29 @@ _PANELS = (
          ("monitor/rank_me_1_8", "1/8"), ("monitor/rank_me_1_32", "1/32")],
         logarithmic=True,
     ),
-    _Panel("accuracy of neighbours", [("monitor/knn_accuracy", "")]),
-    _Panel("norms", [("train/grad_norm", "gradient"), ("monitor/centre_norm", "centre")],
-           logarithmic=True),
     _Panel(
-        "schedules, as parts of their largest value",
-        [("train/lr", "learning rate"), ("train/weight_decay", "weight decay"),
-         ("train/teacher_temperature", "teacher temperature"), ("train/momentum", "momentum")],
+        "HU consistency: cosine in two windows",
+        [("monitor/hu_same", "same crop"), ("monitor/hu_different", "different crops")],
     ),
-    _Panel("seconds a step", [("monitor/data_seconds", "data"),
-                              ("monitor/compute_seconds", "compute")]),
+    _Panel(
+        "Told by the nearest (part)",
+        [("monitor/hu_retrieval", "crop, in the other window"),
+         ("monitor/knn_accuracy", "organ, of other cases")],
+    ),
+    _Panel(
+        "Norms", [("train/grad_norm", "gradient"), ("monitor/centre_norm", "centre")],
+        logarithmic=True,
+    ),
+    _Panel(
+        "Schedules, as parts of their largest value",
+        [("train/lr", "learning rate"), ("train/weight_decay", "weight decay"),
+         ("train/teacher_temperature", "teacher temperature"), (_UPDATE, "1 - momentum")],
+        relative=True,
+    ),
+    _Panel(
+        "Seconds a step",
+        [("monitor/compute_seconds", "compute"), ("monitor/data_seconds", "waiting for data")],
+    ),
 )  # fmt: skip
 
 
@@ -70,63 +106,102 @@ def read_metrics(folder: str) -> pd.DataFrame:
         folder: The folder of the run.
 
     Returns:
-        A row for each step. Where a step was repeated, it is the last time that counts.
+        A row for each step, with a column for each value. Where a start repeated steps of the one
+        before, those of the later start count.
     """
     path = pathlib.Path(folder)
     earlier = sorted(
         path.glob("metrics.*.csv"), key=lambda part: int(re.findall(r"\d+", part.name)[0])
     )
-    parts = [pd.read_csv(part) for part in (*earlier, path / "metrics.csv") if part.exists()]
-    if not parts:
-        return pd.DataFrame({"step": []}).set_index("step")
-    # `last` takes the last value that is there: several rows of a step complete each other
-    return pd.concat(parts).groupby("step").last()
+    kept: List[pd.DataFrame] = []
+    end = math.inf
+    for part in map(_read_part, (path / "metrics.csv", *reversed(earlier))):
+        kept.append(part.loc[part.index < end])
+        end = min([end, *part.index])
+    return pd.concat([part for part in reversed(kept) if len(part)] or [pd.DataFrame()])
 
 
-def draw_curves(folder: str, *, ln_k: float | None = None) -> None:
-    """Draws the curves of a training into its folder.
+def draw_curves(folder: str, path: str | None = None) -> None:
+    """Draws the curves of a training; nothing is drawn as long as nothing is logged.
 
     Args:
         folder: The folder of the run.
-        ln_k: The logarithm of the number of prototypes, which loss and entropies are compared to.
+        path: The PNG to write; `curves.png` in the folder if None.
     """
     metrics = read_metrics(folder)
+    if "train/momentum" in metrics:
+        metrics[_UPDATE] = 1.0 - metrics["train/momentum"]
     panels = [panel for panel in _PANELS if any(name in metrics for name, _ in panel.curves)]
     if not panels:
         return
     rows = math.ceil(len(panels) / _COLUMNS)
-    picture = figure.Figure(figsize=(5.0 * _COLUMNS, 3.2 * rows), layout="constrained")
-    places = picture.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    picture = figure.Figure(figsize=(5.4 * _COLUMNS, 0.5 + 3.4 * rows), layout="constrained")
+    picture.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[reportOptionalMemberAccess]
+    picture.suptitle(
+        f"{pathlib.Path(folder).resolve().name}, {max(metrics.index) + 1:,.0f} steps",
+        fontsize=13,
+        fontweight="bold",
+    )
+    places = picture.subplots(rows, _COLUMNS, squeeze=False, sharex=True).ravel()
     for place, panel in zip(places, panels, strict=False):
-        _draw_panel(place, panel, metrics, ln_k if panel.with_ln_k else None)
+        _draw_panel(place, panel, metrics)
     for place in places[len(panels) :]:
         place.set_axis_off()
     content = io.BytesIO()
-    picture.savefig(content, format="png", dpi=100)
-    files.write_atomically(pathlib.Path(folder) / _NAME, content.getvalue())
+    picture.savefig(content, format="png", dpi=110)
+    files.write_atomically(path or os.path.join(folder, NAME), content.getvalue())
 
 
-def _draw_panel(
-    place: axes.Axes, panel: _Panel, metrics: pd.DataFrame, ln_k: float | None
-) -> None:
-    drawn: List[str] = []
+def _read_part(path: pathlib.Path) -> pd.DataFrame:
+    """Reads what a start has logged; the last line of one that was killed may be half written."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    complete = text[: text.rfind("\n") + 1]
+    if not complete:
+        return pd.DataFrame()
+    rows = pd.read_csv(io.StringIO(complete), on_bad_lines="skip")
+    # a step has several rows, which complete each other
+    return rows.groupby("step").last()
+
+
+def _draw_panel(place: axes.Axes, panel: _Panel, metrics: pd.DataFrame) -> None:
     for colour, (name, label) in zip(_PALETTE, panel.curves, strict=False):
-        if name not in metrics or metrics[name].dropna().empty:
+        values = metrics[name].dropna() if name in metrics else pd.Series()
+        if values.empty:
             continue
-        values = metrics[name].dropna()
-        if panel.title.startswith("schedules"):
-            values = values / values.max()
-        style = {"marker": "o", "markersize": 3} if len(values) <= 30 else {}
-        place.plot(values.index, values, color=colour, label=label, linewidth=1.3, **style)
-        drawn.append(label)
-    if ln_k is not None:
-        place.axhline(ln_k, color="#777777", linestyle="--", linewidth=1.0, label="ln K")
-        drawn.append("ln K")
+        if panel.relative:
+            largest = values.max()
+            values, label = values / (largest or 1.0), f"{label} (1 = {largest:.2g})"
+        _draw_curve(place, values, colour, label, noisy=not panel.relative)
+    if panel.with_ln_k and "monitor/ln_k" in metrics:
+        ln_k = metrics["monitor/ln_k"].max()
+        place.axhline(
+            ln_k, color=_GREY, linestyle="--", linewidth=1.1, label=f"ln K = {ln_k:.2f}", zorder=1
+        )
     if panel.logarithmic:
         place.set_yscale("log")
-    place.set_title(panel.title, fontsize=10)
-    place.set_xlabel("step", fontsize=8)
-    place.tick_params(labelsize=8)
+        place.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        place.yaxis.set_major_formatter("{x:g}")
+        place.yaxis.set_minor_formatter(ticker.NullFormatter())
+    place.set_title(panel.title, fontsize=10.5, loc="left")
+    place.set_xlabel("step", fontsize=9, color=_GREY)
+    place.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    place.tick_params(labelsize=8.5, labelcolor=_GREY, color=_GREY, which="both", labelbottom=True)
     place.grid(alpha=0.25)
-    if any(drawn):
-        place.legend(fontsize=8, frameon=False)
+    place.spines[["top", "right"]].set_visible(False)
+    place.legend(
+        fontsize=8.5, edgecolor="none", framealpha=0.7, ncols=2 if len(panel.curves) > 4 else 1
+    )
+
+
+def _draw_curve(
+    place: axes.Axes, values: pd.Series, colour: str, label: str, *, noisy: bool
+) -> None:
+    """Draws a curve, and over a noisy one with many values their running mean."""
+    if noisy and len(values) >= _MANY:
+        place.plot(values.index, values, color=colour, linewidth=0.7, alpha=0.25)
+        window = values.rolling(len(values) // _MEANS, center=True, min_periods=1)
+        values = pd.Series(window.mean())
+    marker = "o" if len(values) <= _FEW else None
+    place.plot(
+        values.index, values, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3
+    )

@@ -1,6 +1,6 @@
 """Regions of prepared scans, without end and in an order that only the seed decides."""
 
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -88,9 +88,7 @@ class PretrainingData(datamodules.DataModule):
     def probe_batch(self, number: int) -> Dict[str, Any]:
         """Returns those regions as a batch, with views of them."""
         regions = self.regions
-        return torch_data.default_collate(
-            [regions.read(_PROBE + index) for index in range(number)]
-        )
+        return torch_data.default_collate([regions.read(_PROBE + index) for index in range(number)])
 
     @override
     def setup(self, stage: str) -> None:
@@ -121,9 +119,7 @@ class PretrainingData(datamodules.DataModule):
 class Regions:
     """Draws samples by their number."""
 
-    def __init__(
-        self, content: manifest.Manifest, views: views_lib.Views, *, seed: int
-    ) -> None:
+    def __init__(self, content: manifest.Manifest, views: views_lib.Views, *, seed: int) -> None:
         """Initializes the source.
 
         Args:

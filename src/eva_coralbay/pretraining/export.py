@@ -21,7 +21,7 @@ from eva.vision import models as eva_models
 
 from eva_coralbay import files
 from eva_coralbay.data import geometry
-from eva_coralbay.models import automodel as _  # makes AutoModel know the encoder
+from eva_coralbay.models import automodel  # noqa: F401  # makes AutoModel know the encoder
 from eva_coralbay.models import checkpoints
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.models import hub, registry
@@ -107,7 +107,7 @@ def prove(encoder: encoder_lib.CoralBayEncoder, folder: str) -> None:
     kwargs = {"checkpoint": folder, "feature_size": encoder.feature_size}
     own = encoder_lib.CoralBayEncoder.from_pretrained(folder)
     evas = eva_models.ModelFromRegistry("radiology/coralbay", kwargs).eval()
-    automodels = transformers.AutoModel.from_pretrained(folder).eval()
+    automodels = transformers.AutoModel.from_pretrained(folder).eval()  # nosec B615
     volume = torch.rand(1, encoder.in_channels, *(_PROOF_SIZE,) * 3)
     with torch.no_grad():
         expected = encoder.eval()(volume)

@@ -1,31 +1,110 @@
 """Trains as a config says, or says what that training takes."""
 
-from typing import Sequence
+import argparse
+import tempfile
+from typing import Any, Callable, Dict, Sequence, Tuple
 
 import jsonargparse
+from lightning.fabric.utilities import exceptions
+from rich import console as rich_console
 
 from eva_coralbay.pretraining import data as data_lib
-from eva_coralbay.pretraining import module, trainer
+from eva_coralbay.pretraining import dry_run as dry_run_lib
+from eva_coralbay.pretraining import module as module_lib
+from eva_coralbay.pretraining import trainer as trainer_lib
+from eva_coralbay.pretraining import views as views_lib
+
+_NOISE = (
+    "Does not validate",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Given value",
+    "Subtypes:",
+)
+"""What lines of a message of jsonargparse begin with that say nothing of the mistake."""
+
+_Built = Tuple[trainer_lib.Trainer, module_lib.Distillation, data_lib.PretrainingData]
 
 
 def fit(arguments: Sequence[str]) -> None:
     """Trains, in the folder of the config and from where a training in it stopped.
 
     Args:
-        arguments: Those of `eva fit`, such as `--config FILE --trainer.max_steps 100`.
+        arguments: Those of `eva fit`, such as `--config FILE`, and overrides.
+
+    Raises:
+        ValueError: If the config is wrong.
     """
-    _call(_fit, arguments)
-
-
-def _call(function, arguments: Sequence[str]) -> None:
-    """Calls a function with what a config builds."""
-    jsonargparse.CLI(
-        function, args=list(arguments), parser_mode="omegaconf", fail_untyped=False
-    )
-
-
-def _fit(
-    trainer: trainer.Trainer, model: module.Distillation, data: data_lib.PretrainingData
-) -> None:
-    """Trains."""
+    trainer, model, data = _parse(_build, arguments)
     trainer.fit(model, datamodule=data)
+
+
+def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> None:
+    """Prints what the training takes; the folder of the config is left as it is.
+
+    Args:
+        arguments: As for `fit`.
+        tflops: The TFLOP/s that a device reaches, to state the hours.
+
+    Raises:
+        ValueError: If the config is wrong.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = {"default_root_dir": folder, "loggers": "null"}
+        overrides = [f"--trainer.init_args.{name}={value}" for name, value in elsewhere.items()]
+        trainer, model, data = _parse(_build, [*arguments, *overrides])
+        report = dry_run_lib.describe(trainer, model, data, tflops=tflops)
+    rich_console.Console().print(dry_run_lib.draw_table(report))
+
+
+def read_views(config: str) -> views_lib.Views:
+    """Reads the views of a config.
+
+    Args:
+        config: The path of the config.
+
+    Raises:
+        ValueError: If the config is wrong.
+    """
+    return _parse(_build_views, ["--config", config])
+
+
+def _build(
+    trainer: trainer_lib.Trainer, model: module_lib.Distillation, data: data_lib.PretrainingData
+) -> _Built:
+    return trainer, model, data
+
+
+def _build_views(
+    trainer: Dict[str, Any], model: Dict[str, Any], data: data_lib.PretrainingData
+) -> views_lib.Views:
+    return data.views
+
+
+def _parse(function: Callable[..., Any], arguments: Sequence[str]) -> Any:
+    """Calls a function with what a config builds, and returns what it returns.
+
+    Raises:
+        ValueError: If the config is wrong.
+    """
+    try:
+        return jsonargparse.CLI(
+            function,
+            as_positional=False,
+            args=list(arguments),
+            exit_on_error=False,
+            parser_mode="omegaconf",
+        )
+    except (
+        argparse.ArgumentError,
+        exceptions.MisconfigurationException,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(f"The config is wrong: {_summarize(str(error))}") from error
+
+
+def _summarize(message: str) -> str:
+    """Returns what of a message of jsonargparse says what is wrong, in a line."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(_NOISE))

@@ -54,19 +54,25 @@ class Head(nn.Module):
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
 
     @torch.no_grad()
-    def standardize(self, embeddings: torch.Tensor) -> None:
+    def standardize(self, embeddings: torch.Tensor, *, parts: Sequence[int]) -> None:
         """Scales the layers so that their outputs have mean 0 and variance 1 over some embeddings.
 
         The embeddings of an untrained encoder are nearly parallel, as their maps are rectified
         before they are pooled: the logits of all scans would be the same, and nothing is learned
-        for hundreds of steps. This is the initialization that depends on the data of [1].
+        for hundreds of steps. This is the initialization that depends on the data of [1]. The
+        parts of an embedding have the same say: the coarsest map has two thirds of the channels,
+        but its mean is that of a few normalised voxels, which says least of a small view.
 
         - [1] Weight Normalization, https://arxiv.org/abs/1602.07868, section 3
 
         Args:
             embeddings: Of different samples, of shape [B, E].
+            parts: The lengths of the parts of an embedding, one a map that it is pooled of; their
+                sum is E.
         """
         hidden = embeddings.float()
+        weights = torch.cat([hidden.new_full((length,), length**-0.5) for length in parts])
+        self.perceptron[0].weight.data.mul_(weights / hidden.std(dim=0).clamp_min(_MIN_STD))
         for layer in self.perceptron:
             if isinstance(layer, nn.Linear):
                 outputs = layer(hidden)

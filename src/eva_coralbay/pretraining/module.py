@@ -38,9 +38,6 @@ _BASE_BATCH = 256
 _STANDARDIZED = 16
 """How many samples the heads are scaled to."""
 
-_MAX_NAMED = 20
-"""How many cases an error message names."""
-
 _VERSIONED = ("eva-coralbay", "kaiko-eva", "lightning", "torch")
 """Packages whose versions a checkpoint carries."""
 
@@ -127,7 +124,7 @@ class Distillation(modules.ModelModule):
         """
         super().__init__()
         self.scales: Scales = scales
-        self.num_prototypes = num_prototypes
+        self.num_prototypes: int | Literal["auto"] = num_prototypes
         self._feature_size = feature_size
         self._patch_merging: swin.PatchMergingVariant = patch_merging
         self._head_dims = head_dims
@@ -148,6 +145,7 @@ class Distillation(modules.ModelModule):
         self._seed = seed
         self._nonfinite_steps = 0
         self._cases: List[str] = []
+        self._targets_before: Dict[str, torch.Tensor] = {}
         self.monitored: Dict[str, float] = {}
 
     @property
@@ -200,6 +198,8 @@ class Distillation(modules.ModelModule):
     @override
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        if not self.trainer.is_global_zero:
+            return
         logger.info(
             f"Effective batch {self.effective_batch} ({self.data.batch_size} a device x "
             f"{self.trainer.world_size} devices x {self.trainer.accumulate_grad_batches} "
@@ -220,6 +220,9 @@ class Distillation(modules.ModelModule):
         for group in self._optimizer.param_groups:
             group["lr"] = lr
             group["weight_decay"] = weight_decay if group["decays"] else 0.0
+        if not self._cases:
+            states = self.targets.state_dict().items()
+            self._targets_before = {name: value.clone() for name, value in states}
         self._cases += batch["case"]
 
     @override
@@ -255,13 +258,17 @@ class Distillation(modules.ModelModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the gradient, and takes it away where it is not finite: then nothing changes."""
+        """Clips the gradient, and takes it away if it is not finite: then nothing changes.
+
+        All ranks do the same, as they have the mean of their gradients.
+        """
         if self.trainer.global_step < self._freeze_prototypes_steps:
             self.student.head.prototypes.grad = None
         norm = nn.utils.clip_grad_norm_(self.student.parameters(), self._clip_norm)
         self._log_step(norm)
         if not torch.isfinite(norm):
             optimizer.zero_grad()
+            self.targets.load_state_dict(self._targets_before)
             self._count_nonfinite()
 
     @override
@@ -282,25 +289,34 @@ class Distillation(modules.ModelModule):
 
     def describe(self) -> Dict[str, Any]:
         """Returns what is to be known of the weights, in plain types, for the checkpoint."""
-        content = self.data.manifest
         logged = self.trainer.callback_metrics.items()
         monitored = ((f"monitor/{name}", value) for name, value in self.monitored.items())
+        return {
+            **self.describe_data(self.data),
+            "batch_size": self.effective_batch,
+            "steps": self.trainer.max_steps,
+            "nonfinite_steps": self._nonfinite_steps,
+            "summary": {name: float(value) for name, value in (*logged, *monitored)},
+        }
+
+    def describe_data(self, data: data_lib.PretrainingData) -> Dict[str, Any]:
+        """Returns what is known of the weights before there is a trainer.
+
+        Args:
+            data: The data of the training.
+        """
         return {
             "encoder": {
                 name: getattr(self.teacher.encoder, name)
                 for name in ("feature_size", "in_channels", "patch_merging", "use_v2")
             },
             "scales": self.scales,
-            "spacing": list(content.spacing),
-            "manifest_sha256": content.sha256,
-            "num_scans": len(content.prepared),
+            "spacing": list(data.manifest.spacing),
+            "manifest_sha256": data.manifest.sha256,
+            "num_scans": len(data.manifest.prepared),
             "num_prototypes": self.num_prototypes,
-            "batch_size": self.effective_batch,
-            "steps": self.trainer.max_steps,
-            "nonfinite_steps": self._nonfinite_steps,
-            "config": json.dumps({"model": _arguments(self), "data": _arguments(self.data)}),
+            "config": json.dumps({"model": _arguments(self), "data": _arguments(data)}),
             "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
-            "summary": {name: float(value) for name, value in (*logged, *monitored)},
         }
 
     @torch.no_grad()
@@ -350,7 +366,8 @@ class Distillation(modules.ModelModule):
         torch.manual_seed(self._seed)
         global_views, _ = self._render(batch)
         embeddings = [self.teacher.encoder(view) for view in global_views.split(1)]
-        self.student.head.standardize(torch.cat(embeddings))
+        parts = self.teacher.encoder.embedding_parts
+        self.student.head.standardize(torch.cat(embeddings), parts=parts)
         self.teacher.head.load_state_dict(self.student.head.state_dict())
 
     def _render(self, batch: Dict[str, Any]) -> Tuple[torch.Tensor, List[torch.Tensor]]:
@@ -377,7 +394,7 @@ class Distillation(modules.ModelModule):
 
     def _log_step(self, norm: torch.Tensor) -> None:
         """Logs what belongs to a step of the optimizer."""
-        (group, *_) = self._optimizer.param_groups
+        group, *_ = self._optimizer.param_groups
         values = {
             "grad_norm": norm,
             "lr": group["lr"],
@@ -392,16 +409,16 @@ class Distillation(modules.ModelModule):
         """Counts a step that is left out.
 
         Raises:
-            RuntimeError: If there are too many.
+            FloatingPointError: If there are too many.
         """
         self._nonfinite_steps += 1
-        named = ", ".join(self._cases[:_MAX_NAMED])
+        named = ", ".join(self._cases)
         logger.warning(
             f"Step {self.trainer.global_step}: the gradient is not finite, so the step is left out "
             f"({self._nonfinite_steps} so far). Cases: {named}."
         )
         if self._nonfinite_steps > self._max_nonfinite_steps:
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"More than {self._max_nonfinite_steps} steps had no finite gradient; the last one "
                 f"had the cases {named}. Look at them with `eva-coralbay pretrain views`, lower "
                 "the learning rate (`lr`), or go on from an older checkpoint."
@@ -440,7 +457,9 @@ def _arguments(instance: object) -> Dict[str, Any]:
     arguments = {}
     for name in inspect.signature(type(instance).__init__).parameters:
         value = getattr(instance, name, getattr(instance, f"_{name}", None))
-        arguments[name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        arguments[name] = value
     return {name: value for name, value in arguments.items() if name not in ("self", "store")}
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+import statistics
 import time
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Tuple
 
 import lightning.pytorch as pl
 import torch
@@ -12,14 +13,18 @@ from loguru import logger
 from torch.nn import functional
 from typing_extensions import override
 
-from eva_coralbay.pretraining import curves, neighbours
+from eva_coralbay.pretraining import curves
 from eva_coralbay.pretraining import module as module_lib
+from eva_coralbay.pretraining import neighbours
 
 WINDOWS = ((-160.0, 240.0), (-1000.0, 1000.0))
 """The two HU windows (lower, upper) that the consistency is measured between."""
 
+_PROTOTYPE_WINDOW = 16384
+"""How many of the latest samples the prototypes in use are counted in: as many as prototypes."""
+
 _WARMUP = 0.1
-"""The part of all steps before which nothing is called a collapse."""
+"""The part of all steps before which nothing is called a collapse: the teacher begins uniform."""
 
 _UNIFORM = 0.99
 """From which part of ln K on the teacher's entropy means that all samples are alike to it."""
@@ -34,6 +39,20 @@ _MIN_RANK = 1.5
 def teacher_entropy(probs: torch.Tensor) -> torch.Tensor:
     """Returns the mean entropy of distributions of shape [..., K]: from 0, sure, to ln K."""
     return torch.special.entr(probs).sum(dim=-1).mean()
+
+
+def count_prototypes(nearest: torch.Tensor) -> Tuple[int, float]:
+    """Counts the prototypes in use.
+
+    Args:
+        nearest: The prototype of the largest probability of each sample, of shape [N].
+
+    Returns:
+        How many prototypes are that of a sample, and their effective number: exp of the entropy
+        of how often each one is, which equals the first if all are so equally often.
+    """
+    _, counts = nearest.unique(return_counts=True)
+    return len(counts), float(torch.special.entr(counts / len(nearest)).sum().exp())
 
 
 def rank_me(embeddings: torch.Tensor) -> torch.Tensor:
@@ -79,28 +98,28 @@ def hu_consistency(first: torch.Tensor, second: torch.Tensor) -> HUConsistency:
     return HUConsistency(float(same), float(different), float(found.float().mean()))
 
 
-def find_collapse(values: Mapping[str, float], *, ln_k: float) -> Dict[str, str]:
+def find_collapse(values: Mapping[str, float]) -> Dict[str, str]:
     """Says whether the training has collapsed, and what to change.
 
     Args:
-        values: The last values of the monitors, by name.
-        ln_k: The logarithm of the number of prototypes.
+        values: The last values of the monitors, by name; those that are missing are not judged.
 
     Returns:
         What was found, by the kind of the collapse; empty if all is well.
     """
     found = {}
-    if values["teacher_entropy"] > _UNIFORM * ln_k:
+    ln_k = values["ln_k"]
+    if values.get("teacher_entropy", 0.0) > _UNIFORM * ln_k:
         found["uniform"] = (
             f"the teacher gives all prototypes the same chance (entropy "
-            f"{values['teacher_entropy']:.2f} of {ln_k:.2f}). Lower `teacher_temperature`, raise "
-            "`lr`, or use fewer prototypes."
+            f"{values['teacher_entropy']:.2f} of {ln_k:.2f}), and the loss stays at that. Lower "
+            "`teacher_temperature`, raise `lr`, or use fewer prototypes."
         )
-    if values["mean_entropy"] < _SINGLE * ln_k:
+    if values.get("mean_entropy", ln_k) < _SINGLE * ln_k:
         found["single prototype"] = (
-            f"{values['prototypes_used']:.0f} prototypes take all samples (entropy of the mean "
-            f"{values['mean_entropy']:.2f} of {ln_k:.2f}). Set `balance: sinkhorn_knopp`, raise "
-            "`teacher_temperature`, or take a lower `centre_momentum`."
+            f"next to all samples have the same prototype (entropy of the mean "
+            f"{values['mean_entropy']:.2f} of {ln_k:.2f}), and the loss falls to 0. Set `balance: "
+            "sinkhorn_knopp`, raise `teacher_temperature`, or take a lower `centre_momentum`."
         )
     if values.get("rank_me", math.inf) < _MIN_RANK:
         found["dimensional"] = (
@@ -113,7 +132,8 @@ def find_collapse(values: Mapping[str, float], *, ln_k: float) -> Dict[str, str]
 class Monitors(pl_callbacks.Callback):
     """Logs the monitors, draws their curves and warns of a collapse.
 
-    It runs on the first rank alone, takes no random numbers and leaves the training as it is.
+    It looks at the samples of the first rank alone, takes no random numbers and leaves the training
+    as it is. A run that was interrupted logs what an undisturbed one does, but for the seconds.
     """
 
     def __init__(
@@ -128,10 +148,10 @@ class Monitors(pl_callbacks.Callback):
 
         Args:
             every_n_steps: The number of steps between two looks at what takes time: RankMe, HU
-                consistency, neighbours, the picture of the curves. A multiple of the trainer's
-                `log_every_n_steps`, at which all others are logged.
+                consistency, neighbours, the picture of the curves. All others are logged as often
+                as the trainer logs.
             num_probes: The number of regions for the HU consistency.
-            queue_size: The number of the latest embeddings for RankMe.
+            queue_size: The number of the latest embeddings for RankMe, which is not larger.
             knn: The `class_path` and the `init_args` of a small labelled segmentation data set,
                 whose organs are told apart by their nearest neighbours; none if None.
         """
@@ -140,26 +160,29 @@ class Monitors(pl_callbacks.Callback):
         self._num_probes = num_probes
         self._queue_size = queue_size
         self._knn = knn
-        self._queue: List[torch.Tensor] = []
-        self._probs: List[torch.Tensor] = []
-        self._ended: float | None = None
-        self._seconds = {"data": 0.0, "compute": 0.0}
-        self._warned: set[str] = set()
+        self._embeddings: List[torch.Tensor] = []
+        self._nearest: List[torch.Tensor] = []
+        self._since_logged = _Sums()
         self._values: Dict[str, float] = {}
+        self._warned: List[str] = []
+        self._seconds: Dict[str, List[float]] = {"data": [], "compute": []}
+        self._clock: float | None = None
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         pl_module.monitored = self._values
-        if trainer.is_global_zero and trainer.global_step == 0:
+        if not trainer.is_global_zero:
+            return
+        values = {"ln_k": math.log(pl_module.num_prototypes)}
+        self._log(trainer, values, step=trainer.global_step)
+        if trainer.global_step == 0:
             self._look(trainer, pl_module, step=0)
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        now = time.perf_counter()
-        self._seconds["data"] += 0.0 if self._ended is None else now - self._ended
-        self._ended = now
+        self._stop_clock("data")
 
     @override
     def on_train_batch_end(
@@ -167,59 +190,85 @@ class Monitors(pl_callbacks.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        self._probs.append(outputs["teacher_probs"].detach().flatten(0, 1))
-        self._queue.append(outputs["embeddings"].detach())
-        self._trim()
-        self._count_seconds()
-        step = trainer.global_step
-        if (idx + 1) % trainer.accumulate_grad_batches:
-            return
-        if step % trainer.log_every_n_steps == 0:  # type: ignore[reportAttributeAccessIssue]
-            self._log_batches(trainer, pl_module, step=step - 1)
-        if step % self._every_n_steps == 0 or step == trainer.max_steps:
-            self._look(trainer, pl_module, step=step - 1)
-        self._ended = time.perf_counter()
+        self._stop_clock("compute")
+        self._remember(outputs["teacher_probs"].detach().flatten(0, 1), outputs["embeddings"])
+        if (idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._end_step(trainer, pl_module)
+        self._clock = time.perf_counter()
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Dict[str, Any]
+    ) -> None:
+        # what follows is neither data nor compute
+        self._clock = None
 
     @override
     def state_dict(self) -> Dict[str, Any]:
-        return {"values": dict(self._values), "queue": [part.cpu() for part in self._queue]}
+        return {
+            "embeddings": [part.cpu() for part in self._embeddings],
+            "nearest": list(self._nearest),
+            "since_logged": dataclasses.asdict(self._since_logged),
+            "values": dict(self._values),
+            "warned": list(self._warned),
+        }
 
     @override
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        self._embeddings = state_dict["embeddings"]
+        self._nearest = state_dict["nearest"]
+        self._since_logged = _Sums(**state_dict["since_logged"])
         self._values = state_dict["values"]
-        self._queue = state_dict["queue"]
+        self._warned = state_dict["warned"]
 
-    def _trim(self) -> None:
-        """Forgets the oldest embeddings."""
-        while sum(map(len, self._queue)) - len(self._queue[0]) >= self._queue_size:
-            self._queue.pop(0)
-
-    def _count_seconds(self) -> None:
+    def _stop_clock(self, name: str) -> None:
+        """Keeps the seconds since the clock was last stopped, if it runs, and starts it again."""
         now = time.perf_counter()
-        self._seconds["compute"] += 0.0 if self._ended is None else now - self._ended
-        self._ended = now
+        if self._clock is not None:
+            self._seconds[name].append(now - self._clock)
+        self._clock = now
+
+    def _remember(self, probs: torch.Tensor, embeddings: torch.Tensor) -> None:
+        """Keeps what a batch says, unless it is not finite: the training leaves it out, too."""
+        if not (probs.isfinite().all() and embeddings.isfinite().all()):
+            return
+        self._since_logged.add(probs)
+        _push(self._embeddings, embeddings.detach(), size=self._queue_size)
+        _push(self._nearest, probs.argmax(dim=1).cpu(), size=_PROTOTYPE_WINDOW)
+
+    def _end_step(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Logs what is due after a step of the optimizer."""
+        step = trainer.global_step
+        looks = step % self._every_n_steps == 0 or step == trainer.max_steps
+        logs = step % trainer.log_every_n_steps == 0  # type: ignore[reportAttributeAccessIssue]
+        if logs or looks:
+            self._log_batches(trainer, pl_module, step=step - 1)
+        if looks:
+            self._look(trainer, pl_module, step=step - 1)
 
     def _log_batches(self, trainer: pl.Trainer, pl_module: Any, *, step: int) -> None:
         """Logs what the batches since the last time say."""
-        probs = torch.cat(self._probs)
-        steps = len(self._probs) / trainer.accumulate_grad_batches
         values = {
-            "teacher_entropy": float(teacher_entropy(probs)),
-            "mean_entropy": float(teacher_entropy(probs.mean(dim=0))),
-            "prototypes_used": float(len(probs.argmax(dim=1).unique())),
-            **{f"{name}_seconds": value / steps for name, value in self._seconds.items()},
+            f"{name}_seconds": statistics.fmean(parts) * trainer.accumulate_grad_batches
+            for name, parts in self._seconds.items()
+            if parts
         }
         if pl_module.centre is not None:
             values["centre_norm"] = float(pl_module.centre.norm())
-        self._probs = []
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        values |= self._since_logged.describe()
+        if self._nearest:
+            used, effective = count_prototypes(torch.cat(self._nearest))
+            values |= {"prototypes_used": float(used), "prototypes_effective": effective}
+        self._since_logged = _Sums()
+        self._seconds = {name: [] for name in self._seconds}
         self._log(trainer, values, step=step)
 
     def _look(self, trainer: pl.Trainer, pl_module: Any, *, step: int) -> None:
         """Logs what takes time, draws the curves, and warns."""
         values = self._measure_consistency(pl_module)
-        if self._queue:
-            embeddings = torch.cat([part.to(pl_module.device) for part in self._queue])
+        if self._embeddings:
+            # those of a checkpoint are on the CPU
+            embeddings = torch.cat([part.to(pl_module.device) for part in self._embeddings])
             values["rank_me"] = float(rank_me(embeddings))
             for name, scale in _split_scales(embeddings, pl_module).items():
                 values[f"rank_me_{name}"] = float(rank_me(scale))
@@ -228,11 +277,9 @@ class Monitors(pl_callbacks.Callback):
         self._log(trainer, values, step=step)
         for trainer_logger in trainer.loggers:
             trainer_logger.save()
-        curves.draw_curves(
-            trainer.default_root_dir, ln_k=math.log(pl_module.num_prototypes)
-        )
-        if step > _WARMUP * trainer.max_steps:
-            self._warn(pl_module)
+        curves.draw_curves(trainer.default_root_dir)
+        if step >= _WARMUP * trainer.max_steps:
+            self._warn()
 
     @torch.no_grad()
     def _measure_consistency(self, pl_module: Any) -> Dict[str, float]:
@@ -253,14 +300,13 @@ class Monitors(pl_callbacks.Callback):
             "hu_retrieval": measured.retrieval,
         }
 
-    def _warn(self, pl_module: Any) -> None:
+    def _warn(self) -> None:
         """Warns of each kind of collapse once, until it is over."""
-        ln_k = math.log(pl_module.num_prototypes)
-        found = find_collapse(self._values, ln_k=ln_k) if "mean_entropy" in self._values else {}
+        found = find_collapse(self._values)
         for kind, advice in found.items():
             if kind not in self._warned:
                 logger.warning(f"Collapse ({kind}): {advice}")
-        self._warned = set(found)
+        self._warned = list(found)
 
     def _log(self, trainer: pl.Trainer, values: Dict[str, float], *, step: int) -> None:
         self._values.update(values)
@@ -269,15 +315,48 @@ class Monitors(pl_callbacks.Callback):
             trainer_logger.log_metrics(named, step=step)
 
 
+@dataclasses.dataclass
+class _Sums:
+    """What the teacher made of some samples: their distributions are too large to keep."""
+
+    samples: int = 0
+    """The number of samples."""
+
+    entropy: float = 0.0
+    """The sum of the entropies of their distributions."""
+
+    probs: torch.Tensor | None = None
+    """The sum of their distributions, of shape [K], on the CPU."""
+
+    def add(self, probs: torch.Tensor) -> None:
+        """Adds the distributions of further samples, of shape [N, K]."""
+        self.samples += len(probs)
+        self.entropy += len(probs) * float(teacher_entropy(probs))
+        total = probs.sum(dim=0).cpu()
+        self.probs = total if self.probs is None else self.probs + total
+
+    def describe(self) -> Dict[str, float]:
+        """Returns the entropies by name; none if there was no sample."""
+        if self.probs is None:
+            return {}
+        return {
+            "teacher_entropy": self.entropy / self.samples,
+            "mean_entropy": float(teacher_entropy(self.probs / self.samples)),
+        }
+
+
+def _push(queue: List[torch.Tensor], part: torch.Tensor, *, size: int) -> None:
+    """Adds rows to a queue, and removes its oldest parts as long as so many rows remain."""
+    queue.append(part)
+    while sum(map(len, queue)) - len(queue[0]) >= size:
+        queue.pop(0)
+
+
 def _split_scales(
     embeddings: torch.Tensor, pl_module: "module_lib.Distillation"
 ) -> Dict[str, torch.Tensor]:
     """Splits multi-scale embeddings [N, E] by the map that they were pooled of."""
     if pl_module.scales == "last":
         return {}
-    channels = pl_module.teacher.encoder.feature_channels
-    pooled = [channels[index] for index in (0, 1, 2, 3, 5)]
-    return {
-        f"1_{2**index}": part
-        for index, part in zip((0, 1, 2, 3, 5), embeddings.split(pooled, dim=1), strict=True)
-    }
+    parts = embeddings.split(pl_module.teacher.encoder.embedding_parts, dim=1)
+    return {f"1_{2**index}": part for index, part in zip((0, 1, 2, 3, 5), parts, strict=True)}

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import prepared, transforms
 from eva_coralbay.data.datasets import base
+from eva_coralbay.pretraining import data
 
 _NEIGHBOURS = 5
 """How many neighbours decide."""
@@ -32,7 +33,7 @@ def measure(pl_module: Any, dataset: Dict[str, Any], *, window: Tuple[float, flo
     Returns:
         The part of the crops that are told right, as the mean over the organs.
     """
-    crops = _OrganCrops(pl_module.data.manifest.spacing, pl_module.data.views.global_size)
+    crops = _OrganCrops(pl_module.data.manifest.spacing, pl_module.data.views.local_size)
     cases = _build(dataset, crops)
     embeddings: List[torch.Tensor] = []
     organs: List[int] = []
@@ -90,20 +91,14 @@ class _OrganCrops(transforms.EvalTransform):
         return crops, organs
 
     def _cut(self, scan: prepared.PreparedScan, centre: Tuple[int, int, int]) -> torch.Tensor:
-        """Reads the crop around a voxel, moved inside the scan, with the edge repeated."""
-        starts = [
-            max(min(at - self._size // 2, length - self._size), 0)
-            for at, length in zip(centre, scan.grid.shape, strict=True)
-        ]
-        stops = [
-            min(start + self._size, length)
-            for start, length in zip(starts, scan.grid.shape, strict=True)
-        ]
-        depth, height, width = map(slice, starts, stops)
-        image = scan.read_image((depth, height, width))
-        missing = [self._size - length for length in reversed(image.shape[1:])]
-        padding = [side for number in missing for side in (0, number)]
-        return functional.pad(image[None], padding, mode="replicate")[0]
+        """Reads the crop around a voxel, with air where the scan ends."""
+        box, padding = [], []
+        for at, length in zip(centre, scan.grid.shape, strict=True):
+            start, stop = at - self._size // 2, at - self._size // 2 + self._size
+            box.append(slice(max(start, 0), min(stop, length)))
+            padding = [max(-start, 0), max(stop - length, 0), *padding]
+        depth, height, width = box
+        return functional.pad(scan.read_image((depth, height, width)), padding, value=data.AIR)
 
 
 def _build(dataset: Dict[str, Any], crops: _OrganCrops) -> base.SegmentationDataset:

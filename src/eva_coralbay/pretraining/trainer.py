@@ -88,13 +88,13 @@ class Trainer(eva.Trainer):
 
     @property
     def _checkpoints(self) -> "Checkpoints":
-        return next(known for known in self.callbacks if isinstance(known, Checkpoints))
+        callbacks = self.callbacks  # type: ignore[reportAttributeAccessIssue]
+        return next(known for known in callbacks if isinstance(known, Checkpoints))
 
     @override
     def init_logger_run(self, run_id: int | None) -> None:
         # a run that goes on must find its folder again, so it is not named by the time
         self._session_id = ""
-        _keep_metrics(self.default_root_dir)
         super().init_logger_run(None)
 
     @override
@@ -107,6 +107,7 @@ class Trainer(eva.Trainer):
         (newest,) = find_checkpoints(self.default_root_dir)[-1:] or (None,)
         if newest is not None:
             logger.info(f"Going on from '{newest}'. For a new run, set another folder.")
+        _keep_metrics(self.default_root_dir)
         super().fit(model, *args, ckpt_path=newest, **kwargs)
         if self._checkpoints.signal is not None:
             sys.exit(128 + self._checkpoints.signal)

@@ -242,9 +242,7 @@ def _rotate_quarter(generator: np.random.Generator) -> npt.NDArray[np.float64]:
     return np.linalg.matrix_power(quarter, int(generator.integers(1, 4)))
 
 
-def _draw_windows(
-    min_width: float, generator: np.random.Generator
-) -> list[Tuple[float, float]]:
+def _draw_windows(min_width: float, generator: np.random.Generator) -> list[Tuple[float, float]]:
     """Draws a window and those to take instead if the view is flat in it; the last is wide."""
     drawn = [_draw_window(min_width, generator) for _ in range(1 + _REDRAWS)]
     return [*drawn, _WIDE_WINDOW]

@@ -43,9 +43,7 @@ def write_store(folder: pathlib.Path, *, cases: int = 3, shape: tuple = (50, 48,
                 identity=str(index),
                 sha256="0" * 64,
                 status="prepared",
-                prepared=Geometry(
-                    shape=prepared_store.open(source).grid.shape, spacing=SPACING
-                ),
+                prepared=Geometry(shape=prepared_store.open(source).grid.shape, spacing=SPACING),
                 path=os.path.relpath(path, folder),
                 key=key,
             )

@@ -50,9 +50,7 @@ def test_a_batch(store: str) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(store: str, workers: int) -> None:
-    for first, second in zip(
-        _batches(store, 5), _batches(store, 5, workers=workers), strict=True
-    ):
+    for first, second in zip(_batches(store, 5), _batches(store, 5, workers=workers), strict=True):
         _assert_equal(first, second)
 
 

@@ -30,6 +30,7 @@ class _Spoiler(callbacks.Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         parameter = pl_module.student.encoder.encoder1.layer.conv1.conv.weight
         if trainer.global_step in self._steps:
+            assert parameter.grad is not None
             parameter.grad[:] = math.nan
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
@@ -40,9 +41,7 @@ class _Spoiler(callbacks.Callback):
 
 
 def _built(**options) -> Distillation:
-    module = Distillation(
-        feature_size=12, num_prototypes=32, head_dims=(16, 16, 8), **options
-    )
+    module = Distillation(feature_size=12, num_prototypes=32, head_dims=(16, 16, 8), **options)
     module.build(num_scans=3)
     return module
 
@@ -78,8 +77,7 @@ def test_biases_norms_and_position_biases_do_not_decay() -> None:
     free = {names[id(value)] for value in groups[False]}
     assert any(name.endswith("relative_position_bias_table") for name in free)
     assert all(
-        name.endswith((".bias", "relative_position_bias_table")) or ".norm" in name
-        for name in free
+        name.endswith((".bias", "relative_position_bias_table")) or ".norm" in name for name in free
     )
     assert all(value.ndim > 1 for value in groups[True])
 

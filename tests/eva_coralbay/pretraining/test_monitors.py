@@ -20,6 +20,7 @@ _LN_K = math.log(_K)
 
 def _describe(probs: torch.Tensor, embeddings: torch.Tensor) -> dict[str, float]:
     return {
+        "ln_k": _LN_K,
         "teacher_entropy": float(monitors.teacher_entropy(probs)),
         "mean_entropy": float(monitors.teacher_entropy(probs.mean(dim=0))),
         "prototypes_used": float(len(probs.argmax(dim=1).unique())),
@@ -68,7 +69,7 @@ def test_finds_the_kind_of_a_collapse(
     kind: str | None, logits: torch.Tensor, directions: int
 ) -> None:
     embeddings = torch.randn(40, directions) @ torch.randn(directions, 20)
-    found = find_collapse(_describe(functional.softmax(logits, dim=-1), embeddings), ln_k=_LN_K)
+    found = find_collapse(_describe(functional.softmax(logits, dim=-1), embeddings))
     assert set(found) == ({kind} if kind else set())
 
 

@@ -80,9 +80,7 @@ def test_goes_on_as_undisturbed_with_other_workers(
     _assert_equal(undisturbed, tmp_path, step=3)
 
 
-def test_goes_on_in_the_middle_of_accumulated_batches(
-    store: str, tmp_path: pathlib.Path
-) -> None:
+def test_goes_on_in_the_middle_of_accumulated_batches(store: str, tmp_path: pathlib.Path) -> None:
     options = {"store": store, "steps": 2, "batch_size": 1, "accumulate": 2}
     through, resumed = tmp_path / "through", tmp_path / "resumed"
     runs.train(out=str(through), **options)
