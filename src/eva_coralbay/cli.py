@@ -1,10 +1,8 @@
 """The command `eva-coralbay`: one class a subcommand, which parses and prints; no logic."""
 
-import abc
 import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,29 +11,11 @@ from rich import console as rich_console
 from rich import markup
 from rich import table as rich_table
 
-
-class Subcommand(abc.ABC):
-    """A subcommand of `eva-coralbay`."""
-
-    name: str
-    """What it is called on the command line."""
-
-    help: str
-    """What it does, in a line."""
-
-    examples: str
-    """Calls that work as they are; the epilogue of its help."""
-
-    @abc.abstractmethod
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
-
-    @abc.abstractmethod
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Does it, and returns the exit code."""
+from eva_coralbay import subcommand
+from eva_coralbay.leaderboard import commands as leaderboard
 
 
-class CheckBackbone(Subcommand):
+class CheckBackbone(subcommand.Subcommand):
     """Checks that a backbone can be evaluated."""
 
     name = "check-backbone"
@@ -93,7 +73,7 @@ class CheckBackbone(Subcommand):
         return 0 if report.holds else 1
 
 
-class Phantom(Subcommand):
+class Phantom(subcommand.Subcommand):
     """Writes generated CT-like scans with labelled organs, in the raw layout of nnU-Net."""
 
     name = "phantom"
@@ -132,7 +112,7 @@ class Phantom(Subcommand):
         return 0
 
 
-class Tasks(Subcommand):
+class Tasks(subcommand.Subcommand):
     """Lists the leaderboard's tasks: cases, classes, licence and how to get the data."""
 
     name = "tasks"
@@ -170,7 +150,7 @@ class Tasks(Subcommand):
         return 0
 
 
-class Prepare(Subcommand):
+class Prepare(subcommand.Subcommand):
     """Prepares the scans of a task ahead of `eva fit`, checks all and replaces damaged ones."""
 
     name = "prepare"
@@ -212,7 +192,7 @@ class Prepare(Subcommand):
         return 0
 
 
-class Inspect(Subcommand):
+class Inspect(subcommand.Subcommand):
     """Draws a case in three planes with its labels, and prints statistics of it."""
 
     name = "inspect"
@@ -252,7 +232,7 @@ class Inspect(Subcommand):
         return 0
 
 
-class Results(Subcommand):
+class Results(subcommand.Subcommand):
     """Prints the records that `eva fit` has left below a folder."""
 
     name = "results"
@@ -279,7 +259,7 @@ class Results(Subcommand):
         return 0
 
 
-class PretrainPrepare(Subcommand):
+class PretrainPrepare(subcommand.Subcommand):
     """Finds scans, sets aside what cannot be used with the reason, and prepares the others."""
 
     name = "prepare"
@@ -310,7 +290,9 @@ class PretrainPrepare(Subcommand):
             "--exclude",
             metavar="GLOB",
             nargs="+",
-            default=(),
+            # given twice, both count
+            action="extend",
+            default=[],
             help="leave out paths relative to SRC, such as the cases of an evaluation",
         )
         parser.add_argument(
@@ -331,14 +313,14 @@ class PretrainPrepare(Subcommand):
         return 0
 
 
-class PretrainViews(Subcommand):
+class PretrainViews(subcommand.Subcommand):
     """Draws the views of a scan: what the network sees of it."""
 
     name = "views"
     help = "look at what the network sees of a scan"
     examples = """
         eva-coralbay pretrain views /scratch/store --case case_007
-        eva-coralbay pretrain views /scratch/store --case case_007 --out views.png --seed 3
+        eva-coralbay pretrain views /scratch/store --case case_007 --config mine.yaml --seed 3
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -347,20 +329,26 @@ class PretrainViews(Subcommand):
         parser.add_argument("--case", metavar="ID", required=True, help="the id of the scan")
         parser.add_argument("--out", metavar="PNG", help="where to draw (default: views_<ID>.png)")
         parser.add_argument(
+            "--config", metavar="FILE", help="a config of `pretrain fit`, for its views"
+        )
+        parser.add_argument(
             "--seed", type=int, default=0, help="what the views follow from (default: %(default)s)"
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Draws the views."""
-        from eva_coralbay.pretraining import view_sheet
+        from eva_coralbay.pretraining import fit, view_sheet
 
         path = arguments.out or f"views_{arguments.case}.png"
-        view_sheet.write_view_sheet(arguments.store, arguments.case, path, seed=arguments.seed)
+        views = fit.read_views(arguments.config) if arguments.config else None
+        view_sheet.write_view_sheet(
+            arguments.store, arguments.case, path, seed=arguments.seed, views=views
+        )
         print(f"picture: {path}")
         return 0
 
 
-class PretrainFit(Subcommand):
+class PretrainFit(subcommand.Subcommand):
     """Trains as a config says; the same command goes on after an interruption.
 
     What is not listed here is an override of the config, as with `eva fit`.
@@ -400,7 +388,7 @@ class PretrainFit(Subcommand):
         return 0
 
 
-class PretrainExport(Subcommand):
+class PretrainExport(subcommand.Subcommand):
     """Writes the teacher's encoder as a folder that eva, transformers and this package load."""
 
     name = "export"
@@ -424,7 +412,7 @@ class PretrainExport(Subcommand):
         return 0
 
 
-PRETRAIN_SUBCOMMANDS: tuple[Subcommand, ...] = (
+PRETRAIN_SUBCOMMANDS: tuple[subcommand.Subcommand, ...] = (
     PretrainPrepare(),
     PretrainViews(),
     PretrainFit(),
@@ -433,7 +421,7 @@ PRETRAIN_SUBCOMMANDS: tuple[Subcommand, ...] = (
 """In the order of their use."""
 
 
-class Pretrain(Subcommand):
+class Pretrain(subcommand.Subcommand):
     """Pre-trains an encoder on unlabelled scans: prepare, look at the views, fit, export."""
 
     name = "pretrain"
@@ -447,14 +435,14 @@ class Pretrain(Subcommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the commands."""
-        _add_subcommands(parser, PRETRAIN_SUBCOMMANDS)
+        subcommand.add_subcommands(parser, PRETRAIN_SUBCOMMANDS)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Never called: a command below it is."""
         raise NotImplementedError
 
 
-SUBCOMMANDS: tuple[Subcommand, ...] = (
+SUBCOMMANDS: tuple[subcommand.Subcommand, ...] = (
     CheckBackbone(),
     Tasks(),
     Prepare(),
@@ -462,6 +450,7 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Phantom(),
     Pretrain(),
     Results(),
+    leaderboard.Leaderboard(),
 )
 """In the order of the help."""
 
@@ -475,7 +464,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="eva-coralbay", description="CoralBay and its radiology leaderboard for eva."
     )
-    _add_subcommands(parser, SUBCOMMANDS)
+    subcommand.add_subcommands(parser, SUBCOMMANDS)
     arguments, rest = parser.parse_known_args(argv)
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -485,22 +474,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"eva-coralbay: error: {error}", file=sys.stderr)
         return 1
-
-
-def _add_subcommands(
-    parser: argparse.ArgumentParser, subcommands: Sequence[Subcommand]
-) -> None:
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subcommand in subcommands:
-        subparser = subparsers.add_parser(
-            subcommand.name,
-            help=subcommand.help,
-            description=subcommand.__doc__,
-            epilog="examples:" + textwrap.indent(textwrap.dedent(subcommand.examples), "  "),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        subparser.set_defaults(run=subcommand.run)
-        subcommand.add_arguments(subparser)
 
 
 def _add_task_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from eva_coralbay.data import phantom, tasks
 from eva_coralbay.data.datasets import task
 from eva_coralbay.leaderboard import record
 from eva_coralbay.models import CoralBayEncoder, registry
+from eva_coralbay.pretraining import fit
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -23,7 +24,10 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = sorted((_ROOT / "configs/vision/radiology/online/segmentation").glob("*.yaml"))
 """The configs of the segmentation tasks."""
 
-_ALL_CONFIGS = sorted((_ROOT / "configs").rglob("*.yaml"))
+_PRETRAINING = sorted((_ROOT / "configs/vision/radiology/pretraining").glob("*.yaml"))
+"""The configs of the pre-training."""
+
+_ALL_CONFIGS = sorted({*(_ROOT / "configs").rglob("*.yaml")} - {*_PRETRAINING})
 """The configs of all tasks."""
 
 _NNUNET = _ROOT / "configs/vision/radiology/online/segmentation/nnunet.yaml"
@@ -89,6 +93,13 @@ def test_parses_and_instantiates(path: pathlib.Path, monkeypatch: pytest.MonkeyP
     """Run by `nox -s configs` on every jsonargparse that is allowed; elsewhere two steps are."""
     arguments = _instantiate(path, monkeypatch)
     assert arguments.data.datasets.train.split == "train"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", _PRETRAINING, ids=lambda path: path.stem)
+def test_pretraining_parses_and_instantiates(path: pathlib.Path) -> None:
+    trainer, _, data = fit._parse(fit._build, ["--config", str(path)])
+    assert trainer.max_steps > 0 and data.views == fit.read_views(str(path))
 
 
 @pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.stem)

@@ -4,7 +4,6 @@ Those of segmentations are computed from label maps; no one-hot tensor exists an
 """
 
 import abc
-import statistics
 from typing import (
     Any,
     Dict,
@@ -18,19 +17,12 @@ from typing import (
     TypeVar,
 )
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torchmetrics
-from sklearn import metrics as sklearn_metrics
 from torch import distributed
-from torchmetrics.functional import classification
 from typing_extensions import override
 
-from eva_coralbay.leaderboard import record
-
-_CALIBRATION_BINS = 15
-"""The number of bins of equal width of the calibration error."""
+from eva_coralbay.leaderboard import record, scores
 
 _CHUNK_VOXELS = 2**18
 """Voxels that are handled at once: few enough to stay in a CPU's cache."""
@@ -181,15 +173,7 @@ class CaseDice(CaseMetric[record.CaseRow]):
         `dice_<class name>` the mean over the cases where the class is defined; NaN where
         nothing is.
         """
-        by_case: Dict[str, List[float]] = {}
-        by_class: Dict[str, List[float]] = {name: [] for name in self.classes[1:]}
-        for row in self._rows:
-            if row.value is not None:
-                by_case.setdefault(row.case, []).append(row.value)
-                by_class[row.class_name].append(row.value)
-
-        dice = _mean([_mean(values) for values in by_case.values()])
-        return {"dice": dice} | {f"dice_{name}": _mean(values) for name, values in by_class.items()}
+        return scores.summarize_segmentation(self._rows, self.classes[1:])
 
     @override
     def update(
@@ -243,39 +227,14 @@ class CaseDice(CaseMetric[record.CaseRow]):
 class CaseClassification(CaseMetric[record.PredictionRow]):
     """Predicted probabilities by case, and what they are worth by patient.
 
-    The unit is the patient: the probabilities of all cases of a patient are averaged, apart for
-    each true class if there are several. Of two classes, AUROC and AUPRC are those of the
-    second; of more, the means over the classes that are true of some units but not of all.
+    See :func:`eva_coralbay.leaderboard.scores.summarize_classification`.
     """
 
     @property
     @override
     def means(self) -> Dict[str, float]:
         """The values over patients: `balanced_accuracy`, `auroc`, `auprc`, `calibration_error`."""
-        names = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
-        if not self._rows:
-            return dict.fromkeys(names, float("nan"))
-        probabilities, truths = self._by_patient()
-        predicted = probabilities.argmax(axis=1)
-        recalls = [(predicted[truths == k] == k).mean() for k in np.unique(truths)]
-        ranked = [
-            (truths == k, probabilities[:, k])
-            for k in range(1 if len(self.classes) == 2 else 0, len(self.classes))
-            if 0 < (truths == k).sum() < len(truths)
-        ]
-        error = classification.multiclass_calibration_error(
-            torch.from_numpy(probabilities),
-            torch.from_numpy(truths),
-            num_classes=len(self.classes),
-            n_bins=_CALIBRATION_BINS,
-        )
-        values = (
-            _mean(recalls),
-            _mean([sklearn_metrics.roc_auc_score(*pair) for pair in ranked]),
-            _mean([sklearn_metrics.average_precision_score(*pair) for pair in ranked]),
-            float(error),
-        )
-        return dict(zip(names, values, strict=True))
+        return scores.summarize_classification(self._rows, self.classes)
 
     @override
     def update(
@@ -308,18 +267,6 @@ class CaseClassification(CaseMetric[record.PredictionRow]):
                 record.PredictionRow(case, name, "probability", value, int(label == truth), patient)
                 for label, (name, value) in enumerate(zip(self.classes, probabilities, strict=True))
             ]
-
-    def _by_patient(self) -> Tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Returns the mean probabilities [N, classes] and the true class [N] of each unit."""
-        units: Dict[Tuple[str, int], List[List[float]]] = {}
-        for start in range(0, len(self._rows), len(self.classes)):
-            rows = self._rows[start : start + len(self.classes)]
-            truth = [row.truth for row in rows].index(1)
-            units.setdefault((rows[0].patient, truth), []).append(
-                [float(row.value or 0.0) for row in rows]
-            )
-        probabilities = np.array([np.mean(cases, axis=0) for cases in units.values()])
-        return probabilities, np.array([truth for _, truth in units])
 
 
 def find_case_metric(collection: torchmetrics.MetricCollection) -> CaseMetric[Any] | None:
@@ -388,8 +335,3 @@ def _check_labels(
                 f"The {name} of case '{case}' has labels from {low} to {high}, but the "
                 f"{n_classes} classes have the labels 0 to {n_classes - 1}."
             )
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Returns the mean, or NaN of nothing."""
-    return statistics.fmean(values) if values else float("nan")

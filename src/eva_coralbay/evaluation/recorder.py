@@ -13,13 +13,12 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import pathlib
 import platform
 import sys
 import time
 from importlib import metadata
-from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Tuple
 
 import jsonargparse
 import lightning.pytorch as pl
@@ -34,11 +33,14 @@ from torch import nn
 from typing_extensions import override
 
 from eva_coralbay import files
-from eva_coralbay.evaluation import metrics
-from eva_coralbay.leaderboard import record
+from eva_coralbay.evaluation import metrics, robustness
+from eva_coralbay.leaderboard import record, task_config
 
 _Part = Literal["val", "test"]
 _Selection = Literal["last", "best"]
+
+_CONFIG_FILE = "config.yaml"
+"""The name of the resolved configuration."""
 
 _PACKAGES = (
     "blosc2",
@@ -55,47 +57,6 @@ _PACKAGES = (
     "torchvision",
 )
 """The packages whose versions may change a result."""
-
-_TASK_TRAINER_KEYS = (
-    "accumulate_grad_batches",
-    "check_val_every_n_epoch",
-    "checkpoint_type",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "limit_test_batches",
-    "limit_train_batches",
-    "limit_val_batches",
-    "max_epochs",
-    "max_steps",
-    "max_time",
-    "monitor",
-    "overfit_batches",
-    "precision",
-    "val_check_interval",
-)
-"""The trainer's arguments that belong to a task: how long and how it trains, what it scores."""
-
-_OTHER_MODEL_KEYS = ("encoder", "protocol", "seed", "sw_batch_size")
-"""The module's arguments that do not belong to a task: the record names them, or no value does."""
-
-_MACHINE_KEYS = (
-    "download",
-    "embeddings_root",
-    "multiprocessing_context",
-    "num_workers",
-    "persistent_workers",
-    "pin_memory",
-    "pin_memory_device",
-    "predict_batch_size",
-    "prefetch_factor",
-    "prepared",
-    "prepared_root",
-    "protocol",
-    "root",
-    "timeout",
-    "worker_init_fn",
-)
-"""The arguments of data sets and loaders that tell where they lie and how fast they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,27 +84,34 @@ class Recorder(pl.Callback):
 
     While fitting it only takes the time. When the checkpoint of the trainer's `checkpoint_type`
     has been scored on the validation or the test cases, it writes its record; then it scores
-    the other checkpoint, best or last, in the same way and writes a record of that too.
+    the other checkpoint, best or last, in the same way and writes a record of that too. On
+    request it then scores the first of the two on perturbed scans, and adds this to its record.
 
     What can fail for a wrong configuration is read before the training starts. After that, an
     error of the bookkeeping is logged and does not end a run.
     """
 
-    def __init__(self, *, task: str, task_version: str, model: str | None = None) -> None:
+    def __init__(
+        self, *, task: str, task_version: str, model: str | None = None, robustness: bool = False
+    ) -> None:
         """Initializes the callback.
 
         Args:
             task: The name of the task.
             task_version: The version of the task.
             model: The name of the model.
+            robustness: Whether the checkpoint that counts is scored on perturbed scans too, which
+                takes as long as scoring it seven times.
         """
         super().__init__()
 
         self._task = task
         self._task_version = str(task_version)
         self._model = model
+        self._robustness = robustness
 
         self._config: Dict[str, Any] | None = None
+        self._config_file: record.ConfigFile | None = None
         self._data: Dict[_Part, _Data] = {}
         self._fit_seconds: float | None = None
         self._checkpoints: Dict[_Selection, str] = {}
@@ -157,6 +125,7 @@ class Recorder(pl.Callback):
         Raises:
             RuntimeError: If the run is none that can be recorded, or its command line cannot
                 be read again.
+            ValueError: If the scans of the data set cannot be perturbed as requested.
         """
         if stage == "predict":
             return
@@ -171,6 +140,8 @@ class Recorder(pl.Callback):
         case_metric(pl_module, part)
         if part not in self._data:
             self._data[part] = _describe(_dataset(trainer, part))
+        if self._robustness:
+            robustness.check(_dataset(trainer, part))
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -226,27 +197,44 @@ class Recorder(pl.Callback):
             return
 
         with logged_errors(f"recording of the {part} cases"):
-            self._write_config(trainer)
+            self._config_file = self._write_config(trainer)
             selection: _Selection = getattr(trainer, "checkpoint_type", "last")
             path = trainer.ckpt_path
             step = trainer.global_step if path is None else _step(str(path))
-            self._write(trainer, pl_module, part, self._scores, selection=selection, step=step)
+            write = functools.partial(
+                self._write, trainer, pl_module, part, self._scores, selection=selection, step=step
+            )
+            write()
+            self._record_other(trainer, pl_module, part, self._scores, selection, step)
+            if self._robustness:
+                write(robustness=_score_perturbed(trainer, pl_module, part))
 
-            other: _Selection = "best" if selection == "last" else "last"
-            if other not in self._checkpoints:
-                loguru.logger.info(f"There is no {other} checkpoint, so none is recorded.")
-                return
-            other_step = _step(self._checkpoints[other])
-            scores = self._scores
-            if other_step != step:
-                scores = _score_checkpoint(trainer, pl_module, part, self._checkpoints[other])
-            self._write(trainer, pl_module, part, scores, selection=other, step=other_step)
+    def _record_other(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        part: _Part,
+        scores: _Scores,
+        selection: _Selection,
+        step: int | None,
+    ) -> None:
+        """Writes the record of the checkpoint that is not the stage's, if there is one."""
+        other: _Selection = "best" if selection == "last" else "last"
+        if other not in self._checkpoints:
+            loguru.logger.info(f"There is no {other} checkpoint, so none is recorded.")
+            return
+        other_step = _step(self._checkpoints[other])
+        if other_step != step:
+            scores = _score_checkpoint(trainer, pl_module, part, self._checkpoints[other])
+        self._write(trainer, pl_module, part, scores, selection=other, step=other_step)
 
-    def _write_config(self, trainer: pl.Trainer) -> None:
+    def _write_config(self, trainer: pl.Trainer) -> record.ConfigFile | None:
         """Writes the resolved configuration, if the run was started by eva's command."""
-        if self._config is not None:
-            text = yaml.safe_dump(self._config, sort_keys=False)
-            files.write_atomically(_log_dir(trainer) / "config.yaml", text.encode())
+        if self._config is None:
+            return None
+        content = yaml.safe_dump(self._config, sort_keys=False).encode()
+        files.write_atomically(_log_dir(trainer) / _CONFIG_FILE, content)
+        return record.ConfigFile(file=_CONFIG_FILE, sha256=hashlib.sha256(content).hexdigest())
 
     def _write(
         self,
@@ -257,6 +245,7 @@ class Recorder(pl.Callback):
         *,
         selection: _Selection,
         step: int | None,
+        robustness: Dict[str, Dict[str, float]] | None = None,
     ) -> None:
         """Writes the case table and then the record that names it."""
         name = f"record_{part}_{selection}"
@@ -273,7 +262,7 @@ class Recorder(pl.Callback):
             task=record.Task(
                 id=self._task,
                 version=self._task_version,
-                config_sha256=None if self._config is None else config_sha256(self._config),
+                config_sha256=None if self._config is None else task_config.sha256(self._config),
             ),
             model=_model(pl_module, self._model),
             protocol=getattr(pl_module, "protocol", None),
@@ -294,6 +283,8 @@ class Recorder(pl.Callback):
             ),
             metrics=dict(scores.means),
             cases=table,
+            config=self._config_file,
+            robustness=robustness,
         ).write(_log_dir(trainer) / f"{name}.json")
 
 
@@ -313,46 +304,6 @@ def logged_errors(what: str) -> Iterator[None]:
         yield
     except Exception:
         loguru.logger.exception(f"The {what} failed; the run goes on.")
-
-
-def config_sha256(config: Mapping[str, Any]) -> str:
-    """Hashes the part of a resolved configuration that defines the task.
-
-    Equal for every user, model, protocol and seed of a task. It covers the trainer's arguments
-    on the length and the numerics of the training, the module's without the encoder, and the
-    data sets and loaders without folders and workers. It leaves out the trainer's output
-    folder, loggers, callbacks, accelerator and number of runs, and what the record states by
-    itself (encoder, protocol, seed).
-
-    Args:
-        config: The resolved configuration, with `trainer`, `model` and `data`.
-
-    Returns:
-        The SHA-256 of that part as JSON with sorted keys.
-    """
-    trainer = config.get("trainer", {}).get("init_args", {})
-    model = config.get("model", {})
-    init_args = model.get("init_args", {})
-    task = {
-        "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
-        "model": {
-            "class_path": model.get("class_path"),
-            "init_args": {
-                key: value for key, value in init_args.items() if key not in _OTHER_MODEL_KEYS
-            },
-        },
-        "data": _without(config.get("data"), _MACHINE_KEYS),
-    }
-    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
-
-
-def _without(value: Any, keys: Sequence[str]) -> Any:
-    """Returns nested mappings and lists without the given keys."""
-    if isinstance(value, dict):
-        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
-    if isinstance(value, list):
-        return [_without(item, keys) for item in value]
-    return value
 
 
 @functools.lru_cache(maxsize=1)
@@ -493,37 +444,53 @@ def _score_checkpoint(
     trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part, path: str
 ) -> _Scores:
     """Scores another checkpoint on the cases of the stage; the weights are as before after it."""
-    scored = case_metric(pl_module, part)
-    metric = type(scored)(scored.classes)
     before = {name: value.clone() for name, value in pl_module.state_dict().items()}
     checkpoint = _load(path)
     pl_module.on_load_checkpoint(checkpoint)
     try:
         pl_module.load_state_dict(checkpoint["state_dict"])
-        started = time.perf_counter()
-        for outputs in _outputs(trainer, part, name=pathlib.Path(path).name):
-            metric.update(outputs["predictions"], outputs["targets"], outputs.get("metadata"))
+        return _score(trainer, pl_module, part, _loader(trainer, part), pathlib.Path(path).name)
     finally:
         pl_module.load_state_dict(before)
+
+
+def _score_perturbed(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part
+) -> Dict[str, Dict[str, float]]:
+    """Returns the means on perturbed scans, by perturbation and metric."""
+    return {
+        name: _score(trainer, pl_module, part, loader, name).means
+        for name, loader in robustness.perturb(_loader(trainer, part))
+    }
+
+
+def _score(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part, loader: Any, name: str
+) -> _Scores:
+    """Scores the weights that the module has on the cases of a loader."""
+    scored = case_metric(pl_module, part)
+    metric = type(scored)(scored.classes)
+    started = time.perf_counter()
+    for outputs in _outputs(trainer, part, loader, name=name):
+        metric.update(outputs["predictions"], outputs["targets"], outputs.get("metadata"))
     return _scores(metric, time.perf_counter() - started)
 
 
-def _outputs(trainer: pl.Trainer, part: _Part, *, name: str) -> Iterator[Mapping[str, Any]]:
-    """Yields the module's outputs for the batches of the stage."""
+def _loader(trainer: pl.Trainer, part: _Part) -> Any:
+    """Returns the one loader of the stage."""
+    loaders: Any = trainer.val_dataloaders if part == "val" else trainer.test_dataloaders
+    return loaders[0] if isinstance(loaders, list) else loaders
+
+
+def _outputs(
+    trainer: pl.Trainer, part: _Part, loader: Any, *, name: str
+) -> Iterator[Mapping[str, Any]]:
+    """Yields the module's outputs for as many batches of a loader as the stage has."""
     strategy = trainer.strategy
     if part == "val":
-        loaders, limits, step = (
-            trainer.val_dataloaders,
-            trainer.num_val_batches,
-            strategy.validation_step,
-        )
+        limits, step = trainer.num_val_batches, strategy.validation_step
     else:
-        loaders, limits, step = (
-            trainer.test_dataloaders,
-            trainer.num_test_batches,
-            strategy.test_step,
-        )
-    loader: Any = loaders[0] if isinstance(loaders, list) else loaders
+        limits, step = trainer.num_test_batches, strategy.test_step
     n_batches = int(min(len(loader), limits[0]))
     batches = itertools.islice(loader, n_batches)
     for index, batch in enumerate(tqdm.tqdm(batches, desc=f"Scoring {name}", total=n_batches)):

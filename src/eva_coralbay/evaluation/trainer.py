@@ -1,6 +1,6 @@
 """eva's trainer with what all tasks of the leaderboard share."""
 
-from typing import Any, List
+from typing import Any, List, Literal
 
 import eva
 from lightning.pytorch import callbacks as pl_callbacks
@@ -31,6 +31,7 @@ class Trainer(eva.Trainer):
         val_check_interval: int = 500,
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
+        robustness: bool | Literal[0, 1] = False,
         callbacks: List[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -48,6 +49,8 @@ class Trainer(eva.Trainer):
             val_check_interval: The number of steps between two validations.
             log_every_n_steps: The number of steps between two lines of the log.
             refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
+            robustness: Whether the checkpoint that counts is scored on perturbed scans too: see
+                :mod:`eva_coralbay.evaluation.robustness`.
             callbacks: Callbacks to use beside those of every task.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
         """
@@ -66,7 +69,12 @@ class Trainer(eva.Trainer):
                 pl_callbacks.LearningRateMonitor(logging_interval="step"),
                 pl_callbacks.ModelCheckpoint(filename="best", monitor=monitor, mode="max"),
                 pl_callbacks.ModelCheckpoint(filename="last"),
-                recorder.Recorder(task=task, task_version=task_version, model=model),
+                recorder.Recorder(
+                    task=task,
+                    task_version=task_version,
+                    model=model,
+                    robustness=bool(robustness),
+                ),
                 figure.CaseFigures(),
                 *(callbacks or []),
             ],

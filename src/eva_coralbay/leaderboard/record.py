@@ -11,14 +11,30 @@ import json
 import math
 import os
 import pathlib
-from typing import Annotated, Any, Dict, Final, List, Literal, Sequence, Type, TypeAlias
+from typing import (
+    Annotated,
+    Any,
+    Dict,
+    Final,
+    List,
+    Literal,
+    Mapping,
+    NoReturn,
+    Sequence,
+    Tuple,
+    Type,
+    TypeAlias,
+)
 
 import pydantic
 
 from eva_coralbay import files
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """The version of the schema that is written. It grows whenever a written field changes."""
+
+_ADDED: Final[Mapping[int, Mapping[str, Any]]] = {2: {"config": None, "robustness": None}}
+"""The fields that a version has added, with what is known of them in older records."""
 
 
 def _none_if_nan(value: Any) -> Any:
@@ -161,14 +177,24 @@ class CaseTable(_Part):
     """The number of rows without a value: absent from truth and prediction."""
 
 
+class ConfigFile(_Part):
+    """The resolved configuration beside the record."""
+
+    file: str
+    """Its file name, in the record's folder."""
+
+    sha256: Sha256
+    """Hash of the file."""
+
+
 class Record(_Part):
     """The result of one run: one model, task, protocol and seed."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     """Version of this schema."""
 
-    kind: Literal["measured"] = "measured"
-    """How the values came to be."""
+    kind: Literal["measured", "demo"] = "measured"
+    """How the values came to be: `demo` shows the machinery and is never ranked with others."""
 
     task: Task
     model: Model
@@ -190,6 +216,12 @@ class Record(_Part):
 
     cases: CaseTable
 
+    config: ConfigFile | None
+    """The configuration that repeats the run; `None` if it was not started by eva's command."""
+
+    robustness: Dict[str, Dict[str, Score]] | None
+    """Value over the cases by perturbation of the images and metric; `None` if not measured."""
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Record":
         """Reads a record of this or an older version.
@@ -198,18 +230,22 @@ class Record(_Part):
             path: The path of the JSON file.
 
         Returns:
-            The record.
+            The record; what its version did not have is `None`.
 
         Raises:
             ValueError: If the file is no record, or from a newer version of this package.
         """
         try:
-            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = json.loads(
+                pathlib.Path(path).read_text(encoding="utf-8"),
+                object_pairs_hook=_distinct,
+                parse_constant=_reject_constant,
+            )
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no JSON file: {error}.") from error
 
         version = content.get("schema_version") if isinstance(content, dict) else None
-        if not isinstance(version, int):
+        if not isinstance(version, int) or isinstance(version, bool):
             raise ValueError(f"{path} is no record: it has no `schema_version`.")
         if version > SCHEMA_VERSION:
             raise ValueError(
@@ -217,8 +253,8 @@ class Record(_Part):
                 f"records up to {SCHEMA_VERSION}: upgrade eva-coralbay."
             )
         try:
-            return cls.model_validate(content)
-        except pydantic.ValidationError as error:
+            return cls.model_validate(_upgrade(content))
+        except ValueError as error:  # pydantic's ValidationError is one
             raise ValueError(f"{path} is no valid record: {error}") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -334,21 +370,21 @@ def read_cases(path: str | os.PathLike[str]) -> List[Row]:
     Raises:
         ValueError: If the file is no case table, naming the line.
     """
+    kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
+    rows = []
     with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
-        if tuple(header) not in kinds:
-            raise ValueError(
-                f"{path} is no case table: its columns are {header}, not "
-                f"{' or '.join(str(list(columns)) for columns in kinds)}."
-            )
-        rows = []
-        for values in reader:
-            try:
-                rows.append(_parse_row(values, kinds[tuple(header)]))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+        reader = csv.reader(file, strict=True)
+        try:
+            header = tuple(next(reader, []))
+            for values in reader if header in kinds else ():
+                rows.append(_parse_row(values, kinds[header]))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+    if header not in kinds:
+        raise ValueError(
+            f"{path} is no case table: its columns are {list(header)}, not "
+            f"{' or '.join(str(list(columns)) for columns in kinds)}."
+        )
     _check_rows(path, rows)
     return rows
 
@@ -368,6 +404,31 @@ def ids_sha256(case_ids: Sequence[str]) -> str:
 def json_schema() -> Dict[str, Any]:
     """Returns the JSON Schema of a record."""
     return Record.model_json_schema()
+
+
+def _distinct(pairs: Sequence[Tuple[str, Any]]) -> Dict[str, Any]:
+    """Makes a JSON object; a name may be there once only, as programs choose differently."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` is twice")
+    return content
+
+
+def _reject_constant(constant: str) -> NoReturn:
+    """Rejects NaN and infinity, which Python reads but JSON does not have."""
+    raise ValueError(f"{constant} is no value in JSON; what is not defined is null")
+
+
+def _upgrade(content: Dict[str, Any]) -> Dict[str, Any]:
+    """Returns the content of an older record as the current version has it."""
+    upgraded = dict(content)
+    for version in range(content["schema_version"] + 1, SCHEMA_VERSION + 1):
+        added = _ADDED.get(version, {})
+        if early := sorted(added.keys() & content.keys()):
+            raise ValueError(f"`{early[0]}` came with schema version {version}")
+        upgraded |= added | {"schema_version": version}
+    return upgraded
 
 
 def _columns(kind: Type[Row]) -> List[str]:

@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 
 from eva_coralbay.leaderboard import record
 
-_GOLDEN = pathlib.Path(__file__).parent / "data" / "record_v1.json"
+_DATA = pathlib.Path(__file__).parent / "data"
+
+_HISTORIC = _DATA / "record_v1.json"
 """A record as version 1 wrote it. Never change it: published records look like it."""
+
+_GOLDEN = _DATA / "record_v2.json"
+"""The same for version 2."""
+
+_SCHEMA = pathlib.Path(__file__).parents[3] / "docs" / "record.schema.json"
+"""The exported schema."""
 
 _ROW = record.CaseRow("case_1", "liver", "dice", 0.1 + 0.2, 10, 12)
 
@@ -26,8 +34,19 @@ def _golden() -> Dict[str, Any]:
 
 
 def test_version_1_stays_readable(tmp_path: pathlib.Path) -> None:
-    """A record of version 1 is read, and written again byte by byte."""
+    """What version 2 added is unknown; all else is as it was."""
+    read = record.Record.read(_HISTORIC)
+    assert (read.kind, read.config, read.robustness) == ("measured", None, None)
+    read.write(tmp_path / "again.json")
+    old, again = (json.loads(path.read_text()) for path in (_HISTORIC, tmp_path / "again.json"))
+    added = {"schema_version": 2, "config": None, "robustness": None}
+    assert again == old | added
+
+
+def test_version_2_stays_readable(tmp_path: pathlib.Path) -> None:
+    """A record is read, and written again byte by byte."""
     read = record.Record.read(_GOLDEN)
+    assert read.config is not None and read.config.file == "config.yaml"
     assert read.metrics == {"dice": 0.8125, "dice_liver": 0.8125, "dice_gallbladder": None}
     assert read.environment.packages["monai"] is None
     read.write(tmp_path / "again.json")
@@ -37,11 +56,16 @@ def test_version_1_stays_readable(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema version 2.*up to 1: upgrade eva-coralbay"),
+        ({"schema_version": 3}, "schema version 3.*up to 2: upgrade eva-coralbay"),
         ({"schema_version": None}, "no `schema_version`"),
+        ({"schema_version": True}, "no `schema_version`"),
+        ({"schema_version": 0}, "`config` came with schema version 2"),
+        ({"schema_version": 1}, "`config` came with schema version 2"),
+        ({"kind": "reported"}, "kind\n  Input should be 'measured' or 'demo'"),
         ({"surprise": 1}, "surprise\n  Extra inputs are not permitted"),
         ({"task": {"id": "a", "version": "1"}}, "task.config_sha256\n  Field required"),
-        ({"cost": _golden()["cost"] | {"fit_seconds": float("inf")}}, "finite number"),
+        ({"cost": _golden()["cost"] | {"fit_seconds": float("inf")}}, "Infinity is no value in"),
+        ({"metrics": {"dice": float("nan")}}, "NaN is no value in JSON"),
         ({"model": _golden()["model"] | {"weights_sha256": "A1"}}, "should match pattern"),
     ],
 )
@@ -55,7 +79,23 @@ def test_invalid_records_are_rejected(
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_infinity_is_rejected(tmp_path: pathlib.Path) -> None:
+    """A number can be too large for a float, without being called infinite."""
+    path = tmp_path / "bad.json"
+    path.write_text(_GOLDEN.read_text().replace("5400.25", "1e999"))
+    with pytest.raises(ValueError, match="finite number"):
+        record.Record.read(path)
+
+
+def test_a_name_is_there_once(tmp_path: pathlib.Path) -> None:
+    """Of two values, programs would choose different ones."""
+    path = tmp_path / "bad.json"
+    path.write_text(_GOLDEN.read_text().replace('"dice": 0.8125', '"dice": 0.9, "dice": 0.8125'))
+    with pytest.raises(ValueError, match="`dice` is twice"):
+        record.Record.read(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "[" * 10**6, '{"a": ' + "1" * 5000])
 def test_other_files_are_rejected(tmp_path: pathlib.Path, content: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(content)
@@ -80,6 +120,12 @@ def test_the_schema_tells_all_fields() -> None:
     schema = record.json_schema()
     assert set(schema["required"]) | {"schema_version", "kind"} == set(_golden())
     assert schema["additionalProperties"] is False
+
+
+def test_the_exported_schema_is_current() -> None:
+    """If it is not: python -c "import json, eva_coralbay.leaderboard.record as r;
+    print(json.dumps(r.json_schema(), indent=2, sort_keys=True))" > docs/record.schema.json"""
+    assert json.loads(_SCHEMA.read_text()) == record.json_schema()
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))

@@ -1,0 +1,284 @@
+"""Two models on the same cases of a task: numbers, a sentence and a table."""
+
+import dataclasses
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+
+from rich import markup
+from rich import table as rich_table
+
+from eva_coralbay.leaderboard import record, results, statistics
+
+METRICS = ("dice", "balanced_accuracy")
+"""The metrics that are compared: the first that both models have."""
+
+_ALL = "all classes"
+"""What the row over all classes is called."""
+
+_SHOWN_NAMES = 10
+"""The most names that a message lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The two models by all classes together or by one."""
+
+    name: str
+    """The class."""
+
+    values: Tuple[statistics.CaseValues, statistics.CaseValues]
+    """The values of A and B, of the same cases."""
+
+    comparison: statistics.Comparison
+    """A less B. Of classes, the p-values are corrected for their number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two models on a task."""
+
+    task: str
+    """The task and its version."""
+
+    protocol: str
+    metric: str
+    model_a: str
+    model_b: str
+
+    total: Row
+    """Over all classes."""
+
+    classes: Tuple[Row, ...]
+    """By class, in the order of the case table."""
+
+    left_out: Mapping[str, str]
+    """Why a class cannot be compared."""
+
+    @property
+    def rows(self) -> Tuple[Row, ...]:
+        """The row over all classes, then those of the classes."""
+        return (self.total, *self.classes)
+
+    @property
+    def verdict(self) -> str:
+        """Which model is ahead, by how much and how sure, in a sentence."""
+        comparison = self.total.comparison
+        difference = comparison.difference
+        if comparison.reason is not None:
+            return f"{self.model_a} and {self.model_b} are {comparison.reason}."
+        if difference.low <= 0 <= difference.high:
+            return (
+                f"{self.model_a} and {self.model_b} differ in most cases "
+                f"({_format_p(comparison.p_value)}, {comparison.n_cases} cases), but the interval "
+                f"of the mean difference, {format_estimate(difference)}, holds 0."
+            )
+        first, second = self.model_a, self.model_b
+        if difference.value < 0:
+            first, second = second, first
+            difference = statistics.Estimate(-difference.value, -difference.high, -difference.low)
+        return (
+            f"{first} is ahead of {second} by {format_estimate(difference)}: "
+            f"{_format_p(comparison.p_value)}, {comparison.n_cases} cases."
+        )
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Returns the numbers as JSON has them."""
+        return {
+            "task": self.task,
+            "protocol": self.protocol,
+            "metric": self.metric,
+            "model_a": self.model_a,
+            "model_b": self.model_b,
+            "verdict": self.verdict,
+            "rows": [
+                {
+                    "class": row.name,
+                    "mean_a": float(row.values[0].by_case.mean()),
+                    "mean_b": float(row.values[1].by_case.mean()),
+                    "n_excluded": len(row.values[0].excluded),
+                    **dataclasses.asdict(row.comparison),
+                }
+                for row in self.rows
+            ],
+            "left_out": dict(self.left_out),
+        }
+
+
+def compare(
+    entries: Sequence[results.Entry],
+    model_a: str,
+    model_b: str,
+    *,
+    task: str,
+    protocol: str = "frozen",
+) -> Pair:
+    """Compares two models on the cases of a task that both have values of.
+
+    The value of a case is the mean over its classes, and over the seeds of the model. A case
+    where a class is absent from the truth and from the prediction of one of the models is left
+    out of the comparison by that class.
+
+    Args:
+        entries: The results, of any models.
+        model_a: The name of a model, as `<organisation>/<model>` or
+            `<organisation>/<model>@<revision>`.
+        model_b: The name of the other one.
+        task: The id of the task, or `<id>@<version>`.
+        protocol: The protocol.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: If there is no result of a model, there are several of which one must be
+            named, or those of the two cannot be compared.
+    """
+    runs_a, runs_b = (_select(entries, model, task, protocol) for model in (model_a, model_b))
+    _check_comparable(runs_a[0].record, runs_b[0].record, model_a, model_b)
+    metric = next((name for name in METRICS if name in runs_a[0].record.metrics), METRICS[0])
+    total = _compare(_ALL, runs_a, runs_b, metric)
+    classes, left_out = [], {}
+    for name in dict.fromkeys(row.class_name for row in runs_a[0].rows):
+        try:
+            classes.append(_compare(name, runs_a, runs_b, metric, class_name=name))
+        except ValueError as error:
+            left_out[name] = str(error)
+    corrected = statistics.correct([row.comparison for row in classes])
+    return Pair(
+        task=_task_name(runs_a[0].record),
+        protocol=protocol,
+        metric=metric,
+        model_a=model_a,
+        model_b=model_b,
+        total=total,
+        classes=tuple(
+            dataclasses.replace(row, comparison=comparison)
+            for row, comparison in zip(classes, corrected, strict=True)
+        ),
+        left_out=left_out,
+    )
+
+
+def draw_table(pair: Pair) -> rich_table.Table:
+    """Draws a table with a row for all classes and one for each class.
+
+    Only the p-values of the classes are corrected: the first row is one test.
+
+    Args:
+        pair: The comparison.
+    """
+    table = rich_table.Table(
+        title=markup.escape(
+            f"{pair.task}, {pair.protocol}: {pair.metric}\n"
+            f"A = {pair.model_a}, B = {pair.model_b}"
+        )
+    )
+    table.add_column("class", style="bold", overflow="fold")
+    for heading in ("cases", "A", "B", "A - B", "95 % interval", "p (Holm)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in pair.rows:
+        value, interval = format_estimate(row.comparison.difference, sign="+").split(" ", 1)
+        table.add_row(
+            markup.escape(row.name),
+            str(row.comparison.n_cases),
+            *(f"{values.by_case.mean():.3f}" for values in row.values),
+            value,
+            markup.escape(interval),
+            _format_p(row.comparison.corrected_p_value).removeprefix("p = ").removeprefix("p "),
+            end_section=row is pair.total,
+        )
+    return table
+
+
+def format_estimate(estimate: statistics.Estimate, sign: str = "") -> str:
+    """Formats a value with its interval.
+
+    Args:
+        estimate: The value.
+        sign: `+` to have the sign of positive numbers too.
+    """
+    value, low, high = (
+        format(number, f"{sign}.3f") for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _select(
+    entries: Sequence[results.Entry], model: str, task: str, protocol: str
+) -> List[results.Entry]:
+    """Returns the seeds of a model on a task."""
+    on_task = [
+        entry
+        for entry in entries
+        if task in (entry.record.task.id, _task_name(entry.record))
+        and entry.record.protocol == protocol
+    ]
+    found = [
+        entry for entry in on_task if model in (entry.record.model.id, _model_name(entry.record))
+    ]
+    if not found:
+        known = _list(str(entry.record.model.id) for entry in on_task)
+        raise ValueError(
+            f"There is no result of '{model}' on '{task}' by the protocol '{protocol}'. "
+            f"There are results of {known or 'no model'}."
+        )
+    names = {(_model_name(entry.record), _task_name(entry.record)) for entry in found}
+    if len(names) > 1:
+        several = _list(f"{name} on {of}" for name, of in names)
+        raise ValueError(
+            f"There are several results of '{model}' on '{task}': {several}. Name the model as "
+            "<organisation>/<model>@<revision> and the task as <id>@<version>."
+        )
+    return found
+
+
+def _check_comparable(first: record.Record, second: record.Record, *models: str) -> None:
+    """Checks that two models were evaluated on the same cases, for the same purpose."""
+    differences = {
+        "the version of the task": (_task_name(first), _task_name(second)),
+        "the kind of the result": (first.kind, second.kind),
+        "the split": (first.split, second.split),
+    }
+    for what, (of_a, of_b) in differences.items():
+        if of_a != of_b:
+            raise ValueError(
+                f"{' and '.join(models)} cannot be compared, as {what} differs: {of_a}, {of_b}."
+            )
+
+
+def _compare(
+    name: str,
+    runs_a: Sequence[results.Entry],
+    runs_b: Sequence[results.Entry],
+    metric: str,
+    class_name: str | None = None,
+) -> Row:
+    """Compares two models by all classes or by one."""
+    values = statistics.restrict_to_common_cases(
+        {
+            "A": results.case_values(runs_a, metric, class_name),
+            "B": results.case_values(runs_b, metric, class_name),
+        }
+    )
+    (comparison,) = statistics.compare(values)
+    return Row(name, (values["A"], values["B"]), comparison)
+
+
+def _task_name(result: record.Record) -> str:
+    return f"{result.task.id}@{result.task.version}"
+
+
+def _model_name(result: record.Record) -> str:
+    revision = results.UNVERSIONED if result.model.revision is None else result.model.revision
+    return f"{result.model.id}@{revision}"
+
+
+def _list(names: Iterable[str]) -> str:
+    """Lists names once each, the first few of many."""
+    distinct = sorted(set(names))
+    shown = ", ".join(distinct[:_SHOWN_NAMES])
+    more = len(distinct) - _SHOWN_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _format_p(p_value: float) -> str:
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"

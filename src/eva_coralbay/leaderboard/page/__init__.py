@@ -1,0 +1,1 @@
+"""The leaderboard's page: static files that need no server and no network."""

@@ -1,0 +1,521 @@
+"""What the page shows: tracks of tasks and models, with their scores and statistics.
+
+A track is what is ranked together: the tasks of one kind, evaluated by one protocol. Records of
+kind `demo` have tracks of their own.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+import re
+import statistics as stdlib_statistics
+from typing import Dict, Iterable, List, Mapping, Sequence, Tuple, TypeVar
+
+from eva_coralbay.leaderboard import model_cards, record, reported, results, statistics
+
+VERIFIED = "verified.txt"
+"""The file in the results folder that lists the records somebody else has repeated.
+
+It has the format of `sha256sum`: a line a record, with the hash and the path of its file.
+"""
+
+_HEADLINES = ("dice", "balanced_accuracy")
+"""The metrics that are ranked by: the first that a record has."""
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+"""What can be a file name as it is."""
+
+_T = TypeVar("_T")
+_ColumnKey = Tuple[str, str, str, str, str]
+_RowKey = Tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A task in a track."""
+
+    slug: str
+    """Name of its page, without the ending."""
+
+    label: str
+    """The task and, where it has several in the track, its version."""
+
+    task: str
+    version: str
+    part: str
+    split: str | None
+    selection: str
+    metric: str
+    data_licence: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A model on a task."""
+
+    entries: List[results.Entry]
+    """The runs, one a seed."""
+
+    value: float | None
+    """The metric, the mean over the seeds; `None` if it is not defined."""
+
+    cases: statistics.CaseValues | None
+    """The values by case, `None` if the metric has none."""
+
+    score: statistics.Mean | None
+    """The mean over the cases with its interval, `None` without values by case."""
+
+    overlap: model_cards.Overlap
+
+    classes: Dict[str, float | None]
+    """The metric by class, the mean over the seeds."""
+
+    robustness: Dict[str, float | None]
+    """The change of the metric by perturbation, the mean over the seeds."""
+
+    @property
+    def n_seeds(self) -> int:
+        """The number of runs."""
+        return len(self.entries)
+
+    @property
+    def n_cases(self) -> int:
+        """The number of cases that the value is of."""
+        return self.score.n_cases if self.score else self.entries[0].record.split.n
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A model in a track."""
+
+    label: str
+    """The id of the model with its revision."""
+
+    model: str
+    revision: str | None
+    card: model_cards.ModelCard | None
+
+    cells: Dict[str, Cell]
+    """The cells by the slug of the column."""
+
+    place: statistics.RankedModel | None
+    """Its place, `None` if it is not ranked."""
+
+    missing: List[str]
+    """The labels of the tasks it lacks."""
+
+    n_verified: int
+    """The number of its records that somebody else has repeated."""
+
+    @property
+    def entries(self) -> List[results.Entry]:
+        """All runs."""
+        return [entry for cell in self.cells.values() for entry in cell.entries]
+
+    @property
+    def slug(self) -> str:
+        """Name of the model's page, without the ending."""
+        return model_slug(self.model)
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of parameters, as measured or else as published."""
+        measured = _first(entry.record.model.parameters for entry in self.entries)
+        return measured or (self.card.parameters if self.card else None)
+
+    @property
+    def licence(self) -> str | None:
+        """Licence of the weights."""
+        recorded = _first(entry.record.model.licence for entry in self.entries)
+        return recorded or (self.card.licence if self.card else None)
+
+    @property
+    def pretraining(self) -> str:
+        """What it was pre-trained on, in a few words."""
+        if self.card is not None:
+            return describe_pretraining(self.card)
+        names = _first(entry.record.model.training_datasets for entry in self.entries)
+        return ", ".join(names) if names else "unknown"
+
+    @property
+    def hours(self) -> float | None:
+        """The time of the training of all runs."""
+        seconds = [entry.record.cost.fit_seconds for entry in self.entries]
+        known = [value for value in seconds if value is not None]
+        return sum(known) / 3600 if known else None
+
+    @property
+    def devices(self) -> List[str]:
+        """The devices of the runs."""
+        return sorted({entry.record.environment.device for entry in self.entries})
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether all runs were on a GPU."""
+        return not any(device.startswith("cpu") for device in self.devices)
+
+    @property
+    def seconds_per_volume(self) -> float | None:
+        """The time of scoring a volume, the mean over the runs."""
+        return mean(entry.record.cost.seconds_per_volume for entry in self.entries)
+
+    @property
+    def versions(self) -> List[str]:
+        """The versions of this package and of eva."""
+        found = {
+            f"{name} {version}"
+            for entry in self.entries
+            for name, version in entry.record.environment.packages.items()
+            if name in ("eva-coralbay", "kaiko-eva") and version
+        }
+        return sorted(found)
+
+    @property
+    def worst_overlap(self) -> str:
+        """The strongest kind of overlap of its tasks; unknown is stronger than none."""
+        order = ("test", "labelled-train", "unlabelled-train", "unknown", "none")
+        kinds = {cell.overlap.kind for cell in self.cells.values()}
+        return next(kind for kind in order if kind in kinds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """What is ranked together."""
+
+    slug: str
+    is_demo: bool
+    task_kind: str
+    """Either "segmentation" or "classification"."""
+
+    protocol: str
+    columns: List[Column]
+
+    rows: List[Row]
+    """From best to worst, then those that are not ranked."""
+
+    agreement: Mapping[str, float | None]
+    """The agreement of the ranking with others: see :class:`statistics.Ranking`."""
+
+    @property
+    def title(self) -> str:
+        """The kind of the tasks and the protocol."""
+        return f"{self.task_kind.capitalize()}, {self.protocol}"
+
+    @property
+    def n_ranked(self) -> int:
+        """The number of models that have all tasks."""
+        return sum(row.place is not None for row in self.rows)
+
+    def models(self, column: Column) -> Dict[str, Cell]:
+        """Returns the cells of a task by the label of the model."""
+        return {row.label: row.cells[column.slug] for row in self.rows if column.slug in row.cells}
+
+    def comparable(self, column: Column) -> Dict[str, statistics.CaseValues]:
+        """Returns the values of the cases that all models on a task have."""
+        found = {label: cell.cases for label, cell in self.models(column).items() if cell.cases}
+        return _restrict_to_common(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """All that the page shows."""
+
+    tracks: List[Track]
+    """Measured ones first; the frozen protocol of the segmentation first of them."""
+
+    cards: Mapping[str, model_cards.ModelCard]
+    reported: Sequence[reported.Reported]
+    results_root: pathlib.Path
+
+    @property
+    def measured(self) -> List[Track]:
+        """The tracks of measured records."""
+        return [track for track in self.tracks if not track.is_demo]
+
+    @property
+    def demos(self) -> List[Track]:
+        """The tracks of records that demonstrate the machinery."""
+        return [track for track in self.tracks if track.is_demo]
+
+    @property
+    def models(self) -> List[str]:
+        """The ids of all models that have a page."""
+        ids = {row.model for track in self.tracks for row in track.rows}
+        return sorted(ids | set(self.cards))
+
+    def rows(self, model: str) -> List[Tuple[Track, Row]]:
+        """Returns the rows of a model in all tracks."""
+        return [(track, row) for track in self.tracks for row in track.rows if row.model == model]
+
+
+def gather(
+    entries: Sequence[results.Entry],
+    cards: Mapping[str, model_cards.ModelCard],
+    numbers: Sequence[reported.Reported],
+    results_root: pathlib.Path,
+) -> Board:
+    """Gathers what the page shows.
+
+    Args:
+        entries: The records.
+        cards: The cards by the id of the model.
+        numbers: The numbers of others.
+        results_root: The folder that the records lie in.
+
+    Raises:
+        ValueError: If a case table cannot be read, or the seeds of a cell have different cases.
+    """
+    verified = _read_verified(results_root)
+    groups: Dict[Tuple[bool, str, str], List[results.Entry]] = collections.defaultdict(list)
+    for entry in entries:
+        groups[_track_key(entry.record)].append(entry)
+    tracks = [
+        _build_track(key, group, cards, verified)
+        for key, group in sorted(groups.items(), key=lambda item: _track_order(item[0]))
+    ]
+    return Board(tracks, cards, numbers, results_root)
+
+
+def model_slug(model: str) -> str:
+    """Returns the name of a model's page, without the ending.
+
+    Args:
+        model: The id of the model.
+    """
+    return f"model-{_slug(model.replace('/', '__'))}"
+
+
+def describe_pretraining(card: model_cards.ModelCard) -> str:
+    """Says in a few words what a model was pre-trained on.
+
+    Args:
+        card: The card of the model.
+    """
+    if card.pretraining is None:
+        return "unknown"
+    if not card.pretraining:
+        return "none (random)"
+    uses = sorted({part.use for part in card.pretraining})
+    names = [part.name for part in card.pretraining]
+    what = names[0] if len(names) == 1 else f"{len(names)} data sets"
+    scans = [part.scans for part in card.pretraining]
+    known = sum(value for value in scans if value is not None)
+    at_least = "at least " if None in scans else ""
+    count = f", {at_least}{known:,} scans".replace(",000 scans", " K scans") if known else ""
+    return f"{what}{count} ({', '.join(uses)})"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Returns the mean of the values that are defined, `None` if there is none.
+
+    Args:
+        values: The values.
+    """
+    known = [value for value in values if value is not None]
+    return stdlib_statistics.fmean(known) if known else None
+
+
+def _track_key(result: record.Record) -> Tuple[bool, str, str]:
+    kind = "classification" if "balanced_accuracy" in result.metrics else "segmentation"
+    return result.kind == "demo", kind, result.protocol or "unknown protocol"
+
+
+def _track_order(key: Tuple[bool, str, str]) -> Tuple[bool, bool, bool, str]:
+    is_demo, kind, protocol = key
+    return is_demo, kind != "segmentation", protocol != "frozen", protocol
+
+
+def _build_track(
+    key: Tuple[bool, str, str],
+    entries: List[results.Entry],
+    cards: Mapping[str, model_cards.ModelCard],
+    verified: Mapping[str, str],
+) -> Track:
+    is_demo, kind, protocol = key
+    slug = _slug("-".join(("demo" if is_demo else "track", kind, protocol)))
+    by_column: Dict[_ColumnKey, List[results.Entry]] = collections.defaultdict(list)
+    by_row: Dict[_RowKey, List[results.Entry]] = collections.defaultdict(list)
+    for entry in entries:
+        by_column[_column_key(entry.record)].append(entry)
+        by_row[_row_key(entry.record)].append(entry)
+
+    columns = _build_columns(slug, by_column)
+    rows = [
+        _build_row(row_key, group, columns, cards, verified)
+        for row_key, group in sorted(by_row.items())
+    ]
+    ordered, agreement = _rank(list(columns.values()), rows)
+    return Track(slug, is_demo, kind, protocol, list(columns.values()), ordered, agreement)
+
+
+def _column_key(result: record.Record) -> _ColumnKey:
+    """Tells apart what is not compared: another task, version, split or choice of checkpoint."""
+    split = result.split
+    task = result.task
+    return task.id, task.version, split.part, split.ids_sha256, result.checkpoint.selection
+
+
+def _row_key(result: record.Record) -> _RowKey:
+    return result.model.id or "unnamed", result.model.revision or ""
+
+
+def _build_columns(
+    track_slug: str, by_column: Mapping[_ColumnKey, List[results.Entry]]
+) -> Dict[_ColumnKey, Column]:
+    n_versions = collections.Counter(key[0] for key in by_column)
+    columns: Dict[_ColumnKey, Column] = {}
+    slugs: List[str] = []
+    for key, entries in sorted(by_column.items()):
+        result = entries[0].record
+        slug = _slug(f"{track_slug}--{key[0]}-{key[1]}")
+        slugs.append(slug)
+        repeat = slugs.count(slug)
+        label = key[0] if n_versions[key[0]] == 1 else f"{key[0]}@{key[1]}"
+        columns[key] = Column(
+            slug=slug if repeat == 1 else f"{slug}-{repeat}",
+            label=label if repeat == 1 else f"{label} ({repeat})",
+            task=key[0],
+            version=key[1],
+            part=result.split.part,
+            split=result.split.name,
+            selection=result.checkpoint.selection,
+            metric=_headline(result),
+            data_licence=result.dataset.licence,
+        )
+    return columns
+
+
+def _build_row(
+    key: _RowKey,
+    entries: List[results.Entry],
+    columns: Mapping[_ColumnKey, Column],
+    cards: Mapping[str, model_cards.ModelCard],
+    verified: Mapping[str, str],
+) -> Row:
+    model, revision = key
+    card = cards.get(model)
+    cells = {}
+    for column_key, column in columns.items():
+        of_column = [entry for entry in entries if _column_key(entry.record) == column_key]
+        if of_column:
+            cells[column.slug] = _build_cell(of_column, column, card)
+    return Row(
+        label=f"{model} ({revision})" if revision else model,
+        model=model,
+        revision=revision or None,
+        card=card,
+        cells=cells,
+        place=None,
+        missing=[column.label for column in columns.values() if column.slug not in cells],
+        n_verified=sum(_is_verified(entry, verified) for entry in entries),
+    )
+
+
+def _build_cell(
+    entries: List[results.Entry], column: Column, card: model_cards.ModelCard | None
+) -> Cell:
+    cases = _case_values(entries, column.metric)
+    names = dict.fromkeys(name for entry in entries for name in entry.record.metrics)
+    prefix = f"{column.metric}_"
+    return Cell(
+        entries=entries,
+        value=mean(entry.record.metrics.get(column.metric) for entry in entries),
+        cases=cases,
+        score=statistics.mean(cases) if cases else None,
+        overlap=model_cards.overlap(card, column.task),
+        classes={
+            name.removeprefix(prefix): mean(entry.record.metrics.get(name) for entry in entries)
+            for name in names
+            if name.startswith(prefix)
+        },
+        robustness=_change(entries, column.metric),
+    )
+
+
+def _case_values(entries: List[results.Entry], metric: str) -> statistics.CaseValues | None:
+    """Returns the values by case, `None` if there are too few or the metric has none."""
+    tables = [entry.record.cases for entry in entries]
+    is_defined = all(entry.record.metrics.get(metric) is not None for entry in entries)
+    has_enough = all(table.rows - table.excluded > 1 for table in tables)
+    if metric not in _HEADLINES or not is_defined or not has_enough:
+        return None
+    return results.case_values(entries, metric) if entries[0].record.split.n > 1 else None
+
+
+def _change(entries: List[results.Entry], metric: str) -> Dict[str, float | None]:
+    """Returns the change of a metric by perturbation."""
+    changes: Dict[str, List[float | None]] = collections.defaultdict(list)
+    for entry in entries:
+        base = entry.record.metrics.get(metric)
+        for name, metrics in (entry.record.robustness or {}).items():
+            value = metrics.get(metric)
+            changes[name].append(None if base is None or value is None else value - base)
+    return {name: mean(values) for name, values in sorted(changes.items())}
+
+
+def _rank(columns: List[Column], rows: List[Row]) -> Tuple[List[Row], Mapping[str, float | None]]:
+    """Ranks the models that have all tasks and orders the rows."""
+    unranked = Track("", False, "", "", columns, rows, {})
+    ranking = statistics.rank({column.slug: unranked.comparable(column) for column in columns})
+    places = {place.model: place for place in ranking.models}
+    placed = [dataclasses.replace(row, place=places.get(row.label)) for row in rows]
+    return sorted(placed, key=_row_order), ranking.agreement
+
+
+def _row_order(row: Row) -> Tuple[float, float, str]:
+    if row.place:
+        return row.place.mean_rank.value, -row.place.mean.value, row.label
+    average = mean(cell.value for cell in row.cells.values())
+    return float("inf"), -(average or 0.0), row.label
+
+
+def _restrict_to_common(
+    models: Mapping[str, statistics.CaseValues],
+) -> Dict[str, statistics.CaseValues]:
+    """Restricts models to the cases that all of them have; none of them if these are too few."""
+    if not models:
+        return {}
+    shared = set.intersection(*(set(values.cases) for values in models.values()))
+    if len(shared) < 2:
+        return {}
+    restricted = {}
+    for label, values in models.items():
+        kept = [index for index, case in enumerate(values.cases) if case in shared]
+        restricted[label] = statistics.CaseValues(
+            cases=tuple(values.cases[index] for index in kept), values=values.values[:, kept]
+        )
+    return restricted
+
+
+def _headline(result: record.Record) -> str:
+    return next((name for name in _HEADLINES if name in result.metrics), min(result.metrics))
+
+
+def _read_verified(root: pathlib.Path) -> Dict[str, str]:
+    """Reads the hash of each verified record by its path."""
+    path = root / VERIFIED
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+    return {
+        str(root / pair[1].strip().lstrip("*")): pair[0].lower() for pair in pairs if len(pair) == 2
+    }
+
+
+def _is_verified(entry: results.Entry, verified: Mapping[str, str]) -> bool:
+    expected = verified.get(str(entry.path))
+    return expected == hashlib.sha256(entry.path.read_bytes()).hexdigest() if expected else False
+
+
+def _first(values: Iterable[_T | None]) -> _T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _slug(name: str) -> str:
+    """Returns a name that can be a file's; two names never have the same."""
+    if _SAFE_NAME.fullmatch(name) and len(name) <= 100:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:60].strip('-') or 'x'}-{digest}"

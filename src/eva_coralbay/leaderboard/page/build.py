@@ -1,0 +1,321 @@
+"""Builds the page: static files in a folder, the same at every build of the same results."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import tempfile
+from importlib import resources
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import jinja2
+import markupsafe
+
+from eva_coralbay.leaderboard import model_cards, reported, results, statistics
+from eva_coralbay.leaderboard.page import board, export, figures
+
+_ASSETS = ("style.css", "script.js")
+"""The files that are copied as they are."""
+
+_MARKER = "leaderboard.json"
+"""The file by which a page of ours is known."""
+
+_WORST_CASES = 10
+"""The number of worst cases that a task shows."""
+
+_OVERLAPS = {
+    "none": "no overlap",
+    "unlabelled-train": "train seen, unlabelled",
+    "labelled-train": "train seen, labelled",
+    "test": "scored cases seen",
+    "unknown": "overlap unknown",
+}
+"""What a badge says of each kind of overlap."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _WorstCase:
+    """A case with the values of all models."""
+
+    case: str
+    mean: float
+    values: List[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReportedGroup:
+    """Numbers of one publication."""
+
+    title: str
+    url: str
+    where: str
+    metric: str
+
+    columns: List[Tuple[str, str]]
+    """The data sets with their cases, in words."""
+
+    rows: List[Tuple[str, str, List[reported.Reported | None]]]
+    """Model, protocol and a number or `None` for each column."""
+
+
+def build(
+    results_root: str | os.PathLike[str],
+    models_root: str | os.PathLike[str],
+    reported_root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+) -> pathlib.Path:
+    """Builds the page. It is there as a whole or not at all; an older one is replaced.
+
+    Args:
+        results_root: The results folder.
+        models_root: The folder of the model cards.
+        reported_root: The folder of the numbers of others.
+        out: The folder to write.
+
+    Returns:
+        The path of the first page.
+
+    Raises:
+        ValueError: If something cannot be read, or `out` is a folder with other files.
+    """
+    root = pathlib.Path(results_root)
+    content = board.gather(
+        results.find(root), model_cards.find(models_root), reported.find(reported_root), root
+    )
+    target = pathlib.Path(out).absolute()
+    _check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}~") as folder:
+        site = pathlib.Path(folder) / "site"
+        _write(content, site)
+        if target.exists():
+            target.rename(pathlib.Path(folder) / "old")
+        site.rename(target)
+    return target / "index.html"
+
+
+def _check_target(target: pathlib.Path) -> None:
+    """Checks that nothing but a page of ours would be replaced."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file: name a folder for the page.")
+    if target.is_dir() and any(target.iterdir()) and not (target / _MARKER).is_file():
+        raise ValueError(
+            f"{target} has files that are not of a page of ours: name a new or an empty folder."
+        )
+
+
+def _write(content: board.Board, site: pathlib.Path) -> None:
+    """Writes all files into a new folder."""
+    site.mkdir()
+    for name, text in _pages(content):
+        (site / f"{name}.html").write_text(text, encoding="utf-8")
+    (site / _MARKER).write_text(export.as_json(content), encoding="utf-8")
+    (site / "leaderboard.csv").write_text(export.as_csv(content), encoding="utf-8")
+    package = resources.files("eva_coralbay.leaderboard.page")
+    for name in _ASSETS:
+        (site / name).write_bytes((package / name).read_bytes())
+    for track in content.tracks:
+        for row in track.rows:
+            for entry in row.entries:
+                _copy_run(entry, site / _record_path(content, entry))
+
+
+def _pages(content: board.Board) -> Iterator[Tuple[str, str]]:
+    """Yields the name and the text of every page."""
+    environment = _environment(content)
+
+    def render(template: str, **variables: Any) -> str:
+        return environment.get_template(f"{template}.html.j2").render(board=content, **variables)
+
+    inline = (content.measured or content.demos)[:1]
+    groups = _group_reported(content.reported)
+    yield "index", render("index", inline=inline[0] if inline else None, reported_groups=groups)
+    yield "submit", render("submit")
+    yield "claims", render("claims")
+    for track in content.tracks:
+        yield track.slug, render("track", track=track)
+        for column in track.columns:
+            yield column.slug, render("task", track=track, column=column, **_task(track, column))
+    for model in content.models:
+        card = content.cards.get(model)
+        variables = {"model": model, "card": card, "rows": content.rows(model)}
+        yield board.model_slug(model), render("model", **variables)
+
+
+def _group_reported(numbers: Sequence[reported.Reported]) -> List[_ReportedGroup]:
+    """Groups numbers by where they are published."""
+    groups: Dict[Tuple[str, str, str, str], List[reported.Reported]] = collections.defaultdict(list)
+    for number in numbers:
+        source = number.source
+        groups[source.title, source.url, source.where, number.metric].append(number)
+    return [_group_of(key, members) for key, members in sorted(groups.items())]
+
+
+def _group_of(key: Tuple[str, str, str, str], numbers: List[reported.Reported]) -> _ReportedGroup:
+    cells = {(_reported_row(number), _reported_column(number)): number for number in numbers}
+    columns = list(dict.fromkeys(_reported_column(number) for number in numbers))
+    rows = list(dict.fromkeys(_reported_row(number) for number in numbers))
+    table = [(*row, [cells.get((row, column)) for column in columns]) for row in rows]
+    return _ReportedGroup(*key, columns, table)
+
+
+def _reported_column(number: reported.Reported) -> Tuple[str, str]:
+    n_cases = f", n = {number.n}" if number.n else ""
+    return number.task, f"{number.split}{n_cases}"
+
+
+def _reported_row(number: reported.Reported) -> Tuple[str, str]:
+    return number.model, ". ".join(filter(None, (number.protocol, number.note)))
+
+
+def _task(track: board.Track, column: board.Column) -> Dict[str, Any]:
+    """Returns what the page of a task shows."""
+    cells = track.models(column)
+    comparable = track.comparable(column)
+    compared = statistics.compare(comparable)
+    return {
+        "cells": cells,
+        "classes": list(dict.fromkeys(name for cell in cells.values() for name in cell.classes)),
+        "comparable": list(comparable),
+        "n_common": len(next(iter(comparable.values())).cases) if comparable else 0,
+        "comparisons": _by_pair(compared),
+        "reason": _common_reason(compared),
+        "strip_plot": markupsafe.Markup(
+            figures.strip_plot(cells, column.metric)
+        ),  # nosec B704  # escapes
+        "worst": _worst_cases(comparable),
+        "perturbations": sorted({name for cell in cells.values() for name in cell.robustness}),
+    }
+
+
+def _by_pair(
+    compared: List[statistics.Comparison],
+) -> Dict[Tuple[str, str], Tuple[float, statistics.Comparison]]:
+    """Returns the difference of the first to the second model of every ordered pair."""
+    pairs = {}
+    for comparison in compared:
+        first, second = comparison.model_a, comparison.model_b
+        pairs[first, second] = (comparison.difference.value, comparison)
+        pairs[second, first] = (-comparison.difference.value, comparison)
+    return pairs
+
+
+def _common_reason(compared: List[statistics.Comparison]) -> str | None:
+    """Says why no two models are separable, if none are."""
+    reasons = [comparison.reason for comparison in compared]
+    if not reasons or None in reasons:
+        return None
+    common, count = collections.Counter(reasons).most_common(1)[0]
+    return common if count == len(reasons) else "no pair is separable after correction"
+
+
+def _worst_cases(models: Dict[str, statistics.CaseValues]) -> List[_WorstCase]:
+    """Returns the cases with the lowest mean over the models."""
+    if not models:
+        return []
+    by_model = [values.by_case.tolist() for values in models.values()]
+    cases = next(iter(models.values())).cases
+    scored = [
+        _WorstCase(case, sum(values) / len(values), list(values))
+        for case, *values in zip(cases, *by_model, strict=True)
+    ]
+    return sorted(scored, key=lambda case: (case.mean, case.case))[:_WORST_CASES]
+
+
+def _environment(content: board.Board) -> jinja2.Environment:
+    """Returns the templates, with what they use."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eva_coralbay.leaderboard", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "decimals": _decimals,
+        "millions": _millions,
+        "shade": _shade,
+        "signed": lambda value: "–" if value is None else f"{value:+.3f}",
+        "model_slug": board.model_slug,
+        "breakable": _breakable,
+    }
+    environment.globals |= {
+        "overlaps": _OVERLAPS,
+        "overlap_of": model_cards.overlap,
+        "status": export.status,
+        "describe_pretraining": board.describe_pretraining,
+        "significance": statistics.SIGNIFICANCE,
+        "rank_plot": lambda rows: markupsafe.Markup(
+            figures.rank_plot(rows)
+        ),  # nosec B704  # escapes
+        "record_path": lambda entry: _record_path(content, entry).as_posix(),
+        "config_path": lambda entry: _config_path(content, entry),
+        "command": lambda track, entry: _command(content, track, entry),
+    }
+    return environment
+
+
+def _record_path(content: board.Board, entry: results.Entry) -> pathlib.PurePosixPath:
+    """Returns where the page has the record, relative to the page."""
+    relative = entry.path.relative_to(content.results_root)
+    return pathlib.PurePosixPath("records", *relative.parts)
+
+
+def _config_path(content: board.Board, entry: results.Entry) -> str | None:
+    """Returns where the page has the configuration of a run, `None` if it is not there."""
+    if not _is_own_file(entry.config_path):
+        return None
+    return _record_path(content, entry).with_name(entry.config_path.name).as_posix()
+
+
+def _command(content: board.Board, track: board.Track, entry: results.Entry) -> str:
+    """Returns the command that repeats a run."""
+    config = _config_path(content, entry)
+    if config:
+        return shlex.join(["eva", "fit", "--config", config])
+    result = entry.record
+    variables = {
+        "MODEL_NAME": result.model.id or "",
+        "PROTOCOL": track.protocol,
+        "SEED": str(result.seed),
+        "N_RUNS": "1",
+    }
+    assignments = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    path = f"configs/vision/radiology/online/{track.task_kind}/{result.task.id}.yaml"
+    return " ".join([*assignments, shlex.join(["eva", "fit", "--config", path])])
+
+
+def _copy_run(entry: results.Entry, target: pathlib.PurePath) -> None:
+    """Copies a record with its case table and its configuration."""
+    record_path = pathlib.Path(target)
+    record_path.parent.mkdir(parents=True, exist_ok=True)
+    for path in (entry.path, entry.cases_path, entry.config_path):
+        if _is_own_file(path):
+            shutil.copyfile(path, record_path.with_name(path.name))
+
+
+def _is_own_file(path: pathlib.Path) -> bool:
+    """Returns whether there is a file, and no link that could lead out of the results folder."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _decimals(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _breakable(name: str) -> markupsafe.Markup:
+    """Lets a name break after its separators."""
+    escaped = str(markupsafe.escape(name))
+    return markupsafe.Markup(re.sub("([/_])", r"\1<wbr>", escaped))  # nosec B704
+
+
+def _millions(value: int | None) -> str:
+    return "unknown" if value is None else f"{value / 1e6:,.1f} M"
+
+
+def _shade(value: float | None) -> str:
+    """Returns the class of a cell of a heat map, for a value from 0 to 1."""
+    return "none" if value is None else f"h{min(9, max(0, int(value * 10)))}"

@@ -1,0 +1,468 @@
+"""Runs models on tasks with several seeds, from one file; what is finished is not run again.
+
+    output: logs/sweep              # where the runs write
+    seeds: [0, 1]
+    env: {MAX_STEPS: 20000}         # variables of the configs, for all cells
+    models:
+      radiology/voco_b: {}          # a name of eva's registry needs nothing else
+      my-lab/my-encoder:
+        env: {IN_FEATURES: 32}
+        args:                       # what no variable sets, as on the command line of `eva fit`
+          model.init_args.encoder: {class_path: my_package.MyEncoder, init_args: {out_indices: 6}}
+    tasks:
+      btcv:
+        config: configs/vision/radiology/online/segmentation/btcv.yaml
+        env: {DATA_ROOT: data/btcv}
+
+A file, as a model is more than a name (weights, feature size, encoder), and as others repeat a
+sweep from it. Where several set the same variable, the model's value counts, then the task's.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess  # nosec B404
+import sys
+import time
+from datetime import datetime
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Literal,
+    Mapping,
+    Sequence,
+    Tuple,
+)
+
+import pydantic
+import yaml
+from rich import table as rich_table
+
+from eva_coralbay.leaderboard import record, results, submission
+
+Cluster = Literal["local", "slurm"]
+"""Where cells run."""
+
+_MACHINE_VARIABLES = (
+    "ACCELERATOR",
+    "LOG_EVERY_N_STEPS",
+    "N_DATA_WORKERS",
+    "OUTPUT_ROOT",
+    "PREPARED_ROOT",
+    "TQDM_REFRESH_RATE",
+)
+"""The variables that do not change what a cell is."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+"""What a model or a task may be called."""
+
+_LOG_LINES = 15
+"""The last lines of a log that are shown."""
+
+_POLL_SECONDS = 1.0
+"""How often the running cells are looked at."""
+
+_LATENCY_SECONDS: Mapping[Cluster, float] = {"local": 0.0, "slurm": 60.0}
+"""How long a record may take to be seen that a job has written."""
+
+_CANCEL_SECONDS = 30.0
+"""How long cancelled jobs have to end."""
+
+_MINUTES: Mapping[Cluster, int] = {"local": 60 * 24 * 365, "slurm": 60 * 24}
+"""The time limit of a cell, unless a parameter sets it; locally one that it does not reach."""
+
+
+class _Part(pydantic.BaseModel):
+    """A part of the file, without unknown fields."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    env: Dict[str, Any] = {}
+    """Values of the variables that configs read."""
+
+    args: Dict[str, Any] = {}
+    """Values that no variable sets, by their name on the command line of `eva fit`."""
+
+
+class _Task(_Part):
+    """A task of a sweep."""
+
+    config: str
+    """The path of its config."""
+
+
+class Plan(_Part):
+    """What to run: every model on every task with every seed."""
+
+    output: str
+    """The folder that the runs write to."""
+
+    seeds: List[pydantic.NonNegativeInt]
+    """The seeds."""
+
+    models: Dict[str, _Part]
+    """The models, by the name that their records will have."""
+
+    tasks: Dict[str, _Task]
+    """The tasks, by name."""
+
+    @pydantic.field_validator("models", "tasks")
+    @classmethod
+    def _check_names(cls, parts: Dict[str, Any]) -> Dict[str, Any]:
+        """Checks that every name can be that of a folder."""
+        for name in parts:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no name: it has letters, digits, dots, underscores and hyphens"
+                )
+        return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A model on a task with a seed."""
+
+    model: str
+    task: str
+    seed: int
+
+    folder: pathlib.Path
+    """Where its runs write; another for other settings."""
+
+    environment: Dict[str, str]
+    """The variables that it sets, `OUTPUT_ROOT` included."""
+
+    arguments: List[str]
+    """The arguments of `eva`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return f"{self.model} on {self.task}, seed {self.seed}"
+
+    @property
+    def command(self) -> str:
+        """The command for a POSIX shell."""
+        variables = [f"{key}={shlex.quote(value)}" for key, value in self.environment.items()]
+        return " ".join([*variables, shlex.join(["eva", *self.arguments])])
+
+    def find_record(self) -> results.Entry | None:
+        """Finds the record that its protocol ranks, of a session that came to its end."""
+        finished = filter(submission.is_finished, submission.find_ranked([self.folder]))
+        return next(iter(finished), None)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a cell."""
+
+    cell: Cell
+
+    state: Literal["done", "skipped", "failed", "interrupted"]
+    """Skipped is what was done before."""
+
+    result: record.Record | None = None
+    """Its record, if it is done."""
+
+    log: pathlib.Path | None = None
+    """The log of its last attempt, if it ran."""
+
+
+def read(path: str | os.PathLike[str]) -> Plan:
+    """Reads a sweep.
+
+    Args:
+        path: The path of the YAML file.
+
+    Raises:
+        ValueError: If the file is no sweep, naming the field.
+    """
+    try:
+        content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+        return Plan.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path} is no sweep: {error}") from error
+
+
+def list_cells(
+    plan: Plan,
+    *,
+    models: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> List[Cell]:
+    """Lists the cells of a sweep, task by task and seed by seed.
+
+    What the configs read of the variables that are set in this process belongs to the cells too.
+
+    Args:
+        plan: The sweep.
+        models: The models to run, all if None.
+        tasks: The tasks to run, all if None.
+        seeds: The seeds to run, those of the sweep if None.
+
+    Raises:
+        ValueError: If a model or task is not in the sweep, or a config cannot be read.
+    """
+    return [
+        _build_cell(plan, model, task, seed)
+        for task in _select(plan.tasks, tasks, "task")
+        for seed in (plan.seeds if seeds is None else seeds)
+        for model in _select(plan.models, models, "model")
+    ]
+
+
+def run(
+    cells: Sequence[Cell],
+    cluster: Cluster,
+    *,
+    folder: str | os.PathLike[str],
+    at_once: int,
+    parameters: Mapping[str, Any] | None = None,
+    retries: int = 0,
+    report: Callable[[str], None] = print,
+) -> List[Outcome]:
+    """Runs cells as jobs of submitit, and waits for them.
+
+    A cell with a finished record of the same settings is skipped. On SIGINT the running jobs are
+    cancelled; the same call goes on later.
+
+    Args:
+        cells: The cells.
+        cluster: Where to run them.
+        folder: Where submitit keeps its files and the logs.
+        at_once: The most jobs that are submitted at the same time.
+        parameters: Parameters of :class:`submitit.AutoExecutor`, e.g. `slurm_partition`.
+        retries: How often a failed cell is tried again.
+        report: Is called with a line whenever something happens.
+
+    Returns:
+        The outcomes, in the order of the cells.
+
+    Raises:
+        ValueError: If submitit is not installed, a parameter is unknown, or there is no SLURM.
+    """
+    executor = _make_executor(cluster, folder, parameters or {})
+    outcomes = [Outcome(cell, "interrupted") for cell in cells]
+    for outcome in outcomes:
+        entry = outcome.cell.find_record()
+        if entry is not None:
+            outcome.state, outcome.result = "skipped", entry.record
+    waiting = collections.deque((each, 1) for each in outcomes if each.state != "skipped")
+    report(f"{len(waiting)} cells to run, {len(cells) - len(waiting)} are done already")
+
+    running: Dict[Any, Tuple[Outcome, int]] = {}
+    with _interruptible():
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    outcome, attempt = waiting.popleft()
+                    job = _submit(executor, outcome.cell, cluster)
+                    outcome.log = pathlib.Path(job.paths.stdout)
+                    running[job] = (outcome, attempt)
+                    report(f"started: {outcome.cell.name} (log: {outcome.log})")
+                for job in [job for job in running if job.done()]:
+                    outcome, attempt = running.pop(job)
+                    _settle(outcome, cluster)
+                    if outcome.state == "failed" and attempt <= retries:
+                        waiting.append((outcome, attempt + 1))
+                    progress = f"[{len(cells) - len(waiting) - len(running)}/{len(cells)}]"
+                    report(f"{progress} {outcome.state}: {outcome.cell.name}")
+                time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt:
+            report(f"interrupted: cancelling {len(running)} running cells")
+            _cancel(running)
+            for outcome, _ in (*running.values(), *waiting):
+                outcome.state = "interrupted"
+    return outcomes
+
+
+def draw_table(outcomes: Sequence[Outcome]) -> rich_table.Table:
+    """Draws what became of the cells."""
+    table = rich_table.Table(title="Cells")
+    for column in ("model", "task", "seed", "state", "score", "training"):
+        table.add_column(column, overflow="fold")
+    for outcome in outcomes:
+        cell, found = outcome.cell, outcome.result
+        score = seconds = "-"
+        if found is not None:
+            values = [found.metrics.get(name) for name in ("dice", "balanced_accuracy")]
+            score = next((f"{value:.3f}" for value in values if value is not None), "-")
+            fit = found.cost.fit_seconds
+            seconds = "-" if fit is None else f"{fit:.0f} s"
+        table.add_row(cell.model, cell.task, str(cell.seed), outcome.state, score, seconds)
+    return table
+
+
+def describe_failure(outcome: Outcome) -> str:
+    """Says which cell failed, with its log and the last lines of it."""
+    lines: List[str] = []
+    if outcome.log is not None and outcome.log.is_file():
+        # a progress bar overwrites its line
+        text = outcome.log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+        lines = [line for line in text.splitlines() if line.strip()][-_LOG_LINES:]
+    return "\n".join(
+        [
+            f"failed: {outcome.cell.name}",
+            f"  log: {outcome.log}",
+            *(f"  | {line}" for line in lines),
+        ]
+    )
+
+
+def _select(known: Mapping[str, Any], names: Sequence[str] | None, kind: str) -> List[str]:
+    """Returns the chosen names, all if none is."""
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"There is no {kind} {name} in the sweep: it has {', '.join(known)}.")
+    return list(known if names is None else names)
+
+
+def _build_cell(plan: Plan, model: str, task: str, seed: int) -> Cell:
+    """Builds a cell, with all that it depends on in the name of its folder."""
+    parts = (plan, plan.tasks[task], plan.models[model])
+    config = plan.tasks[task].config
+    content, variables = _read_config(config)
+    ambient = {name: os.environ[name] for name in variables if name in os.environ}
+    chosen = {"MODEL_NAME": model, "TASK": task}
+    arguments: Dict[str, Any] = {"trainer.init_args.model": model}
+    for part in parts:
+        chosen |= {name: _format(value) for name, value in part.env.items()}
+        arguments |= part.args
+    environment = {**ambient, **chosen, "SEED": str(seed), "N_RUNS": "1"}
+    identity = {
+        "config": content,
+        "arguments": arguments,
+        "environment": {
+            name: value for name, value in environment.items() if name not in _MACHINE_VARIABLES
+        },
+        "checkpoint": _hash_weights(environment.get("CHECKPOINT", "")),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+    folder = pathlib.Path(plan.output, model.replace("/", "__"), task.replace("/", "__"))
+    folder /= f"seed_{seed}-{digest[:12]}"
+    return Cell(
+        model=model,
+        task=task,
+        seed=seed,
+        folder=folder,
+        environment={**environment, "OUTPUT_ROOT": str(folder)},
+        arguments=[
+            *("fit", "--config", config),
+            *(f"--{name}={_format(value)}" for name, value in arguments.items()),
+        ],
+    )
+
+
+@functools.lru_cache
+def _read_config(path: str) -> Tuple[Any, List[str]]:
+    """Reads a config, and the names of the variables that it reads."""
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"The config {path} cannot be read: {error}") from error
+    return content, sorted(set(re.findall(r"\$\{oc\.env:\s*(\w+)", text)))
+
+
+@functools.lru_cache
+def _hash_weights(checkpoint: str) -> str | None:
+    """Hashes a file of weights or the files of a folder; None if it is none, e.g. a Hub id."""
+    path = pathlib.Path(checkpoint)
+    if not checkpoint or not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _format(value: Any) -> str:
+    """Writes a value as the configs read it from a variable."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _make_executor(
+    cluster: Cluster, folder: str | os.PathLike[str], parameters: Mapping[str, Any]
+) -> Any:
+    """Makes what jobs are submitted to."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise ValueError(
+            "`--local` and `--slurm` need submitit: pip install 'eva-coralbay[sweep]'. Without "
+            "it, `--print` gives the commands."
+        ) from error
+    # ids of processes recur, and submitit names its files by them
+    path = pathlib.Path(folder) / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    try:
+        executor = submitit.AutoExecutor(path, cluster=cluster)
+        executor.update_parameters(
+            **{
+                "name": "sweep",
+                "stderr_to_stdout": True,
+                "timeout_min": _MINUTES[cluster],
+                **parameters,
+            }
+        )
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"submitit cannot use {cluster}: {error}") from error
+    return executor
+
+
+def _submit(executor: Any, cell: Cell, cluster: Cluster) -> Any:
+    """Submits a cell, and returns its job."""
+    variables = [f"{name}={value}" for name, value in cell.environment.items()]
+    if cluster == "local":
+        # submitit hides the GPUs from local jobs
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        unhidden = f"CUDA_VISIBLE_DEVICES={visible}"
+        gpus = ["-u", "CUDA_VISIBLE_DEVICES"] if visible is None else [unhidden]
+        variables = [*gpus, *variables]
+    command = ["env", *variables, sys.executable, "-m", "eva", *cell.arguments]
+    return executor.submit(subprocess.run, command, check=False)
+
+
+def _settle(outcome: Outcome, cluster: Cluster) -> None:
+    """Looks what became of a cell whose job has ended; only its record counts."""
+    deadline = time.monotonic() + _LATENCY_SECONDS[cluster]
+    while (entry := outcome.cell.find_record()) is None and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    outcome.state = "failed" if entry is None else "done"
+    outcome.result = None if entry is None else entry.record
+
+
+def _cancel(jobs: Iterable[Any]) -> None:
+    """Cancels jobs, and waits for the end of them."""
+    for job in jobs:
+        job.cancel(check=False)
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    while not all(job.done() for job in jobs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raises KeyboardInterrupt on SIGTERM too, and in jobs, which inherit what is ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

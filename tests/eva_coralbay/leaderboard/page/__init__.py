@@ -1,0 +1,1 @@
+"""Tests of the leaderboard's page."""

@@ -1,0 +1,264 @@
+"""Tests of the files of the page."""
+
+import html.parser
+import json
+import pathlib
+import urllib.parse
+from typing import Any, Dict, List, Tuple
+
+import pytest
+
+from eva_coralbay import cli
+from eva_coralbay.leaderboard.page import build
+from tests.eva_coralbay.leaderboard.page import generated
+
+_DATA = pathlib.Path(__file__).parents[4] / "leaderboard"
+_MODELS, _REPORTED = _DATA / "models", _DATA / "reported"
+_LIMIT = 200 * 1024
+"""The most bytes of a page."""
+
+_ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}"
+
+
+class _Parser(html.parser.HTMLParser):
+    """Gathers the elements of a page."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.elements: List[Tuple[str, Dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: List[Tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def attributes(self, name: str) -> List[str]:
+        return [attrs[name] or "" for _, attrs in self.elements if name in attrs]
+
+
+def _build(root: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    build.build(root, _MODELS, _REPORTED, out)
+    return out
+
+
+def _files(site: pathlib.Path) -> Dict[str, bytes]:
+    return {
+        str(path.relative_to(site)): path.read_bytes() for path in site.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def results_root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    root = tmp_path_factory.mktemp("results")
+    models = ["radiology/coralbay", "radiology/voco_b", "example/no_card"]
+    generated.write_results(root, models=models, tasks=["btcv", "lits17"])
+    generated.write_run(root, model="example/incomplete", task="btcv")
+    generated.write_results(root, models=models[:2], tasks=["phantom"], kind="demo")
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(results_root: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return _build(results_root, tmp_path_factory.mktemp("out") / "site")
+
+
+def test_two_builds_are_equal(
+    results_root: pathlib.Path, site: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    assert _files(_build(results_root, tmp_path / "again")) == _files(site)
+
+
+def test_pages_are_small(site: pathlib.Path) -> None:
+    assert all(path.stat().st_size < _LIMIT for path in site.glob("*.html"))
+
+
+def test_all_links_lead_somewhere(site: pathlib.Path) -> None:
+    pages = {path.name: _Parser(path) for path in site.glob("*.html")}
+    for name, page in pages.items():
+        for address in page.attributes("href") + page.attributes("src"):
+            target = urllib.parse.urlparse(address)
+            if target.scheme in ("https", "data"):
+                continue
+            file = target.path or name
+            assert (site / urllib.parse.unquote(file)).is_file(), (name, address)
+            if target.fragment:
+                assert target.fragment in pages[file].attributes("id"), (name, address)
+
+
+def test_ids_are_there_once(site: pathlib.Path) -> None:
+    for path in site.glob("*.html"):
+        ids = _Parser(path).attributes("id")
+        assert len(ids) == len(set(ids)), path.name
+
+
+def test_nothing_is_loaded_from_the_network(site: pathlib.Path) -> None:
+    for path in site.glob("*.html"):
+        for tag, attrs in _Parser(path).elements:
+            loaded = attrs.get("src") or (attrs.get("href") if tag == "link" else None)
+            assert loaded in (None, "style.css", "script.js", "data:,"), path.name
+    for name in ("style.css", "script.js"):
+        assert "http" not in (site / name).read_text()
+        assert "url(" not in (site / name).read_text()
+
+
+def test_records_are_copied(results_root: pathlib.Path, site: pathlib.Path) -> None:
+    assert _files(site / "records") == _files(results_root)
+
+
+def test_the_table_shows_the_numbers_of_the_json(site: pathlib.Path) -> None:
+    document = json.loads((site / "leaderboard.json").read_text())
+    text = (site / "index.html").read_text()
+    track = document["tracks"][0]
+    scores = [score for row in track["models"] for score in row["scores"]]
+    assert len(scores) == 7
+    for score in scores:
+        low, high = score["interval"]
+        shown = f'<span class="score">{score["value"]:.3f}</span>\n'
+        assert f'{shown}<span class="interval">{low:.3f} to {high:.3f}</span>' in text
+
+
+def test_missing_cells_are_dashes_and_unranked(site: pathlib.Path) -> None:
+    text = _Parser(site / "index.html").text
+    assert "not ranked" in text
+    assert "–missing" in text
+
+
+def test_unknown_overlap_is_shown_as_unknown(site: pathlib.Path) -> None:
+    text = _Parser(site / "model-example__no_card.html").text
+    assert "This model has no card" in text
+    assert "overlap unknown" in text
+    assert "scored cases seen" in _Parser(site / "model-radiology__voco_b.html").text
+
+
+def test_demonstrations_are_apart_and_say_so(site: pathlib.Path) -> None:
+    demo = _Parser(site / "demo-segmentation-frozen.html").text
+    assert "They say nothing about how good\nthe models are" in demo
+    index = _Parser(site / "index.html").text
+    assert "phantom" not in index
+    assert "Demonstration" in index
+
+
+def test_reported_numbers_are_not_ranked(site: pathlib.Path) -> None:
+    document = json.loads((site / "leaderboard.json").read_text())
+    assert len(document["reported"]) == 10
+    ranked = [row["model"] for track in document["tracks"] for row in track["models"]]
+    assert "radiology/voco_h" not in ranked
+    assert "they are not ranked" in " ".join(_Parser(site / "index.html").text.split())
+
+
+def test_few_cases_are_said_not_to_be_separable(site: pathlib.Path) -> None:
+    task = _Parser(site / "demo-segmentation-frozen--phantom-1.html").text
+    assert "Worst cases" in task
+    text = _Parser(site / "track-segmentation-frozen--btcv-1.html").text
+    assert "Not separable: with 9 cases" in text or "▲" in text
+
+
+def test_no_results_give_a_page_that_says_so(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "results").mkdir()
+    build.build(tmp_path / "results", tmp_path / "no", tmp_path / "no", tmp_path / "site")
+    text = _Parser(tmp_path / "site" / "index.html").text
+    assert "There are no measured results yet" in text
+    assert (tmp_path / "site" / "leaderboard.csv").read_text().count("\n") == 1
+
+
+def test_everything_of_a_record_is_escaped(tmp_path: pathlib.Path) -> None:
+    """Names, licences, cases and classes can be anything; none becomes an element."""
+    root = tmp_path / "results"
+    for model in ("radiology/coralbay", "radiology/voco_b"):
+        path = generated.write_run(root, model=model, task="phantom")
+        content = json.loads(path.read_text())
+        attacked = _attack(content)
+        attacked["metrics"][f"dice_{_ATTACK}"] = 0.5
+        path.write_text(json.dumps(attacked))
+        table = path.with_name("seed_0.cases.csv")
+        quoted = '"' + _ATTACK.replace('"', '""') + '"'
+        table.write_text(table.read_text().replace("case_001", quoted).replace("ball", quoted))
+    site = _build(root, tmp_path / "site")
+    pages = [_Parser(path) for path in site.glob("*.html")]
+    attacked_pages = 0
+    for page in pages:
+        tags = [tag for tag, _ in page.elements]
+        assert tags.count("script") == 1
+        assert "img" not in tags
+        assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+        attacked_pages += "<script>alert(1)</script>" in page.text
+    assert attacked_pages >= 4
+
+
+def _attack(content: Dict[str, Any]) -> Dict[str, Any]:
+    """Puts markup where a record has free text."""
+    content["model"] |= {"id": content["model"]["id"] + _ATTACK, "revision": _ATTACK}
+    content["model"] |= {"licence": _ATTACK, "training_datasets": [_ATTACK]}
+    content["task"] |= {"id": _ATTACK, "version": _ATTACK}
+    content["protocol"] = _ATTACK
+    content["split"]["name"] = content["dataset"]["licence"] = _ATTACK
+    content["environment"]["device"] = _ATTACK
+    content["environment"]["packages"]["eva-coralbay"] = _ATTACK
+    content["robustness"] = {_ATTACK: {"dice": 0.1}}
+    return content
+
+
+def test_links_out_of_the_results_are_not_followed(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    path = generated.write_run(tmp_path / "results", model="org/a", task="btcv")
+    path.with_name("seed_0.config.yaml").unlink()
+    path.with_name("seed_0.config.yaml").symlink_to(tmp_path / "secret")
+    site = _build(tmp_path / "results", tmp_path / "site")
+    assert not list(site.rglob("*.config.yaml"))
+
+
+def test_an_older_page_is_replaced_as_a_whole(
+    results_root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    site = _build(results_root, tmp_path / "site")
+    _build(empty, site)
+    assert not (site / "records").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "site"]
+
+
+def test_an_error_leaves_the_older_page(tmp_path: pathlib.Path) -> None:
+    root = tmp_path / "results"
+    path = generated.write_run(root, model="org/a", task="btcv")
+    site = _build(root, tmp_path / "site")
+    before = _files(site)
+    path.with_name("seed_0.cases.csv").write_text("nonsense\n")
+    with pytest.raises(ValueError, match="seed_0.cases.csv is no case table"):
+        _build(root, site)
+    assert _files(site) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "site"]
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", ".git"])
+def test_other_files_are_not_replaced(tmp_path: pathlib.Path, name: str) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(ValueError, match="files that are not of a page of ours"):
+        _build(tmp_path / "results", tmp_path / "out")
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_the_command_builds_the_page(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    arguments = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "site")]
+    assert cli.main(["leaderboard", "build", *arguments]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'site' / 'index.html'}\n"
+    assert cli.main(["leaderboard", "build", "--results", "nowhere", "--out", "site"]) == 1
+    assert "There is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_twenty_models_on_fifteen_tasks_are_small(tmp_path: pathlib.Path) -> None:
+    models = [f"organisation/a_model_with_a_name_{index}" for index in range(20)]
+    tasks = [f"msd_task{index:02d}_hepatic_vessel" for index in range(15)]
+    generated.write_results(tmp_path / "results", models=models, tasks=tasks)
+    site = _build(tmp_path / "results", tmp_path / "site")
+    sizes = {path.name: path.stat().st_size for path in site.glob("*.html")}
+    assert max(sizes.values()) < _LIMIT, sizes

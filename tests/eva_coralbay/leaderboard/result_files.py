@@ -1,0 +1,124 @@
+"""Writes the files of a result, as a run and its submission do."""
+
+import hashlib
+import pathlib
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+import yaml
+
+from eva_coralbay import files
+from eva_coralbay.data import tasks
+from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.leaderboard import record, results, scores, task_config
+
+
+def write(
+    root: pathlib.Path,
+    *,
+    model: str = "lab/net",
+    task: str = "btcv",
+    seed: int = 0,
+    rows: Sequence[record.Row] | None = None,
+    **changes: Any,
+) -> results.Entry:
+    """Writes a record, its case table and its configuration where they belong.
+
+    Args:
+        root: The results folder.
+        model: The name of the model.
+        task: A task of the leaderboard, or a name of own data.
+        seed: The seed of the run, which the values follow from.
+        rows: The rows of the case table, drawn if None.
+        changes: Other fields of the record.
+    """
+    protocol = changes.get("protocol", "frozen")
+    part = "val" if protocol == "frozen-eva" else "test"
+    cases, name = [f"case_{index}" for index in range(4)], "fold_0"
+    if task in tasks.TASKS:
+        splits = task_lib.read_splits(task)
+        scheme = "voco" if protocol == "frozen-eva" else splits.default
+        cases, name = splits.schemes[scheme][part], f"{scheme}@{splits.version}"
+    rows = draw_rows(cases, class_names(task), seed) if rows is None else rows
+    config = describe(task=task, model=model, protocol=protocol, seed=seed)
+    content = yaml.safe_dump(config).encode()
+    result = record.Record.model_validate(
+        {
+            "task": {"id": task, "version": "1", "config_sha256": task_config.sha256(config)},
+            "model": {
+                "id": model,
+                "revision": None,
+                "weights_sha256": "1" * 64,
+                "licence": None,
+                "training_datasets": None,
+                "parameters": 6,
+            },
+            "protocol": protocol,
+            "seed": seed,
+            "split": {
+                "name": name,
+                "part": part,
+                "n": len(cases),
+                "ids_sha256": record.ids_sha256(cases),
+            },
+            "checkpoint": {"selection": "best" if part == "val" else "last", "step": 6},
+            "dataset": {"name": task, "checksums": {"images": "2" * 64}, "licence": "CC-BY-4.0"},
+            "environment": {
+                "packages": {"eva-coralbay": "0.1.0", "monai": "1.5.0"},
+                "python": "3.11.7",
+                "torch": "2.7.0",
+                "cuda": None,
+                "device": "cpu x86_64",
+            },
+            "cost": {"fit_seconds": 1.5, "peak_memory_bytes": 1000, "seconds_per_volume": 0.5},
+            "metrics": scores.summarize(rows),
+            "cases": {"file": "", "sha256": "0" * 64, "rows": 0, "excluded": 0},
+            "config": {
+                "file": f"seed_{seed}.config.yaml",
+                "sha256": hashlib.sha256(content).hexdigest(),
+            },
+            "robustness": None,
+            **changes,
+        }
+    )
+    entry = results.Entry(root / results.relative_path(result), result)
+    files.write_atomically(entry.config_path, content)
+    table = record.write_cases(entry.cases_path, rows)
+    result = result.model_copy(update={"cases": table})
+    result.write(entry.path)
+    return results.Entry(entry.path, result)
+
+
+def class_names(task: str) -> List[str]:
+    """Returns the classes of the case table of a task."""
+    if task not in tasks.TASKS:
+        return ["lung", "liver"]
+    dataset = tasks.TASKS[task]
+    return list(dataset.labels[1:] if dataset.kind == "segmentation" else dataset.labels)
+
+
+def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> List[record.CaseRow]:
+    """Draws the rows of a segmentation, of which the first has no value."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for case in cases:
+        for name in classes:
+            truth, predicted = (int(size) for size in generator.integers(1, 10**6, size=2))
+            common = int(generator.integers(0, min(truth, predicted), endpoint=True))
+            value = 2 * common / (truth + predicted)
+            rows.append(record.CaseRow(case, name, "dice", value, truth, predicted))
+    rows[0] = record.CaseRow(cases[0], classes[0], "dice", None, 0, 0)
+    return rows
+
+
+def describe(*, task: str, model: str, protocol: str, seed: int) -> Dict[str, Any]:
+    """Returns a resolved configuration."""
+    names = {"task": task, "task_version": "1", "model": model, "protocol": protocol}
+    return {
+        "trainer": {"class_path": "Trainer", "init_args": {**names, "max_steps": 6}},
+        "model": {
+            "class_path": "Module",
+            "init_args": {"seed": seed, "protocol": protocol, "encoder": {"class_path": "Net"}},
+        },
+        "data": {"class_path": "Data", "init_args": {"dataset": {"class_path": "Set"}}},
+    }

@@ -1,0 +1,304 @@
+"""Tests sweeps, with a stand-in for eva that leaves what a run leaves."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from typing import Any, List
+
+import psutil
+import pytest
+import yaml
+
+from eva_coralbay import cli
+from eva_coralbay.leaderboard import record, sweep
+
+_RECORD = pathlib.Path(__file__).with_name("data") / "record_v2.json"
+"""What is recorded."""
+
+_EVA = """
+import os, pathlib, shutil, sys, time
+
+print("arguments:", sys.argv[1:])
+state = pathlib.Path(os.environ["STATE"])
+name = f"{os.environ['MODEL_NAME'].split('/')[1]}_{os.environ['SEED']}"
+with open(state / "started", "a") as file:
+    file.write(f"{name} {os.getpid()}\\n")
+if (state / f"hang_{name}").exists():
+    time.sleep(600)
+if (state / f"fail_{name}").exists():
+    (state / f"fail_{name}").unlink()
+    sys.exit("out of luck")
+if not (state / f"silent_{name}").exists():
+    shutil.copytree(state / "run", pathlib.Path(os.environ["OUTPUT_ROOT"]) / "session")
+"""
+"""Notes that it was started, then hangs, fails once, leaves no record, or leaves one."""
+
+
+@pytest.fixture
+def state(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder with the stand-in for eva and what it is to leave."""
+    folder = tmp_path / "state"
+    (folder / "site" / "eva").mkdir(parents=True)
+    (folder / "site" / "eva" / "__main__.py").write_text(_EVA)
+    (folder / "site" / "eva" / "__init__.py").write_text("")
+    (folder / "run" / "run_0").mkdir(parents=True)
+    shutil.copy(_RECORD, folder / "run" / "run_0" / "record_val_last.json")
+    (folder / "run" / "results.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def plan(state: pathlib.Path, tmp_path: pathlib.Path) -> dict[str, Any]:
+    """A sweep of two models on a task."""
+    config = tmp_path / "config.yaml"
+    config.write_text("steps: ${oc.env:MAX_STEPS, 10}\nworkers: ${oc.env:N_DATA_WORKERS, 1}\n")
+    return {
+        "output": str(tmp_path / "logs"),
+        "seeds": [0, 1],
+        "env": {"STATE": str(state), "PYTHONPATH": str(state / "site"), "ROI_SIZE": [64, 64, 64]},
+        "models": {"lab/a": {}, "lab/b": {"env": {"ROI_SIZE": [96, 96, 96]}}},
+        "tasks": {"btcv": {"config": str(config)}},
+    }
+
+
+def _list(plan: dict[str, Any], **kwargs: Any) -> List[sweep.Cell]:
+    return sweep.list_cells(sweep.Plan.model_validate(plan), **kwargs)
+
+
+def _run(plan: dict[str, Any], tmp_path: pathlib.Path, **kwargs: Any) -> List[sweep.Outcome]:
+    pytest.importorskip("submitit")
+    return sweep.run(_list(plan), "local", folder=tmp_path / "jobs", at_once=4, **kwargs)
+
+
+def _started(state: pathlib.Path) -> List[str]:
+    path = state / "started"
+    return sorted(path.read_text().split()[::2]) if path.exists() else []
+
+
+def test_cells(plan: dict[str, Any]) -> None:
+    plan["models"]["lab/b"]["args"] = {"model.init_args.encoder": {"class_path": "x.Net"}}
+
+    cells = _list(plan)
+
+    assert [(cell.model, cell.seed) for cell in cells] == [
+        ("lab/a", 0),
+        ("lab/b", 0),
+        ("lab/a", 1),
+        ("lab/b", 1),
+    ]
+    assert cells[0].environment["ROI_SIZE"] == "[64, 64, 64]"
+    assert cells[1].environment["ROI_SIZE"] == "[96, 96, 96]"
+    assert cells[1].environment["MODEL_NAME"] == "lab/b"
+    assert cells[3].environment["SEED"] == "1" and cells[3].environment["N_RUNS"] == "1"
+    assert cells[1].arguments == [
+        "fit",
+        "--config",
+        plan["tasks"]["btcv"]["config"],
+        "--trainer.init_args.model=lab/b",
+        '--model.init_args.encoder={"class_path": "x.Net"}',
+    ]
+    assert len({cell.folder for cell in cells}) == 4
+
+
+def test_the_printed_command_is_for_a_shell(plan: dict[str, Any]) -> None:
+    plan["env"]["NOTE"] = "it's; $HOME"
+    cell, *_ = _list(plan)
+
+    words = shlex.split(cell.command)
+
+    assert words[: len(cell.environment)] == [f"{k}={v}" for k, v in cell.environment.items()]
+    assert words[len(cell.environment) :] == ["eva", *cell.arguments]
+
+
+def test_some_of_the_cells(plan: dict[str, Any]) -> None:
+    cells = _list(plan, models=["lab/b"], tasks=["btcv"], seeds=[7])
+
+    assert [(cell.model, cell.task, cell.seed) for cell in cells] == [("lab/b", "btcv", 7)]
+    with pytest.raises(ValueError, match="no model lab/c in the sweep: it has lab/a, lab/b"):
+        _list(plan, models=["lab/c"])
+
+
+def test_other_settings_have_another_folder(
+    plan: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder() -> pathlib.Path:
+        sweep._read_config.cache_clear()
+        sweep._hash_weights.cache_clear()
+        return _list(plan)[0].folder
+
+    before = folder()
+    monkeypatch.setenv("UNRELATED", "1")
+    monkeypatch.setenv("N_DATA_WORKERS", "8")
+    assert folder() == before
+
+    monkeypatch.setenv("MAX_STEPS", "20")
+    assert _list(plan)[0].environment["MAX_STEPS"] == "20"
+    folders = [before, folder()]
+    plan["models"]["lab/a"]["env"] = {"CHECKPOINT": str(tmp_path / "weights")}
+    folders.append(folder())
+    (tmp_path / "weights").write_bytes(b"1")
+    folders.append(folder())
+    (tmp_path / "weights").write_bytes(b"2")
+    folders.append(folder())
+    pathlib.Path(plan["tasks"]["btcv"]["config"]).write_text("steps: 30\n")
+    folders.append(folder())
+    assert len(set(folders)) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sedes": [0]}, "sedes"),
+        ({"models": {"../x": {}}}, "is no name"),
+        ({"seeds": [-1]}, "seeds.0"),
+        ({"tasks": {"btcv": {}}}, "tasks.btcv.config"),
+    ],
+)
+def test_a_file_that_is_no_sweep(
+    plan: dict[str, Any], tmp_path: pathlib.Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**plan, **change}))
+
+    with pytest.raises(ValueError, match=message):
+        sweep.read(path)
+
+
+def test_a_config_that_is_not_there(plan: dict[str, Any]) -> None:
+    plan["tasks"]["btcv"]["config"] = "nowhere.yaml"
+
+    with pytest.raises(ValueError, match="The config nowhere.yaml cannot be read"):
+        _list(plan)
+
+
+def test_finished_cells_are_skipped(
+    plan: dict[str, Any], state: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    first = _run(plan, tmp_path)
+    assert [outcome.state for outcome in first] == ["done"] * 4
+    assert first[0].result == record.Record.read(_RECORD)
+
+    # of this cell the session did not come to its end
+    next(first[1].cell.folder.rglob("results.json")).unlink()
+    next(first[1].cell.folder.glob("session")).rename(first[1].cell.folder / "interrupted")
+    second = _run(plan, tmp_path)
+
+    assert [outcome.state for outcome in second] == ["skipped", "done", "skipped", "skipped"]
+    assert _started(state) == ["a_0", "a_1", "b_0", "b_0", "b_1"]
+
+
+def test_a_failed_cell_is_tried_again(
+    plan: dict[str, Any], state: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    plan["seeds"] = [0]
+    (state / "fail_a_0").touch()
+    lines: List[str] = []
+
+    outcomes = _run(plan, tmp_path, retries=1, report=lines.append)
+
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+    assert _started(state) == ["a_0", "a_0", "b_0"]
+    assert lines[-1].startswith("[2/2] done")
+
+
+def test_a_failed_cell_is_reported_with_its_log(
+    plan: dict[str, Any], state: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    plan["seeds"] = [0]
+    (state / "fail_a_0").touch()
+    (state / "silent_b_0").touch()
+
+    failed, silent = _run(plan, tmp_path)
+
+    assert (failed.state, silent.state) == ("failed", "failed")
+    text = sweep.describe_failure(failed)
+    assert "lab/a on btcv, seed 0" in text and str(failed.log) in text
+    assert "| out of luck" in text
+    assert "--trainer.init_args.model=lab/a" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_goes_on(
+    plan: dict[str, Any], state: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
+) -> None:
+    pytest.importorskip("submitit")
+    plan["models"] = {"lab/a": {}}
+    (state / "hang_a_1").touch()
+
+    def interrupt() -> None:
+        while "a_1" not in _started(state):
+            time.sleep(0.1)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    interrupted = sweep.run(_list(plan), "local", folder=tmp_path / "jobs", at_once=1)
+
+    assert [outcome.state for outcome in interrupted] == ["done", "interrupted"]
+    process = int((state / "started").read_text().split()[-1])
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(process)
+
+    (state / "hang_a_1").unlink()
+    assert [outcome.state for outcome in _run(plan, tmp_path)] == ["skipped", "done"]
+
+
+def test_without_submitit(
+    plan: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+
+    with pytest.raises(ValueError, match=r"pip install 'eva-coralbay\[sweep\]'"):
+        sweep.run(_list(plan), "local", folder=tmp_path, at_once=1)
+
+
+def test_without_slurm(
+    plan: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(ValueError, match="submitit cannot use slurm"):
+        sweep.run(_list(plan), "slurm", folder=tmp_path, at_once=1)
+
+
+def test_an_unknown_parameter(plan: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="submitit cannot use local.*partitoin"):
+        _run(plan, tmp_path, parameters={"slurm_partitoin": "gpu"})
+
+
+def test_command(
+    plan: dict[str, Any],
+    state: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("submitit")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    arguments = ["leaderboard", "sweep", str(path), "--seeds", "0"]
+    (state / "silent_b_0").touch()
+
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [cell.command for cell in _list(plan, seeds=[0])]
+    assert cli.main([*arguments, "--local"]) == 1
+    ran = capsys.readouterr().out
+    assert "failed: lab/b on btcv, seed 0" in ran
+    (state / "silent_b_0").unlink()
+    assert cli.main([*arguments, "--local"]) == 0
+
+
+def test_the_demonstration_is_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = pathlib.Path(__file__).parents[3]
+    monkeypatch.chdir(root)
+
+    cells = sweep.list_cells(sweep.read(root / "leaderboard" / "demo.yaml"))
+
+    assert len(cells) == 5 * 2 * 2
