@@ -5,6 +5,7 @@ import threading
 from typing import Callable
 
 import psutil
+import torch
 
 _SAMPLE_SECONDS = 0.002
 """How often the memory of the process is looked at."""
@@ -32,3 +33,14 @@ def peak_growth(work: Callable[[], object]) -> int:
     done.set()
     watcher.join()
     return max(peak, process.memory_info().rss) - before
+
+
+def gpu_peak_growth(work: Callable[[], object]) -> int:
+    """Returns by how many bytes the tensors on the GPU grow at most while it does some work."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before

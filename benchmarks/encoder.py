@@ -12,12 +12,12 @@ import argparse
 import dataclasses
 import functools
 import multiprocessing
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from concurrent import futures
 
+import _machine
 import _memory
 import torch
 from eva.vision.models.networks.backbones.radiology import SwinUNETREncoder
@@ -181,7 +181,7 @@ def _gpu(feature_size: int, repeats: int) -> list[_Row]:
                 pair = [encoder, _build("ours", feature_size)]
                 steps = [_autocast(step, e.cuda().train(training), tensor) for e in pair]
                 times = _interleaved(steps, repeats, synchronize=torch.cuda.synchronize)
-                peaks = [_gpu_peak(run) for run in steps]
+                peaks = [_memory.gpu_peak_growth(run) / 2**30 for run in steps]
                 label = f"{what}, {batch_size} x {size}^3, against {name}"
                 rows.append(_Row(label, times[0], times[1], "s", is_speed=True))
                 rows.append(_Row(f"{label}, peak", peaks[0], peaks[1], "GiB", is_speed=False))
@@ -196,26 +196,6 @@ def _autocast(
             step(encoder, tensor)
 
     return run
-
-
-def _gpu_peak(run: Callable[[], None]) -> float:
-    """Returns the peak of the allocator in GiB, over what is allocated before."""
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**30
-
-
-def _processor() -> str:
-    """Returns the name of the processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            line = next(line for line in file if line.startswith("model name"))
-        return line.split(":", 1)[1].strip()
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -237,7 +217,10 @@ def main() -> None:
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bf16\n")
         rows = _gpu(arguments.feature_size, arguments.repeats)
     else:
-        print(f"{_processor()}, {arguments.threads} threads, torch {torch.__version__}, fp32\n")
+        print(
+            f"{_machine.processor()}, {arguments.threads} threads, "
+            f"torch {torch.__version__}, fp32\n"
+        )
         print(f"{arguments.size}^3, feature_size {arguments.feature_size}\n")
         rows = _cpu_times(arguments.size, arguments.feature_size, arguments.repeats)
         rows += _cpu_memory(arguments.size, arguments.feature_size, arguments.threads)

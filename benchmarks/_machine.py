@@ -1,0 +1,13 @@
+"""The machine that a benchmark runs on."""
+
+import platform
+
+
+def processor() -> str:
+    """Returns the name of the processor."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            line = next(line for line in file if line.startswith("model name"))
+        return line.split(":", 1)[1].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
