@@ -52,9 +52,9 @@ def test_operations_and_memory_grow_with_the_samples() -> None:
     encoder = CoralBayEncoder(feature_size=12)
     one, two, three = (dry_run.measure(encoder, stores.VIEWS, samples=n) for n in (1, 2, 3))
     assert two.flops == pytest.approx(2 * one.flops)
-    # the biases of the attention are the same for all samples
-    assert one.memory < two.memory < 2 * one.memory
-    assert three.memory - two.memory == pytest.approx(two.memory - one.memory, rel=0.05)
+    # the biases of the attention are the same for all samples, and the peak moves with their number
+    assert 0 < two.memory - one.memory <= three.memory - two.memory
+    assert three.memory < 3 * one.memory
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
