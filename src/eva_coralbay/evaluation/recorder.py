@@ -85,7 +85,8 @@ class Recorder(pl.Callback):
     While fitting it only takes the time. When the checkpoint of the trainer's `checkpoint_type`
     has been scored on the validation or the test cases, it writes its record; then it scores
     the other checkpoint, best or last, in the same way and writes a record of that too. On
-    request it then scores the first of the two on perturbed scans, and adds this to its record.
+    request it then scores the first of the two on perturbed scans, and adds this to its record;
+    of validation cases only where there are no test cases.
 
     What can fail for a wrong configuration is read before the training starts. After that, an
     error of the bookkeeping is logged and does not end a run.
@@ -206,7 +207,7 @@ class Recorder(pl.Callback):
             )
             write()
             self._record_other(trainer, pl_module, part, self._scores, selection, step)
-            if self._robustness:
+            if self._robustness and _is_reported(trainer, part):
                 write(robustness=_score_perturbed(trainer, pl_module, part))
 
     def _record_other(
@@ -245,7 +246,7 @@ class Recorder(pl.Callback):
         *,
         selection: _Selection,
         step: int | None,
-        robustness: Dict[str, Dict[str, float]] | None = None,
+        robustness: Dict[str, Dict[str, record.Score]] | None = None,
     ) -> None:
         """Writes the case table and then the record that names it."""
         name = f"record_{part}_{selection}"
@@ -454,12 +455,18 @@ def _score_checkpoint(
         pl_module.load_state_dict(before)
 
 
+def _is_reported(trainer: pl.Trainer, part: _Part) -> bool:
+    """Whether a result is of these cases: of test cases, where there are any."""
+    datamodule: Any = trainer.datamodule  # type: ignore[reportAttributeAccessIssue]
+    return part == "test" or datamodule.datasets.test is None
+
+
 def _score_perturbed(
     trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part
-) -> Dict[str, Dict[str, float]]:
+) -> Dict[str, Dict[str, record.Score]]:
     """Returns the means on perturbed scans, by perturbation and metric."""
     return {
-        name: _score(trainer, pl_module, part, loader, name).means
+        name: {**_score(trainer, pl_module, part, loader, name).means}
         for name, loader in robustness.perturb(_loader(trainer, part))
     }
 

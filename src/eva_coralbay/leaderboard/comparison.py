@@ -89,16 +89,7 @@ class Pair:
             "model_a": self.model_a,
             "model_b": self.model_b,
             "verdict": self.verdict,
-            "rows": [
-                {
-                    "class": row.name,
-                    "mean_a": float(row.values[0].by_case.mean()),
-                    "mean_b": float(row.values[1].by_case.mean()),
-                    "n_excluded": len(row.values[0].excluded),
-                    **dataclasses.asdict(row.comparison),
-                }
-                for row in self.rows
-            ],
+            "rows": [_as_dict(row) for row in self.rows],
             "left_out": dict(self.left_out),
         }
 
@@ -261,6 +252,23 @@ def _compare(
     )
     (comparison,) = statistics.compare(values)
     return Row(name, (values["A"], values["B"]), comparison)
+
+
+def _as_dict(row: Row) -> Dict[str, Any]:
+    """Returns the numbers of a row as JSON has them."""
+    first, second = row.values
+    return {
+        "class": row.name,
+        "mean_a": float(first.by_case.mean()),
+        "mean_b": float(second.by_case.mean()),
+        "difference": dataclasses.asdict(row.comparison.difference),
+        "p_value": row.comparison.p_value,
+        "corrected_p_value": row.comparison.corrected_p_value,
+        "n_cases": row.comparison.n_cases,
+        "n_excluded": len(first.excluded),
+        "n_seeds": list(row.comparison.n_seeds),
+        "reason": row.comparison.reason,
+    }
 
 
 def _task_name(result: record.Record) -> str:

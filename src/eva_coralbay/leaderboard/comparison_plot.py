@@ -15,7 +15,7 @@ from eva_coralbay.leaderboard import comparison, statistics
 
 _WIDTH = 860
 _PADDING = 20
-_LEFT, _RIGHT = 190, 630
+_LEFT, _RIGHT = 215, 630
 """Where the axes begin and end."""
 
 _LINE = 18
@@ -29,7 +29,7 @@ _ROW = 30
 _LEGEND_HEIGHT = 30
 
 _JITTER = 8
-_MAX_NAME = 24
+_MAX_NAME = 20
 """The most characters of a name beside an axis."""
 
 _STYLE = """
@@ -142,7 +142,7 @@ def _draw_values(pair: comparison.Pair, top: float) -> str:
         "AB", (pair.model_a, pair.model_b), means, rows, (-14, 14), strict=True
     ):
         parts += [
-            _text(_PADDING, y + 4, _shorten(f"{letter}: {name}")),
+            _text(_PADDING, y + 4, f"{letter}: {_shorten(name)}"),
             _draw_mean(axis, mean, y + shift, is_filled=True),
             _text(_RIGHT + 16, y + 4, comparison.format_estimate(mean)),
         ]
@@ -167,7 +167,7 @@ def _draw_differences(pair: comparison.Pair, top: float) -> str:
     for index, (row, values) in enumerate(zip(pair.rows, differences, strict=True)):
         y = top + _ROW * (index + 0.5)
         offsets = _jitter(row.name, len(values))
-        parts.append(_text(_PADDING, y + 4, _shorten(f"{row.name} ({row.comparison.n_cases})")))
+        parts.append(_text(_PADDING, y + 4, f"{_shorten(row.name)} ({row.comparison.n_cases})"))
         parts += [
             _dot(axis.x(value), y + offset, f"{case}: {value:+.3f}")
             for case, value, offset in zip(row.values[0].cases, values, offsets, strict=True)

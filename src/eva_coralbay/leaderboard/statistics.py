@@ -3,10 +3,16 @@
 The unit is the case; the runs of a model (its seeds) are a second source of variation. Of every
 value, higher is better: negate those of a metric of which lower is better. The methods:
 
-- Intervals are of one kind: the BCa bootstrap (Efron 1987, JASA 82:171) at the expanded levels
+- Intervals are by the BCa bootstrap (Efron 1987, JASA 82:171) at the expanded levels
   of Hesterberg (2015, The American Statistician 69:371, section 4.5; `CI.bca(expand=TRUE)` of his
   R package `resample`), which make up for resamples that vary too little and for a standard error
   that is itself estimated. Plain BCa intervals of 95 % cover 91 % at 12 cases, these 94 to 95 %.
+  Intervals of differences leave out its corrections for bias and skewness: differences are nearly
+  symmetric, with some cases far out, which these corrections take for skewness. They cover 94 %
+  then, BCa intervals 92 %.
+  No interval knows of what the cases do not show: if a model fails in one case of ten, those of 12
+  cases cover 83 %, of 30 cases 90 %. Nor do two seeds show how far seeds vary: if they vary as
+  much as the mean over the cases does, intervals cover 86 %.
 - Two models are compared on the same cases by Wilcoxon's signed-rank test, with Holm's correction
   (1979, Scand. J. Statist. 6:65) for all pairs, as in challengeR (Wiesenfarth et al. 2021,
   Sci. Rep. 11:2369).
@@ -279,8 +285,10 @@ def compare(
     The test is Wilcoxon's signed-rank test of the differences by case, their mean over the seeds;
     equal cases are dropped. It is exact up to 50 cases (with ties up to 13), else asymptotic. It is
     about these very runs. With several seeds of a model, the models have to differ beyond the
-    variation between seeds too: the p-value is the larger one of Wilcoxon's and that of a t-test
-    with the standard error and the degrees of freedom of the interval.
+    variation between seeds too: the p-value is the largest of three, with Welch's t-test of the
+    means of the seeds, and a t-test in which the variances of cases and of seeds add up. Neither
+    alone keeps the chance of a false claim below 5 % for any number of seeds. Two seeds of two
+    models rarely separate them, three often do.
 
     Args:
         models: The values by model, all of the same cases.
@@ -307,7 +315,10 @@ def compare(
         difference = by_case[first] - by_case[others]
         spread = _case_spread(difference) + seeds[:, [first]] + seeds[:, others]
         differences += _estimate(
-            difference.mean(axis=1), deviations[first] - deviations[others], spread
+            difference.mean(axis=1),
+            deviations[first] - deviations[others],
+            spread,
+            is_symmetric=True,
         )
         pairs += [(first, second) for second in range(first + 1, len(values))]
 
@@ -568,15 +579,15 @@ def _test(tasks: Sequence[Tuple[CaseValues, CaseValues]]) -> Tuple[float, float]
         The p-value, and a number of the sign of the difference.
     """
     differences = [np.zeros(0)]
-    total, spread = 0.0, np.zeros((4, 1))
+    total, by_case, by_seed = 0.0, np.zeros((4, 1)), np.zeros((4, 1))
     for first, second in tasks:
         difference = _subtract(first.by_case, second.by_case)
         size = np.abs(difference).mean()
         if size > 0:
             differences.append(difference / size)
             total += difference.mean() / size
-            seeds = _seed_spread(first) + _seed_spread(second)
-            spread += (_case_spread(difference[None]) + seeds) / size**_SCALING
+            by_case += _case_spread(difference[None]) / size**_SCALING
+            by_seed += (_seed_mean_spread(first) + _seed_mean_spread(second)) / size**_SCALING
 
     pooled = np.concatenate(differences)
     pooled = pooled[pooled != 0]
@@ -586,7 +597,7 @@ def _test(tasks: Sequence[Tuple[CaseValues, CaseValues]]) -> Tuple[float, float]
     p_value = float(result.pvalue)
     direction = float((np.sign(pooled) * stats.rankdata(np.abs(pooled))).sum())
     if any(model.n_seeds > 1 for pair in tasks for model in pair):
-        p_value = max(p_value, _t_test(total, spread))
+        p_value = max(p_value, _t_test(total, by_seed), _t_test(total, by_case + by_seed))
     return p_value, direction
 
 
@@ -618,34 +629,47 @@ def _reason(corrected_p_value: float, n_cases: int, n_pairs: int) -> str | None:
     return f"not separable: p = {corrected_p_value:.2g}{family}, {n_cases} cases"
 
 
-def _estimate(values: _Array, deviations: _Array, spread: _Array) -> List[Estimate]:
-    """Computes expanded BCa intervals.
+def _estimate(
+    values: _Array, deviations: _Array, spread: _Array, *, is_symmetric: bool = False
+) -> List[Estimate]:
+    """Computes expanded bootstrap intervals.
 
     Args:
         values: The estimates, of shape [estimates].
         deviations: Of the resampled estimates from these, of shape [estimates, resamples].
         spread: The spread of the estimates (see :func:`_case_spread`).
+        is_symmetric: Whether to leave out the corrections of BCa for bias and skewness.
 
     Returns:
         The estimates with their intervals.
     """
-    variance, _, resampled_variance, third_cumulant = spread
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # both are 0 / 0 where nothing varies, and then of no consequence
+    variance, _, resampled_variance, _ = spread
+    with np.errstate(invalid="ignore"):
+        # 0 / 0 where nothing varies, and then of no consequence
         expansion = np.nan_to_num(np.sqrt(variance / resampled_variance))
-        acceleration = np.nan_to_num(third_cumulant / (6 * resampled_variance**1.5))
     quantile = expansion * stats.t.ppf(_LEVELS[1], _degrees_of_freedom(spread))
-
-    n_resamples = deviations.shape[1]
-    below = ((deviations < 0).mean(axis=1) + (deviations <= 0).mean(axis=1)) / 2
-    bias = stats.norm.ppf(np.clip(below, 0.5 / n_resamples, 1 - 0.5 / n_resamples))
-    shifted = bias + np.stack([-quantile, quantile], axis=1).T
-    levels = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
-    bounds = values + _quantiles(np.sort(deviations, axis=1), levels)
+    scores = np.stack([-quantile, quantile])
+    if not is_symmetric:
+        scores = _correct_skewness(scores, deviations, spread)
+    bounds = values + _quantiles(np.sort(deviations, axis=1), stats.norm.cdf(scores))
     return [
         Estimate(float(value), float(low), float(high))
         for value, low, high in zip(values, *bounds, strict=True)
     ]
+
+
+def _correct_skewness(scores: _Array, deviations: _Array, spread: _Array) -> _Array:
+    """Corrects the normal scores of the ends of intervals for bias and skewness, as BCa does."""
+    _, _, resampled_variance, third_cumulant = spread
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # 0 / 0 where nothing varies, and then of no consequence
+        acceleration = np.nan_to_num(third_cumulant / (6 * resampled_variance**1.5))
+    n_resamples = deviations.shape[1]
+    zero = np.abs(deviations).max(axis=1, keepdims=True) * 10.0**-_DIGITS
+    below = ((deviations < -zero).mean(axis=1) + (deviations <= zero).mean(axis=1)) / 2
+    bias = stats.norm.ppf(np.clip(below, 0.5 / n_resamples, 1 - 0.5 / n_resamples))
+    shifted = bias + scores
+    return bias + shifted / (1 - acceleration * shifted)
 
 
 def _quantiles(ordered: _Array, levels: _Array) -> _Array:
@@ -684,8 +708,19 @@ def _case_spread(values: _Array) -> _Array:
 
 def _seed_spread(values: CaseValues) -> _Array:
     """Computes what the seeds of a model add to the spread of its mean (one column)."""
-    variance = (values.components.seeds or 0.0) / values.n_seeds
-    return np.array([[variance], [variance**2 / max(1, values.n_seeds - 1)], [variance], [0.0]])
+    return _spread_over_seeds(values.components.seeds or 0.0, values.n_seeds)
+
+
+def _seed_mean_spread(values: CaseValues) -> _Array:
+    """Computes the spread of a mean over seeds, including what these vary by case."""
+    by_seed = values.values.mean(axis=1)
+    return _spread_over_seeds(by_seed.var(ddof=1) if len(by_seed) > 1 else 0.0, len(by_seed))
+
+
+def _spread_over_seeds(variance: float, n_seeds: int) -> _Array:
+    """Returns the spread of a mean over seeds from the variance between them."""
+    variance /= n_seeds
+    return np.array([[variance], [variance**2 / max(1, n_seeds - 1)], [variance], [0.0]])
 
 
 def _degrees_of_freedom(spread: _Array) -> _Array:

@@ -1,12 +1,16 @@
 """Tests the scoring on perturbed scans, in memory and inside eva's own evaluation session."""
 
+import copy
+import dataclasses
 import pathlib
 from typing import Any, Dict, Tuple
 
+import jsonargparse
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from eva.core import interface
 from eva.core.trainers import functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +22,7 @@ from eva_coralbay.evaluation import SegmentationModule, Trainer, recorder, robus
 from eva_coralbay.leaderboard import record
 from tests.eva_coralbay.evaluation import toy
 
+_CONFIGS = pathlib.Path(__file__).parents[3] / "configs/vision/radiology/online/segmentation"
 _WINDOW = (-200.0, 300.0)
 _SPACING = (18.0, 18.0, 18.0)
 
@@ -132,9 +137,14 @@ def _root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def _evaluate(
-    root: pathlib.Path, out: pathlib.Path, *, protocol: Any = "frozen", **arguments: Any
+    root: pathlib.Path,
+    out: pathlib.Path,
+    *,
+    protocol: Any = "frozen",
+    has_test: bool = False,
+    **arguments: Any,
 ) -> Dict[str, record.Record]:
-    """Runs an evaluation session, and returns the records by selection."""
+    """Runs an evaluation session, and returns the records of its validation cases by selection."""
     Identity.calls = 0
     trainer = Trainer(
         task="toy",
@@ -168,6 +178,8 @@ def _evaluate(
         batch_size=1,
         num_workers=0,
     )
+    if has_test:
+        data.datasets = dataclasses.replace(data.datasets, test=copy.copy(data.datasets.val))
     functional.run_evaluation_session(trainer, module, data)
     paths = {name: next(out.rglob(f"record_val_{name}.json")) for name in ("last", "best")}
     return {name: record.Record.read(path) for name, path in paths.items()}
@@ -231,6 +243,29 @@ def test_it_costs_nothing_unless_asked_for(root: pathlib.Path, tmp_path: pathlib
     assert calls < Identity.calls
     scored = (Identity.calls - calls) / len(robustness.PERTURBATIONS)
     assert scored == int(scored) and 0 < scored < calls
+
+
+def test_where_there_are_test_cases_only_they_are_perturbed(
+    root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    records = _evaluate(root, tmp_path, has_test=True, robustness=True)
+    test = record.Record.read(next(tmp_path.rglob("record_test_last.json")))
+    assert records["last"].robustness is None
+    assert test.robustness is not None and test.metrics == records["last"].metrics
+
+
+def test_configs_ask_for_it_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "robustness: ${oc.env:ROBUSTNESS, false}"
+    assert all(line in path.read_text() for path in _CONFIGS.glob("*.yaml"))
+
+    parser = jsonargparse.auto_parser(
+        interface.Interface, parser_mode="omegaconf", fail_untyped=False
+    )
+    for value in (None, "1"):
+        if value:
+            monkeypatch.setenv("ROBUSTNESS", value)
+        config = parser.parse_args(["fit", f"--config={_CONFIGS / 'phantom.yaml'}"])
+        assert config.fit.trainer.init_args.robustness == bool(value)
 
 
 def test_other_data_sets_are_refused_before_the_training(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """Tests the comparison of two models, its table and its plot."""
 
 import io
+import json
 import pathlib
 import shutil
 from typing import Any, List, Sequence
@@ -11,6 +12,7 @@ import pytest
 from rich import console
 from scipy import stats
 
+from eva_coralbay import cli
 from eva_coralbay.leaderboard import comparison, comparison_plot, record, results, statistics
 from tests.eva_coralbay.leaderboard import result_files
 
@@ -197,6 +199,23 @@ def test_table_has_a_row_a_class(apart: comparison.Pair) -> None:
     difference = apart.classes[0].comparison.difference
     assert f"{difference.value:+.3f}" in text
     assert f"[{difference.low:+.3f}, {difference.high:+.3f}]" in text
+
+
+def test_command_prints_and_draws(
+    apart: comparison.Pair, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "plots/cases.svg"
+    arguments = ["leaderboard", "compare", "lab/a", "lab/b", "--task=own", f"--results={tmp_path}"]
+    assert cli.main([*arguments, f"--out={plot}"]) == 0
+    output = capsys.readouterr().out
+    assert "spleen" in output and output.endswith(f"{apart.verdict}\n")
+    assert plot.read_text(encoding="utf-8") == comparison_plot.draw(apart)
+
+    assert cli.main([*arguments, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == json.loads(json.dumps(apart.as_dict()))
+    assert content["rows"][0]["mean_a"] == pytest.approx(_values(20).mean())
+    assert content["rows"][1]["difference"]["value"] < 0
 
 
 def test_plot_shows_every_case_as_text_that_can_be_read(apart: comparison.Pair) -> None:
