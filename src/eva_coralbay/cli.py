@@ -471,7 +471,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.overrides = rest
     try:
         return arguments.run(arguments)
-    except (OSError, ValueError) as error:
+    except (ArithmeticError, OSError, ValueError) as error:
         print(f"eva-coralbay: error: {error}", file=sys.stderr)
         return 1
 

@@ -24,7 +24,7 @@ def test_the_last_value_of_a_repeated_step_counts(tmp_path: pathlib.Path) -> Non
 
 def test_draws_a_picture(tmp_path: pathlib.Path) -> None:
     _write(tmp_path / "metrics.csv", range(20), 2.0)
-    curves.draw_curves(str(tmp_path), ln_k=3.0)
+    curves.draw_curves(str(tmp_path))
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
