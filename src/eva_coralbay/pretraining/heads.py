@@ -72,7 +72,8 @@ class Head(nn.Module):
         """
         hidden = embeddings.float()
         weights = torch.cat([hidden.new_full((length,), length**-0.5) for length in parts])
-        self.perceptron[0].weight.data.mul_(weights / hidden.std(dim=0).clamp_min(_MIN_STD))
+        first = next(layer for layer in self.perceptron if isinstance(layer, nn.Linear))
+        first.weight.mul_(weights / hidden.std(dim=0).clamp_min(_MIN_STD))
         for layer in self.perceptron:
             if isinstance(layer, nn.Linear):
                 outputs = layer(hidden)
