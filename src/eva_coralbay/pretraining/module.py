@@ -196,22 +196,11 @@ class Distillation(modules.ModelModule):
         return optim.AdamW(groups, lr=self._lr.peak, betas=(0.9, 0.999))
 
     @override
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if not self.trainer.is_global_zero:
-            return
-        logger.info(
-            f"Effective batch {self.effective_batch} ({self.data.batch_size} a device x "
-            f"{self.trainer.world_size} devices x {self.trainer.accumulate_grad_batches} "
-            f"accumulated), {self.num_prototypes} prototypes (ln K "
-            f"{math.log(int(self.num_prototypes)):.2f}), {self.trainer.max_steps} steps from step "
-            f"{self.trainer.global_step}, {len(self.data.manifest.prepared)} scans."
-        )
-
-    @override
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:
             self._standardize_heads()
+        if self.trainer.is_global_zero:
+            self._say_what_is_trained()
 
     @override
     def on_train_batch_start(self, batch: Dict[str, Any], batch_idx: int) -> None:
@@ -356,6 +345,15 @@ class Distillation(modules.ModelModule):
                 unused.requires_grad_(False)
         network = Network(encoder, head)
         return network if trained else network.requires_grad_(False)
+
+    def _say_what_is_trained(self) -> None:
+        logger.info(
+            f"Effective batch {self.effective_batch} ({self.data.batch_size} a device x "
+            f"{self.trainer.world_size} devices x {self.trainer.accumulate_grad_batches} "
+            f"accumulated), {self.num_prototypes} prototypes (ln K "
+            f"{math.log(int(self.num_prototypes)):.2f}), {self.trainer.max_steps} steps from step "
+            f"{self.trainer.global_step}, {len(self.data.manifest.prepared)} scans."
+        )
 
     @torch.no_grad()
     def _standardize_heads(self) -> None:

@@ -17,10 +17,7 @@ _CHROMIUM = next(
 _DATA = pathlib.Path(__file__).parents[4] / "leaderboard"
 _MODELS = "tbody tr:visible th.model .id"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
