@@ -34,8 +34,8 @@ CONFIG = CONFIGS / "online/segmentation/phantom.yaml"
 QUICKSTART = pathlib.Path("quickstart")
 """Where the quickstart writes its data and its results."""
 
-PRETRAINING_STEPS = 20
-"""For how many steps the quickstart pre-trains: about a minute."""
+PRETRAINING_STEPS = 10
+"""For how many steps the quickstart pre-trains: a minute or two, to show how, not to learn."""
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
