@@ -120,7 +120,7 @@ class Distillation(modules.ModelModule):
             activation_checkpointing: Whether the student recomputes its activations in the
                 backward pass, which saves memory and takes time.
             compile_encoder: Whether the encoders are compiled, which pays on GPUs only.
-            seed: What the initial weights, drop-path and noise follow from.
+            seed: What the initial weights and drop-path follow from.
         """
         super().__init__()
         self.scales: Scales = scales

@@ -125,6 +125,9 @@ class Drawn(NamedTuple):
     noise: torch.Tensor
     """Standard deviation of the noise, [V]; 0 for none."""
 
+    noise_seed: torch.Tensor
+    """What the noise follows from, [V]: it is the same in any batch and on any rank."""
+
 
 def draw(
     views: Views, extent: npt.NDArray[np.integer], generator: np.random.Generator
@@ -158,8 +161,7 @@ def render(regions: torch.Tensor, drawn: Drawn, *, size: int) -> torch.Tensor:
         size: The edge of a view, G.
 
     Returns:
-        The views in [0, 1], float32, of shape [B, V, 1, G, G, G]. The noise comes from torch's
-        generator of the device.
+        The views in [0, 1], float32, of shape [B, V, 1, G, G, G].
     """
     batch_size, num_views = drawn.theta.shape[:2]
     grid = functional.affine_grid(
@@ -175,7 +177,7 @@ def render(regions: torch.Tensor, drawn: Drawn, *, size: int) -> torch.Tensor:
     tensor = apply_window(hounsfield, *_pick_window(hounsfield, drawn.windows))
     tensor = tensor.pow(_spread(drawn.gamma))
     tensor = tensor.lerp(_smooth(tensor), _spread(drawn.smoothing))
-    tensor = tensor.add_(torch.randn_like(tensor).mul_(_spread(drawn.noise)))
+    _add_noise(tensor, drawn)
     return tensor.clamp_(0.0, 1.0)[:, :, None]
 
 
@@ -211,6 +213,7 @@ def _draw_views(
         torch.from_numpy(gamma.copy()),
         torch.from_numpy(smoothing.copy()),
         torch.from_numpy(noise.copy()),
+        torch.from_numpy(generator.integers(2**63, size=number)),
     )
 
 
@@ -306,6 +309,15 @@ def _smooth(tensor: torch.Tensor) -> torch.Tensor:
         upper = torch.cat([tensor.narrow(dim, 1, size - 1), tensor.narrow(dim, size - 1, 1)], dim)
         tensor = lower.add_(upper).mul_(0.25).add_(tensor, alpha=0.5)
     return tensor
+
+
+def _add_noise(tensor: torch.Tensor, drawn: Drawn) -> None:
+    """Adds noise to those of the views [B, V, G, G, G] that have some."""
+    stds, seeds = drawn.noise.flatten().tolist(), drawn.noise_seed.flatten().tolist()
+    for view, std, seed in zip(tensor.flatten(0, 1), stds, seeds, strict=True):
+        if std > 0.0:
+            generator = torch.Generator(tensor.device).manual_seed(seed)
+            view.add_(torch.empty_like(view).normal_(generator=generator), alpha=std)
 
 
 def _spread(values: torch.Tensor) -> torch.Tensor:

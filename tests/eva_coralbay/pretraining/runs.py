@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from lightning.pytorch import callbacks
 
 from eva_coralbay.pretraining import Distillation, PretrainingData, Trainer
 from eva_coralbay.pretraining.schedules import Schedule
@@ -52,6 +53,19 @@ def build(
     return trainer, module, data
 
 
+class Gradients(callbacks.Callback):
+    """Writes the gradient of the first step, as it is after the ranks have shared it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        if trainer.is_global_zero:
+            named = pl_module.student.named_parameters()
+            found = {name: each.grad for name, each in named if each.grad is not None}
+            torch.save(found, self._path)
+
+
 def train(**options: Any) -> Distillation:
     """Trains and returns the module."""
     trainer, module, data = build(**options)
@@ -72,4 +86,4 @@ if __name__ == "__main__":
     pairs = (argument.split("=", 1) for argument in sys.argv[1:])
     parsed = {name: json.loads(value) for name, value in pairs}
     torch.set_num_threads(1)
-    train(**parsed)
+    train(**parsed, callbacks=[Gradients(f"{parsed['out']}/gradients.pt")])

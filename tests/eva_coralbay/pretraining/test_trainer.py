@@ -172,3 +172,8 @@ def test_two_processes_are_one_with_the_joint_batch(
     first, second = _states(one, 1), _states(two, 1)
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5, msg=name)
+    gradients, joint = (torch.load(out / "gradients.pt", weights_only=True) for out in (two, one))
+    assert max(value.abs().max() for value in joint.values()) > 0.01
+    for name, value in joint.items():
+        atol = 1e-4 * float(value.abs().max())
+        torch.testing.assert_close(gradients[name], value, rtol=0, atol=atol, msg=name)

@@ -21,7 +21,7 @@ def _plain(theta: torch.Tensor, window: tuple[float, float] = (0.0, 1.0)) -> Dra
     """Returns a view with nothing but a place and a window."""
     windows = torch.tensor(window).expand(1, 1, 1, 2)
     one = torch.ones(1, 1)
-    return Drawn(theta[None, None].float(), windows, one, 0.0 * one, 0.0 * one)
+    return Drawn(theta[None, None].float(), windows, one, 0.0 * one, 0.0 * one, one.long())
 
 
 def _random(shape: tuple[int, ...]) -> torch.Tensor:
@@ -125,7 +125,7 @@ def test_intensities() -> None:
 def test_a_batch_is_its_samples() -> None:
     generator = np.random.default_rng(0)
     samples = [views_lib.draw(_VIEWS, _WHOLE, generator)[1] for _ in range(3)]
-    samples = [sample._replace(noise=torch.zeros(3)) for sample in samples]
+    assert any(sample.noise.any() for sample in samples)
     regions = (1500.0 * _random((3, 1, 64, 64, 64)) - 1000.0).to(torch.int16)
     batch = Drawn(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
     together = views_lib.render(regions, batch, size=34)
