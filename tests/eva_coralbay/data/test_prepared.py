@@ -50,7 +50,8 @@ def test_it_is_the_body_of_the_whole_resampled_scan(
 
     scan = prepared.prepare(volume, mask, prepared.Preparation(spacing))
     assert scan.grid.shape == foreground[box].shape
-    assert torch.equal(scan.read_image(scan.whole)[0], image[0][box].as_subclass(torch.Tensor))
+    expected_image = image[0][box].as_subclass(torch.Tensor)
+    torch.testing.assert_close(scan.read_image(scan.whole)[0], expected_image, rtol=1e-6, atol=1e-9)
     assert torch.equal(scan.read_mask(scan.whole)[0], labels[0][box].as_subclass(torch.Tensor))
     expected = np.asarray(image.affine) @ [*first, 1]
     np.testing.assert_allclose(scan.grid.affine @ [0, 0, 0, 1], expected, atol=1e-9)

@@ -50,12 +50,13 @@ def test_the_cards_of_the_repository_are_valid() -> None:
 def test_every_task_is_looked_up_for_every_card() -> None:
     """A task that is added has to be looked up, if only to say that nothing is known."""
     for card in model_cards.find(_CARDS).values():
-        assert card.pretraining == [] or set(card.overlap) == set(tasks.TASKS), card.id
+        assert card.pretraining == [] or set(tasks.TASKS) <= set(card.overlap), card.id
 
 
 def test_what_is_claimed_has_a_source() -> None:
     for card in model_cards.find(_CARDS).values():
-        for task, overlap in card.overlap.items():
+        for task in set(tasks.TASKS) & set(card.overlap):
+            overlap = card.overlap[task]
             assert overlap.kind == "unknown" or overlap.source, (card.id, task)
 
 
