@@ -65,12 +65,6 @@ class Pair:
         difference = comparison.difference
         if comparison.reason is not None:
             return f"{self.model_a} and {self.model_b} are {comparison.reason}."
-        if difference.low <= 0 <= difference.high:
-            return (
-                f"{self.model_a} and {self.model_b} differ in most cases "
-                f"({_format_p(comparison.p_value)}, {comparison.n_cases} cases), but the interval "
-                f"of the mean difference, {format_estimate(difference)}, holds 0."
-            )
         first, second = self.model_a, self.model_b
         if difference.value < 0:
             first, second = second, first

@@ -230,7 +230,7 @@ def test_holm_by_hand() -> None:
 
 
 @pytest.mark.parametrize("n_cases", [7, 20, 80])
-def test_test_is_wilcoxons(n_cases: int) -> None:
+def test_test_is_the_weaker_of_wilcoxons_and_students(n_cases: int) -> None:
     models = _draw(3, n_cases=n_cases, step=0.01)
     compared = statistics.compare(models, resamples=_RESAMPLES)
 
@@ -239,7 +239,8 @@ def test_test_is_wilcoxons(n_cases: int) -> None:
     ]
     for each in compared:
         first, second = models[each.model_a].values[0], models[each.model_b].values[0]
-        assert each.p_value == pytest.approx(stats.wilcoxon(first, second).pvalue)
+        p_values = stats.wilcoxon(first, second).pvalue, stats.ttest_rel(first, second).pvalue
+        assert each.p_value == pytest.approx(max(p_values))
         assert each.difference.value == pytest.approx(first.mean() - second.mean())
         assert each.n_cases == n_cases
     corrected = [each.corrected_p_value for each in compared]
@@ -314,7 +315,7 @@ def test_a_difference_within_the_variation_of_the_seeds_is_none() -> None:
 
 
 def test_two_seeds_have_to_differ_by_welchs_test() -> None:
-    """It is the largest of the three p-values where there are few seeds."""
+    """It is the largest of the p-values where there are few seeds."""
     generator = np.random.default_rng(0)
     difficulty = generator.beta(9, 1.5, 30)
     models = {
@@ -576,3 +577,32 @@ def test_equal_models_are_rarely_separated(
         false_claims += any(each.reason is None for each in compared)
     print(f"{n_cases} cases, {n_seeds} seeds: {false_claims / _SIMULATIONS:.1%} false claims")
     assert false_claims / _SIMULATIONS <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_cases", [30, 100])
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_models_with_the_same_mean_are_rarely_ranked_apart(n_cases: int, n_tasks: int) -> None:
+    """One is better in most cases, and much worse in some. Any false claim of three pairs counts.
+
+    Wilcoxon's test alone makes one in 15 % of trials with 30 cases, in 44 % with 100. The differences
+    are so skewed here that a t-test, too, errs a little more often than it says.
+    """
+    generator = np.random.default_rng([2030, n_cases, n_tasks])
+    false_claims = 0
+    for _ in range(_SIMULATIONS):
+        tasks = {
+            f"task_{task}": {
+                name: _case_values(
+                    0.8
+                    + skew * (0.05 - generator.exponential(0.05, n_cases))
+                    + generator.normal(0, 0.005, n_cases)
+                )
+                for name, skew in (("a", 1.0), ("b", 0.0), ("c", 1.0))
+            }
+            for task in range(n_tasks)
+        }
+        ranking = statistics.rank(tasks, resamples=10)
+        false_claims += any(model.rank_interval != (1, 3) for model in ranking.models)
+    print(f"{n_tasks} tasks, {n_cases} cases: {false_claims / _SIMULATIONS:.1%} false claims")
+    assert false_claims / _SIMULATIONS <= 0.08

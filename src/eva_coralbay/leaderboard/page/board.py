@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 import re
 import statistics as stdlib_statistics
-from typing import Dict, Iterable, List, Mapping, Sequence, Tuple, TypeVar
+from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple, TypeVar
 
 from eva_coralbay.leaderboard import model_cards, record, reported, results, statistics
 
@@ -103,7 +103,7 @@ class Row:
     """Its place, `None` if it is not ranked."""
 
     missing: List[str]
-    """The labels of the tasks it lacks."""
+    """The labels of the tasks that it lacks, of those that are ranked by."""
 
     n_verified: int
     """The number of its records that somebody else has repeated."""
@@ -194,6 +194,12 @@ class Track:
     rows: List[Row]
     """From best to worst, then those that are not ranked."""
 
+    ranked_by: List[Column]
+    """The tasks that are ranked by, which every ranked model has; empty if none is ranked."""
+
+    left_out: Dict[str, int]
+    """The cases by label of the task that do not count, as a ranked model has no value of them."""
+
     agreement: Mapping[str, float | None]
     """The agreement of the ranking with others: see :class:`statistics.Ranking`."""
 
@@ -204,7 +210,7 @@ class Track:
 
     @property
     def n_ranked(self) -> int:
-        """The number of models that have all tasks."""
+        """The number of models that are ranked."""
         return sum(row.place is not None for row in self.rows)
 
     def models(self, column: Column) -> Dict[str, Cell]:
@@ -213,8 +219,7 @@ class Track:
 
     def comparable(self, column: Column) -> Dict[str, statistics.CaseValues]:
         """Returns the values of the cases that all models on a task have."""
-        found = {label: cell.cases for label, cell in self.models(column).items() if cell.cases}
-        return _restrict_to_common(found)
+        return _restrict_to_common(_values(self.rows, column))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,8 +350,7 @@ def _build_track(
         _build_row(row_key, group, columns, cards, verified)
         for row_key, group in sorted(by_row.items())
     ]
-    ordered, agreement = _rank(list(columns.values()), rows)
-    return Track(slug, is_demo, kind, protocol, list(columns.values()), ordered, agreement)
+    return _rank(Track(slug, is_demo, kind, protocol, list(columns.values()), rows, [], {}, {}))
 
 
 def _column_key(result: record.Record) -> _ColumnKey:
@@ -407,7 +411,7 @@ def _build_row(
         card=card,
         cells=cells,
         place=None,
-        missing=[column.label for column in columns.values() if column.slug not in cells],
+        missing=[],
         n_verified=sum(_is_verified(entry, verified) for entry in entries),
     )
 
@@ -435,12 +439,15 @@ def _build_cell(
 
 def _case_values(entries: List[results.Entry], metric: str) -> statistics.CaseValues | None:
     """Returns the values by case, `None` if there are too few or the metric has none."""
-    tables = [entry.record.cases for entry in entries]
     is_defined = all(entry.record.metrics.get(metric) is not None for entry in entries)
-    has_enough = all(table.rows - table.excluded > 1 for table in tables)
-    if metric not in _HEADLINES or not is_defined or not has_enough:
+    if metric not in _HEADLINES or not is_defined:
         return None
-    return results.case_values(entries, metric) if entries[0].record.split.n > 1 else None
+    try:
+        return results.case_values(entries, metric)
+    except statistics.TooFewCases:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{entries[0].path.parent}: {error}") from error
 
 
 def _change(entries: List[results.Entry], metric: str) -> Dict[str, float | None]:
@@ -454,13 +461,69 @@ def _change(entries: List[results.Entry], metric: str) -> Dict[str, float | None
     return {name: mean(values) for name, values in sorted(changes.items())}
 
 
-def _rank(columns: List[Column], rows: List[Row]) -> Tuple[List[Row], Mapping[str, float | None]]:
-    """Ranks the models that have all tasks and orders the rows."""
-    unranked = Track("", False, "", "", columns, rows, {})
-    ranking = statistics.rank({column.slug: unranked.comparable(column) for column in columns})
+def _rank(track: Track) -> Track:
+    """Ranks the models that have all tasks that are ranked by, and orders the rows."""
+    values = {column.slug: _values(track.rows, column) for column in track.columns}
+    slugs = _choose_tasks({slug: set(models) for slug, models in values.items()})
+    ranked_by = [column for column in track.columns if column.slug in slugs]
+    complete = set.intersection(*(set(values[slug]) for slug in slugs)) if slugs else set()
+    tasks, left_out = {}, {}
+    for column in ranked_by:
+        models = {label: values[column.slug][label] for label in sorted(complete)}
+        tasks[column.slug] = common = _restrict_to_common(models)
+        n_common = len(next(iter(common.values())).cases) if common else 0
+        left_out[column.label] = len({case for each in models.values() for case in each.cases})
+        left_out[column.label] -= n_common
+
+    ranking = statistics.rank(tasks)
     places = {place.model: place for place in ranking.models}
-    placed = [dataclasses.replace(row, place=places.get(row.label)) for row in rows]
-    return sorted(placed, key=_row_order), ranking.agreement
+    rows = [
+        dataclasses.replace(
+            row,
+            place=places.get(row.label),
+            missing=[
+                column.label
+                for column in ranked_by or track.columns
+                if row.label not in values[column.slug]
+            ],
+        )
+        for row in track.rows
+    ]
+    return dataclasses.replace(
+        track,
+        rows=sorted(rows, key=_row_order),
+        ranked_by=ranked_by if places else [],
+        left_out={label: n_cases for label, n_cases in left_out.items() if n_cases and places},
+        agreement=ranking.agreement,
+    )
+
+
+def _choose_tasks(models: Mapping[str, Set[str]]) -> List[str]:
+    """Returns the tasks to rank by: those of the largest table without a missing cell.
+
+    Tasks are added one by one, those of the most models first; of the tables of the models that
+    have all of them, the one with the most cells counts. So a result on one more task ranks nobody
+    lower, and takes nobody out of the ranking.
+
+    Args:
+        models: The labels of the models by task.
+
+    Returns:
+        The tasks; none if no two models share one.
+    """
+    ordered = sorted(models, key=lambda task: -len(models[task]))
+    chosen, n_cells = [], 0
+    for n_tasks in range(1, len(ordered) + 1):
+        complete = set.intersection(*(models[task] for task in ordered[:n_tasks]))
+        if len(complete) > 1 and n_tasks * len(complete) >= n_cells:
+            chosen, n_cells = ordered[:n_tasks], n_tasks * len(complete)
+    return chosen
+
+
+def _values(rows: Sequence[Row], column: Column) -> Dict[str, statistics.CaseValues]:
+    """Returns the values by case of the models that have a task, by label."""
+    cells = {row.label: row.cells[column.slug] for row in rows if column.slug in row.cells}
+    return {label: cell.cases for label, cell in cells.items() if cell.cases}
 
 
 def _row_order(row: Row) -> Tuple[float, float, str]:
@@ -474,18 +537,10 @@ def _restrict_to_common(
     models: Mapping[str, statistics.CaseValues],
 ) -> Dict[str, statistics.CaseValues]:
     """Restricts models to the cases that all of them have; none of them if these are too few."""
-    if not models:
+    try:
+        return statistics.restrict_to_common_cases(models) if models else {}
+    except statistics.TooFewCases:
         return {}
-    shared = set.intersection(*(set(values.cases) for values in models.values()))
-    if len(shared) < 2:
-        return {}
-    restricted = {}
-    for label, values in models.items():
-        kept = [index for index, case in enumerate(values.cases) if case in shared]
-        restricted[label] = statistics.CaseValues(
-            cases=tuple(values.cases[index] for index in kept), values=values.values[:, kept]
-        )
-    return restricted
 
 
 def _headline(result: record.Record) -> str:

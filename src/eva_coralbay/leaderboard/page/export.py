@@ -94,6 +94,7 @@ def _track(track: board.Track) -> Dict[str, Any]:
                 "checkpoint": column.selection,
                 "metric": column.metric,
                 "data_licence": column.data_licence,
+                "is_ranked_by": column in track.ranked_by,
             }
             for column in track.columns
         ],

@@ -75,6 +75,27 @@ def test_a_model_that_lacks_a_task_is_not_ranked(content: board.Board) -> None:
     assert row.missing == ["lits17"]
 
 
+def test_one_more_task_takes_nobody_out_of_the_ranking(
+    content: board.Board, tmp_path: pathlib.Path
+) -> None:
+    """It is ranked by when that makes the table without missing cells larger."""
+    models = ["radiology/coralbay", "radiology/voco_b", "radiology/coralbay_random"]
+    generated.write_results(tmp_path, models=models, tasks=["btcv", "lits17"])
+    generated.write_run(tmp_path, model="example/incomplete", task="btcv")
+    generated.write_run(tmp_path, model="radiology/voco_b", task="word")
+    (track,) = _gather(tmp_path).tracks
+    before = content.tracks[0]
+    assert [row.place for row in track.rows] == [row.place for row in before.rows]
+    assert [column.label for column in track.ranked_by] == ["btcv", "lits17"]
+    assert [row.missing for row in track.rows] == [[], [], [], ["lits17"]]
+
+    generated.write_run(tmp_path, model="radiology/coralbay", task="word")
+    generated.write_run(tmp_path, model="radiology/coralbay_random", task="word")
+    (track,) = _gather(tmp_path).tracks
+    assert [column.label for column in track.ranked_by] == ["btcv", "lits17", "word"]
+    assert track.n_ranked == 3
+
+
 def test_a_model_alone_is_not_ranked(content: board.Board) -> None:
     assert content.tracks[1].rows[0].place is None
 
@@ -113,6 +134,39 @@ def test_only_common_cases_are_compared(tmp_path: pathlib.Path) -> None:
     lengths = [len(values.cases) for values in track.comparable(track.columns[0]).values()]
     assert lengths == [5, 5]
     assert all(row.place for row in track.rows)
+    assert track.left_out == {"lung": 1}
+
+
+def test_an_unranked_model_takes_no_case_from_the_ranking(tmp_path: pathlib.Path) -> None:
+    for name in "ab":
+        for task in ("lung", "liver"):
+            generated.write_run(tmp_path, model=f"org/{name}", task=task)
+    path = generated.write_run(tmp_path, model="org/incomplete", task="lung")
+    table = path.with_name("seed_0.cases.csv")
+    lines = table.read_text().splitlines()
+    lines[1] = "case_000,organ,dice,,0,0"
+    table.write_text("\n".join(lines) + "\n")
+    (track,) = _gather(tmp_path).tracks
+    assert (track.n_ranked, track.left_out) == (2, {})
+
+
+def test_one_case_with_values_has_no_interval(tmp_path: pathlib.Path) -> None:
+    path = generated.write_run(tmp_path, model="org/a", task="lung", n_cases=2)
+    table = path.with_name("seed_0.cases.csv")
+    lines = table.read_text().splitlines()
+    lines[1:2] = ["case_000,organ,dice,,0,0", "case_000,lesion,dice,,0,0"]
+    table.write_text("\n".join([*lines, "case_001,lesion,dice,0.5,10,10"]) + "\n")
+    (track,) = _gather(tmp_path).tracks
+    assert track.rows[0].cells[track.columns[0].slug].score is None
+
+
+def test_seeds_of_different_cases_are_named(tmp_path: pathlib.Path) -> None:
+    generated.write_run(tmp_path, model="org/a", task="lung", seed=0)
+    path = generated.write_run(tmp_path, model="org/a", task="lung", seed=1)
+    table = path.with_name("seed_1.cases.csv")
+    table.write_text(table.read_text().replace("case_000", "another"))
+    with pytest.raises(ValueError, match="org__a.*: Two seeds do not have values of the same"):
+        _gather(tmp_path)
 
 
 def test_an_undefined_metric_has_no_interval(tmp_path: pathlib.Path) -> None:
