@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any
+from typing import Any, Callable
 
 import yaml
 
@@ -45,6 +45,9 @@ class Validate(subcommand.Subcommand):
 class Verify(subcommand.Subcommand):
     """Computes the metrics of a record again from its case table, or repeats its run.
 
+    The case table, and for a repetition the configuration, are to be the files that the record
+    states: their hashes are checked first.
+
     A repetition builds what the configuration beside the record names, so it executes code of
     the model's authors: read it first. DATA_ROOT, PREPARED_ROOT, CHECKPOINT, ACCELERATOR and
     N_DATA_WORKERS say what is different on this machine.
@@ -65,7 +68,8 @@ class Verify(subcommand.Subcommand):
             "--tolerance",
             type=float,
             default=0.01,
-            help="how far a metric of the repetition may be off (default: %(default)s)",
+            help="how far a metric of the repetition may be off that lies in 0 to 1 (default: "
+            "%(default)s); its distances, in mm, are not compared",
         )
         parser.add_argument("--json", action="store_true", help="print the differences as JSON")
 
@@ -242,15 +246,17 @@ class Submit(subcommand.Subcommand):
 class Sweep(subcommand.Subcommand):
     """Runs models on tasks with several seeds, as a YAML file lists them.
 
-    By default it prints the commands. With --local or --slurm it runs them, skips what is finished
-    with the same settings, and can be interrupted: the same command goes on. The file and what it
-    may hold is described in docs/submit.md.
+    By default it prints the commands, and to standard error a table of which cells are done, have
+    failed or are to do. With --local or --slurm it runs them, skips what is finished with the same
+    settings, and can be interrupted: the same command goes on. The file and what it may hold is
+    described in docs/submit.md.
     """
 
     name = "sweep"
     help = "run models x tasks x seeds, here or on SLURM, or print the commands"
     examples = """
         eva-coralbay leaderboard sweep leaderboard/demo.yaml
+        eva-coralbay leaderboard sweep leaderboard/demo.yaml > /dev/null    # only what is done
         eva-coralbay leaderboard sweep leaderboard/demo.yaml --local --jobs 2 --retries 1
         eva-coralbay leaderboard sweep sweep.yaml --models my-lab/my-encoder --seeds 0 1 --print
         eva-coralbay leaderboard sweep sweep.yaml --slurm slurm_partition=gpu gpus_per_node=1
@@ -262,10 +268,18 @@ class Sweep(subcommand.Subcommand):
         parser.add_argument("--models", metavar="MODEL", nargs="+", help="only these of the file")
         parser.add_argument("--tasks", metavar="TASK", nargs="+", help="only these of the file")
         parser.add_argument(
-            "--seeds", metavar="SEED", nargs="+", type=int, help="these instead of the file's"
+            "--seeds",
+            metavar="SEED",
+            nargs="+",
+            type=_at_least(0),
+            help="these instead of the file's",
         )
         how = parser.add_mutually_exclusive_group()
-        how.add_argument("--print", action="store_true", help="print the commands (the default)")
+        how.add_argument(
+            "--print",
+            action="store_true",
+            help="print the commands, and to standard error what of them is done (the default)",
+        )
         how.add_argument("--local", action="store_true", help="run them on this machine")
         how.add_argument(
             "--slurm",
@@ -275,12 +289,15 @@ class Sweep(subcommand.Subcommand):
             help="run them on SLURM, with parameters of submitit.AutoExecutor",
         )
         parser.add_argument(
-            "--jobs", metavar="N", type=int, help="how many at once (default: 1; with --slurm all)"
+            "--jobs",
+            metavar="N",
+            type=_at_least(1),
+            help="how many at once (default: 1; with --slurm all)",
         )
         parser.add_argument(
             "--retries",
             metavar="N",
-            type=int,
+            type=_at_least(0),
             default=0,
             help="how often to try a failed one again (default: %(default)s)",
         )
@@ -298,6 +315,7 @@ class Sweep(subcommand.Subcommand):
         if not arguments.local and arguments.slurm is None:
             for cell in cells:
                 print(cell.command)
+            console.Console(stderr=True).print(sweep.draw_table(sweep.look_up(cells)))
             return 0
 
         outcomes = sweep.run(
@@ -346,6 +364,21 @@ class Leaderboard(subcommand.Subcommand):
     def run(self, arguments: argparse.Namespace) -> int:
         """Never called: a command below it is."""
         raise NotImplementedError
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """Returns a parser of whole numbers that are not less than one."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+        return value
+
+    return parse
 
 
 def _parse_parameter(text: str) -> tuple[str, Any]:

@@ -6,7 +6,7 @@ A card is a YAML file `leaderboard/models/<org>__<model>.yaml`. What nobody has 
 
 import os
 import pathlib
-from typing import Annotated, Dict, List, Literal
+from typing import Annotated, Any, Dict, List, Literal, Mapping, Sequence, Tuple
 
 import pydantic
 import yaml
@@ -19,6 +19,12 @@ OverlapKind = Literal["none", "unlabelled-train", "labelled-train", "test", "unk
 `none`: no case. `unlabelled-train`, `labelled-train`: cases that are not scored, without or with
 their labels. `test`: cases that are scored, whether with labels or not. `unknown`: not published.
 """
+
+_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+"""A part of the name of a model."""
+
+_Id = Annotated[str, pydantic.Field(pattern=f"^{_NAME}(/{_NAME})+$")]
+"""The name of a model, <organisation>/<model>."""
 
 Url = Annotated[str, pydantic.Field(pattern=r"^https?://[^\s\"<>]+$")]
 """An address on the web."""
@@ -46,7 +52,7 @@ class PretrainingSet(_Part):
     name: str
     """Name of the data set."""
 
-    scans: int | None
+    scans: record.Count | None
     """The number of scans, `None` if it is not published."""
 
     use: Literal["unlabelled", "labelled", "unknown"]
@@ -79,7 +85,7 @@ class Overlap(_Part):
 class ModelCard(_Part):
     """What is known of a model."""
 
-    id: str
+    id: _Id
     """The id in the records: for eva's models, the name in eva's registry."""
 
     name: str
@@ -94,7 +100,7 @@ class ModelCard(_Part):
     licence: str | None
     """Licence of the weights."""
 
-    parameters: int | None
+    parameters: record.Count | None
     """The encoder's number of parameters as published, rounded as there."""
 
     pretraining: List[PretrainingSet] | None
@@ -108,6 +114,22 @@ class ModelCard(_Part):
 
     notes: List[str] = []
     """What a reader should know."""
+
+
+class CardError(ValueError):
+    """A file is no model card. The message lists everything that is wrong with it."""
+
+    def __init__(self, path: str | os.PathLike[str], faults: Sequence[Tuple[str, str]]) -> None:
+        """Initializes the error.
+
+        Args:
+            path: The path of the file.
+            faults: By fault the field, empty if it is the file as a whole, and what is wrong
+                with it and what to do.
+        """
+        self.faults = list(faults)
+        lines = [": ".join(filter(None, fault)) for fault in faults]
+        super().__init__("\n  ".join([f"{path} is no model card:", *lines]))
 
 
 def overlap(card: ModelCard | None, task_id: str) -> Overlap:
@@ -133,16 +155,22 @@ def read(path: str | os.PathLike[str]) -> ModelCard:
         path: The path of the YAML file.
 
     Raises:
-        ValueError: If the file is no card, or is not named after the model.
+        CardError: If the file is no card, or is not named after the model.
     """
     try:
         content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
         card = ModelCard.model_validate(content)
-    except (yaml.YAMLError, pydantic.ValidationError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no model card: {error}") from error
+    except OSError as error:
+        raise CardError(path, [("", f"it cannot be read ({error.strerror}).")]) from error
+    except pydantic.ValidationError as error:
+        faults = [_explain(detail) for detail in error.errors(include_url=False)]
+        raise CardError(path, faults) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise CardError(path, [("", f"it is no YAML file: {reason}.")]) from error
     expected = f"{card.id.replace('/', '__')}.yaml"
     if pathlib.Path(path).name != expected:
-        raise ValueError(f"{path} is the card of '{card.id}': name the file {expected}.")
+        raise CardError(path, [("id", f"is '{card.id}', so name the file {expected}.")])
     return card
 
 
@@ -156,7 +184,20 @@ def find(folder: str | os.PathLike[str]) -> Dict[str, ModelCard]:
         The cards by the id of the model.
 
     Raises:
-        ValueError: If a file is no card, naming it.
+        CardError: If a file is no card, naming it.
     """
     cards = [read(path) for path in sorted(pathlib.Path(folder).glob("*.yaml"))]
     return {card.id: card for card in cards}
+
+
+def _explain(detail: Mapping[str, Any]) -> Tuple[str, str]:
+    """Returns the field of an error of pydantic, and what is wrong with it and what to do."""
+    where = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "missing":
+        return where, "is missing: write null if it is not known."
+    if detail["type"] == "extra_forbidden":
+        return where, "is no field of a card: correct its name, or remove it."
+    if detail["type"] == "model_type":
+        return where, f"has to be a mapping of fields, got {str(detail['input'])[:50]!r}."
+    message = detail["msg"].removeprefix("Value error, ")
+    return where, f"{message}, got {str(detail['input'])[:50]!r}."

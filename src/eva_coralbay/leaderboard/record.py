@@ -45,6 +45,12 @@ def _none_if_nan(value: Any) -> Any:
 Score = Annotated[float | None, pydantic.BeforeValidator(_none_if_nan)]
 """A metric's value; `None` if it is not defined (NaN is read as such)."""
 
+Count = Annotated[int, pydantic.Field(ge=0)]
+"""A number of things."""
+
+Seconds = Annotated[float, pydantic.Field(ge=0)]
+"""A duration in seconds."""
+
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal digits."""
 
@@ -86,7 +92,7 @@ class Model(_Part):
     training_datasets: List[str] | None
     """Data sets that the encoder was trained on."""
 
-    parameters: int | None
+    parameters: Count | None
     """The encoder's number of parameters."""
 
 
@@ -99,7 +105,7 @@ class Split(_Part):
     part: Literal["val", "test"]
     """The part of the split."""
 
-    n: int
+    n: Count
     """The number of its cases."""
 
     ids_sha256: Sha256
@@ -112,7 +118,7 @@ class Checkpoint(_Part):
     selection: Literal["last", "best"]
     """How they were selected; `best` is by the validation cases."""
 
-    step: int | None
+    step: Count | None
     """The number of optimizer steps that led to them."""
 
 
@@ -151,13 +157,13 @@ class Environment(_Part):
 class Cost(_Part):
     """What the run took, on the one device of the environment."""
 
-    fit_seconds: float | None
+    fit_seconds: Seconds | None
     """Wall-clock time of the training with its validations."""
 
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Count | None
     """Most memory in use: on a GPU allocated by PyTorch, else by the whole process."""
 
-    seconds_per_volume: float | None
+    seconds_per_volume: Seconds | None
     """Wall-clock time of scoring a volume, with its loading."""
 
 
@@ -170,10 +176,10 @@ class CaseTable(_Part):
     sha256: Sha256
     """Hash of the file."""
 
-    rows: int
+    rows: Count
     """The number of its rows."""
 
-    excluded: int
+    excluded: Count
     """The number of rows without a value: absent from truth and prediction."""
 
 
@@ -233,7 +239,8 @@ class Record(_Part):
             The record; what its version did not have is `None`.
 
         Raises:
-            ValueError: If the file is no record, or from a newer version of this package.
+            ValueError: If the file cannot be read, is no record, or is from a newer version of
+                this package.
         """
         try:
             content = json.loads(
@@ -241,6 +248,10 @@ class Record(_Part):
                 object_pairs_hook=_distinct,
                 parse_constant=_reject_constant,
             )
+        except OSError as error:
+            raise ValueError(
+                f"{path} cannot be read ({error.strerror}): name the JSON file of a record."
+            ) from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no JSON file: {error}.") from error
 

@@ -50,6 +50,7 @@ import pydantic
 import yaml
 from rich import table as rich_table
 
+from eva_coralbay import files
 from eva_coralbay.leaderboard import record, results, submission
 
 Cluster = Literal["local", "slurm"]
@@ -67,6 +68,9 @@ _MACHINE_VARIABLES = (
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 """What a model or a task may be called."""
+
+_FAILURE = "failed.txt"
+"""A file in the folder of a cell whose last attempt has failed, with the path of its log."""
 
 _LOG_LINES = 15
 """The last lines of a log that are shown."""
@@ -170,8 +174,8 @@ class Outcome:
 
     cell: Cell
 
-    state: Literal["done", "skipped", "failed", "interrupted"]
-    """Skipped is what was done before."""
+    state: Literal["to do", "done", "skipped", "failed", "interrupted"]
+    """Skipped is what was done before; what was interrupted, or is running elsewhere, is to do."""
 
     result: record.Record | None = None
     """Its record, if it is done."""
@@ -226,6 +230,22 @@ def list_cells(
     ]
 
 
+def look_up(cells: Sequence[Cell]) -> List[Outcome]:
+    """Looks up what has become of cells so far, without running any.
+
+    Args:
+        cells: The cells.
+
+    Returns:
+        The outcomes, in the order of the cells: done, failed (the last attempt of a sweep, with
+        its log) or to do.
+
+    Raises:
+        ValueError: If a record cannot be read, naming the file.
+    """
+    return [_look_up(cell) for cell in cells]
+
+
 def run(
     cells: Sequence[Cell],
     cluster: Cluster,
@@ -257,11 +277,9 @@ def run(
         ValueError: If submitit is not installed, a parameter is unknown, or there is no SLURM.
     """
     executor = _make_executor(cluster, folder, parameters or {})
-    outcomes = [Outcome(cell, "interrupted") for cell in cells]
+    outcomes = look_up(cells)
     for outcome in outcomes:
-        entry = outcome.cell.find_record()
-        if entry is not None:
-            outcome.state, outcome.result = "skipped", entry.record
+        outcome.state = "skipped" if outcome.state == "done" else "to do"
     waiting = collections.deque((each, 1) for each in outcomes if each.state != "skipped")
     report(f"{len(waiting)} cells to run, {len(cells) - len(waiting)} are done already")
 
@@ -271,6 +289,7 @@ def run(
             while waiting or running:
                 while waiting and len(running) < at_once:
                     outcome, attempt = waiting.popleft()
+                    (outcome.cell.folder / _FAILURE).unlink(missing_ok=True)
                     job = _submit(executor, outcome.cell, cluster)
                     outcome.log = pathlib.Path(job.paths.stdout)
                     running[job] = (outcome, attempt)
@@ -397,6 +416,18 @@ def _format(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _look_up(cell: Cell) -> Outcome:
+    """Looks up what has become of a cell."""
+    entry = cell.find_record()
+    if entry is not None:
+        return Outcome(cell, "done", entry.record)
+    failure = cell.folder / _FAILURE
+    if failure.is_file():
+        log = failure.read_text(encoding="utf-8").strip()
+        return Outcome(cell, "failed", log=pathlib.Path(log))
+    return Outcome(cell, "to do")
+
+
 def _make_executor(
     cluster: Cluster, folder: str | os.PathLike[str], parameters: Mapping[str, Any]
 ) -> Any:
@@ -445,6 +476,8 @@ def _settle(outcome: Outcome, cluster: Cluster) -> None:
         time.sleep(_POLL_SECONDS)
     outcome.state = "failed" if entry is None else "done"
     outcome.result = None if entry is None else entry.record
+    if outcome.state == "failed":
+        files.write_atomically(outcome.cell.folder / _FAILURE, f"{outcome.log}\n".encode())
 
 
 def _cancel(jobs: Iterable[Any]) -> None:

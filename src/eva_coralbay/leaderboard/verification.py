@@ -15,10 +15,11 @@ import yaml
 from eva_coralbay.leaderboard import record, results, scores, task_config, validation
 
 RERUN_TOLERANCE: Final = 0.01
-"""How far a metric of a repeated run may be from the recorded one, by default.
+"""How far a metric in [0, 1] of a repeated run may be from the recorded one, by default.
 
 Other devices and versions add up the same numbers in another order; 0.01 is a point of Dice. On
-the same CPU with the same versions, a run repeats exactly.
+the same CPU with the same versions, a run repeats exactly. Distances, in mm, have no tolerance:
+a single voxel can move them by centimetres, so they are compared with the case table only.
 """
 
 _MACHINE: Mapping[str, Tuple[str, ...]] = {
@@ -64,8 +65,9 @@ def recompute(entry: results.Entry) -> Dict[str, record.Score]:
         The value over the cases by metric; `None` where it is not defined.
 
     Raises:
-        ValueError: If the case table cannot be read.
+        ValueError: If the case table cannot be read, or is not the one that the record states.
     """
+    _check_beside(entry.cases_path, entry.record.cases.sha256)
     found = scores.summarize(entry.rows)
     return {name: None if math.isnan(value) else value for name, value in found.items()}
 
@@ -84,11 +86,12 @@ def verify(
     Args:
         entry: The record with its files.
         rerun: Whether to repeat the run of this seed.
-        tolerance: How far a metric of the repetition may be from the recorded one.
+        tolerance: How far a metric in [0, 1] of the repetition may be from the recorded one.
 
     Returns:
         The differences: metrics of the case table beyond 1e-9, and of the repetition metrics
-        beyond the tolerance and other weights, data, cases or settings.
+        in [0, 1] beyond the tolerance and other weights, data, cases or settings. Distances, in
+        mm, of the repetition are not compared: see :data:`RERUN_TOLERANCE`.
 
     Raises:
         ValueError: If a file is missing or is not the record's, or the run fails.
@@ -97,7 +100,11 @@ def verify(
     differences = _compare(entry.record, found, "case table", validation.TOLERANCE)
     if rerun:
         repeated = _repeat(entry)
-        differences += _compare(entry.record, repeated.metrics, "rerun", tolerance)
+        differences += [
+            difference
+            for difference in _compare(entry.record, repeated.metrics, "rerun", tolerance)
+            if not _is_distance(difference.where)
+        ]
         differences += [
             Difference("rerun", where, recorded, value)
             for (where, recorded), (_, value) in zip(
@@ -123,6 +130,12 @@ def _compare(
         if (name in stated) != (name in found)
         or not scores.is_close(stated[name], found[name], tolerance)
     ]
+
+
+def _is_distance(where: str) -> bool:
+    """Whether a field of the metrics is a distance in mm, of all classes or of one."""
+    name = where.removeprefix("metrics.")
+    return any(name == known or name.startswith(f"{known}_") for known in results.LOWER_IS_BETTER)
 
 
 def _identity(result: record.Record) -> Iterator[Tuple[str, Any]]:
@@ -166,9 +179,24 @@ def _read_config(entry: results.Entry) -> Dict[str, Any]:
     path, stated = entry.config_path, entry.record.config
     if stated is None:
         raise ValueError(f"{entry.path} states no configuration, so its run cannot be repeated.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != stated.sha256:
-        raise ValueError(f"{path} is not the file that the record states: its hash is another.")
+    _check_beside(path, stated.sha256)
     return task_config.read(path)
+
+
+def _check_beside(path: pathlib.Path, sha256: str) -> None:
+    """Checks that a file beside the record is there, and is the one that the record states."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): put the file that the run has written "
+            "there, beside its record."
+        ) from error
+    if found != sha256:
+        raise ValueError(
+            f"{path} is not the file that the record states: its SHA-256 is {found}, not {sha256}. "
+            "Take the file as the run has written it."
+        )
 
 
 def _adapt(config: Dict[str, Any], result: record.Record, folder: pathlib.Path) -> str:

@@ -75,11 +75,14 @@ def test_what_is_not_there_is_unknown(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"surprise": 1}, "Extra inputs are not permitted"),
+        ({"surprise": 1}, "surprise: is no field of a card"),
         ({"sources": ["javascript:alert(1)"]}, "should match pattern"),
         ({"overlap": {"btcv": {"kind": "some"}}}, "Input should be 'none'"),
         ({"overlap": {"btcv": {"kind": "none"}}}, "needs a `source`"),
         ({"weights": {"url": "https://example.org", "sha256": "A"}}, "should match pattern"),
+        ({"weights": "x"}, "weights: has to be a mapping of fields, got 'x'"),
+        ({"parameters": -1}, "parameters: Input should be greater than or equal to 0, got '-1'"),
+        ({"id": "no organisation"}, "id: String should match pattern"),
         ({"id": "org/other"}, "name the file org__other.yaml"),
     ],
 )
@@ -92,7 +95,28 @@ def test_invalid_cards_are_rejected(
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "[", "!!python/object:os.system {}", "\x00"])
+def test_every_fault_of_a_card_is_named(tmp_path: pathlib.Path) -> None:
+    path = _write(tmp_path, {"surprise": 1, "sources": ["x"], "overlap": {"btcv": {"kind": "no"}}})
+    path.write_text(path.read_text().replace("licence: null\n", ""))
+    with pytest.raises(model_cards.CardError) as error:
+        model_cards.read(path)
+    fields = [field for field, _ in error.value.faults]
+    assert sorted(fields) == ["licence", "overlap.btcv.kind", "sources.0", "surprise"]
+    assert dict(error.value.faults)["licence"] == "is missing: write null if it is not known."
+    lines = str(error.value).splitlines()
+    assert lines[0] == f"{path} is no model card:" and len(lines) == 5
+
+
+def test_a_folder_in_place_of_a_card_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "org__model.yaml").mkdir()
+    with pytest.raises(model_cards.CardError, match="org__model.yaml.*\n.*Is a directory"):
+        model_cards.find(tmp_path)
+
+
+_NOT_YAML = ["", "[", "!!python/object:os.system {}", "\x00", "id: 2024-13-45", "[" * 5000]
+
+
+@pytest.mark.parametrize("content", _NOT_YAML, ids=range(len(_NOT_YAML)))
 def test_other_files_are_rejected(tmp_path: pathlib.Path, content: str) -> None:
     (tmp_path / "org__model.yaml").write_text(content)
     with pytest.raises(ValueError, match="org__model.yaml is no model card"):

@@ -67,6 +67,14 @@ def test_version_2_stays_readable(tmp_path: pathlib.Path) -> None:
         ({"cost": _golden()["cost"] | {"fit_seconds": float("inf")}}, "Infinity is no value in"),
         ({"metrics": {"dice": float("nan")}}, "NaN is no value in JSON"),
         ({"model": _golden()["model"] | {"weights_sha256": "A1"}}, "should match pattern"),
+        ({"model": _golden()["model"] | {"parameters": -1}}, "model.parameters\n.*equal to 0"),
+        ({"split": _golden()["split"] | {"n": -1}}, "split.n\n.*equal to 0"),
+        ({"checkpoint": _golden()["checkpoint"] | {"step": -1}}, "checkpoint.step\n.*equal to 0"),
+        ({"cost": _golden()["cost"] | {"fit_seconds": -0.1}}, "cost.fit_seconds\n.*equal to 0"),
+        ({"cost": _golden()["cost"] | {"peak_memory_bytes": -1}}, "_memory_bytes\n.*equal to 0"),
+        ({"cost": _golden()["cost"] | {"seconds_per_volume": -2}}, "_per_volume\n.*equal to 0"),
+        ({"cases": _golden()["cases"] | {"rows": -1}}, "cases.rows\n.*equal to 0"),
+        ({"cases": _golden()["cases"] | {"excluded": -1}}, "cases.excluded\n.*equal to 0"),
     ],
 )
 def test_invalid_records_are_rejected(
@@ -101,6 +109,11 @@ def test_other_files_are_rejected(tmp_path: pathlib.Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ValueError, match="bad.json is no"):
         record.Record.read(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="record.json cannot be read .No such file or directory"):
+        record.Record.read(tmp_path / "record.json")
 
 
 def test_nan_is_written_as_undefined(tmp_path: pathlib.Path) -> None:

@@ -216,6 +216,8 @@ def test_a_failed_cell_is_reported_with_its_log(
     failed, silent = _run(plan, tmp_path)
 
     assert (failed.state, silent.state) == ("failed", "failed")
+    again, _ = sweep.look_up(_list(plan))
+    assert (again.state, again.log) == ("failed", failed.log)
     text = sweep.describe_failure(failed)
     assert "lab/a on btcv, seed 0" in text and str(failed.log) in text
     assert "| out of luck" in text
@@ -247,6 +249,45 @@ def test_an_interrupted_sweep_goes_on(
 
     (state / "hang_a_1").unlink()
     assert [outcome.state for outcome in _run(plan, tmp_path)] == ["skipped", "done"]
+
+
+def test_what_is_done_is_seen_without_running(
+    plan: dict[str, Any], state: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """A cell that failed is told until it is done; one that only began is to do."""
+    plan["models"], plan["seeds"] = {"lab/a": {}}, [0, 1]
+    assert [outcome.state for outcome in sweep.look_up(_list(plan))] == ["to do"] * 2
+    assert not (tmp_path / "logs").exists()
+
+    (state / "fail_a_1").touch()
+    _run(plan, tmp_path)
+    plan["seeds"] = [0, 1, 2]
+    _list(plan)[2].folder.mkdir(parents=True)
+    outcomes = sweep.look_up(_list(plan))
+    assert [outcome.state for outcome in outcomes] == ["done", "failed", "to do"]
+    assert outcomes[0].result == record.Record.read(_RECORD)
+
+    _run(plan, tmp_path)
+    assert [outcome.state for outcome in sweep.look_up(_list(plan))] == ["done"] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jobs", "-1"], "argument --jobs: '-1' is not a whole number of at least 1"),
+        (["--jobs", "0"], "argument --jobs: '0' is not a whole number of at least 1"),
+        (["--seeds", "0", "-1"], "argument --seeds: '-1' is not a whole number of at least 0"),
+        (["--retries", "-1"], "argument --retries: '-1' is not a whole number of at least 0"),
+        (["--jobs", "two"], "argument --jobs: 'two' is not a whole number of at least 1"),
+    ],
+)
+def test_numbers_that_cannot_be(
+    options: List[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(["leaderboard", "sweep", "sweep.yaml", "--local", *options])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_without_submitit(
@@ -286,11 +327,16 @@ def test_command(
     (state / "silent_b_0").touch()
 
     assert cli.main(arguments) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == [cell.command for cell in _list(plan, seeds=[0])]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [cell.command for cell in _list(plan, seeds=[0])]
+    assert printed.err.count("to do") == 2
     assert cli.main([*arguments, "--local"]) == 1
     ran = capsys.readouterr().out
     assert "failed: lab/b on btcv, seed 0" in ran
+    assert cli.main([*arguments, "--print"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [cell.command for cell in _list(plan, seeds=[0])]
+    assert [printed.err.count(state) for state in ("done", "failed", "to do")] == [1, 1, 0]
     (state / "silent_b_0").unlink()
     assert cli.main([*arguments, "--local"]) == 0
 

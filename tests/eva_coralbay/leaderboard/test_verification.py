@@ -5,7 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
-from typing import Any, List
+from typing import Any, List, Literal
 
 import pytest
 import yaml
@@ -60,6 +60,54 @@ def test_other_metrics_are_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
     output = capsys.readouterr().out
     assert "metrics.nsd: 0.5 recorded, None by case table" in output
     assert "3 differences between the record and its case table" in output
+
+
+@pytest.mark.parametrize("name", ["cases", "config"])
+def test_other_files_are_not_those_of_the_record(
+    tmp_path: pathlib.Path, name: Literal["cases", "config"]
+) -> None:
+    """A table of other values can add up to the same metrics; its hash tells."""
+    entry = result_files.write(tmp_path)
+    path = getattr(entry, f"{name}_path")
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(ValueError, match="is not the file that the record states") as error:
+        verification.verify(entry, rerun=True)
+    stated = getattr(entry.record, name).sha256
+    assert str(path) in str(error.value) and stated in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = result_files.write(tmp_path)
+    for path, options in ((entry.config_path, ["--rerun"]), (entry.cases_path, [])):
+        path.unlink()
+        assert cli.main(["leaderboard", "verify", str(entry.path), *options]) == 1
+        message = capsys.readouterr().err
+        assert f"error: {path} cannot be read (No such file or directory): put" in message
+    entry.path.unlink()
+    assert cli.main(["leaderboard", "verify", str(entry.path)]) == 1
+    message = capsys.readouterr().err
+    assert f"error: {entry.path} cannot be read (No such file or directory): name" in message
+
+
+def test_distances_of_a_repetition_are_not_compared(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tolerance is of metrics in [0, 1]; a distance in mm is compared with the table only."""
+    rows = result_files.draw_rows(["a", "b"], ["lung", "liver"], seed=0)
+    distances = [dataclasses.replace(row, metric="hd95", value=12.5) for row in rows[1:]]
+    entry = result_files.write(tmp_path, task="own", rows=[*rows, *distances])
+    metrics = entry.record.metrics
+    others = {name: 13.5 if name.startswith("hd95") else value for name, value in metrics.items()}
+    assert sum(name.startswith("hd95") for name in metrics) == 3
+    repeated = entry.record.model_copy(update={"metrics": others})
+    monkeypatch.setattr(subprocess, "run", _Run(repeated))
+    assert verification.verify(entry, rerun=True) == []
+
+    wrong = dataclasses.replace(entry, record=repeated)
+    found = [each.where for each in verification.verify(wrong)]
+    assert found == ["metrics.hd95", "metrics.hd95_lung", "metrics.hd95_liver"]
 
 
 def test_a_repetition_is_compared(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
