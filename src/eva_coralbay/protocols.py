@@ -2,7 +2,7 @@
 
 from typing import Literal, Mapping, NamedTuple, Tuple
 
-ProtocolName = Literal["frozen", "frozen-eva", "finetuned", "scratch"]
+ProtocolName = Literal["frozen", "frozen-eva", "frozen-offline", "finetuned", "scratch"]
 """The names of the protocols."""
 
 
@@ -21,6 +21,9 @@ class Protocol(NamedTuple):
     monitor_overlap: float = 0.25
     """The same for the validation during the training."""
 
+    mode: Literal["online", "offline"] = "online"
+    """Whether the encoder sees every crop anew, or its embeddings are computed once."""
+
     split_schemes: Tuple[str, ...] = ()
     """The split schemes by preference; where a task has none of them, the one that is ranked."""
 
@@ -30,9 +33,11 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = {
     "frozen-eva": Protocol(
         checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_schemes=("eva", "voco")
     ),
+    "frozen-offline": Protocol(mode="offline"),
     "finetuned": Protocol(trains_encoder=True),
     "scratch": Protocol(trains_encoder=True),
 }
 """`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
-cases, reported on them, on the splits that eva uses. `finetuned` trains the encoder from its
-weights, `scratch` from random ones: the floor."""
+cases, reported on them, on the splits that eva uses. `frozen-offline` trains heads of a
+classification on embeddings without augmentation, which takes minutes. `finetuned` trains the
+encoder from its weights, `scratch` from random ones: the floor."""

@@ -76,7 +76,8 @@ def test_two_steps_on_data_in_the_true_layout(
             read = record.Record.read(path)
             rows: Any = record.read_cases(path.with_name(read.cases.file))
             cases = splits.schemes[splits.default][part]
-            assert (read.task.id, read.task.version, read.protocol) == (task, "1", "frozen")
+            protocol = "frozen" if mode == "online" else "frozen-offline"
+            assert (read.task.id, read.task.version, read.protocol) == (task, "1", protocol)
             assert {row.case for row in rows} == set(cases)
             assert read.split.n == len(cases) and read.dataset.name == task
             assert read.model.weights_sha256 is not None and read.checkpoint.step == 2

@@ -78,7 +78,7 @@ def read(path: str | os.PathLike[str]) -> List[Reported]:
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         numbers = pydantic.TypeAdapter(List[Reported]).validate_python(content)
-    except (ValueError, pydantic.ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no list of reported numbers: {error}") from error
     expected = pathlib.Path(path).stem.replace("__", "/")
     others = sorted({number.model for number in numbers} - {expected})

@@ -4,6 +4,7 @@
         seed_<s>.json           the record
         seed_<s>.cases.csv      its case table
         seed_<s>.config.yaml    its resolved configuration
+    verified.txt                the records that somebody else has repeated
 
 A case of a segmentation is a scan; of a classification it is a patient.
 """
@@ -19,6 +20,15 @@ from eva_coralbay.leaderboard import scores, statistics
 
 UNVERSIONED: Final = "unversioned"
 """The folder of weights without a revision."""
+
+VERIFIED: Final = "verified.txt"
+"""The file in the results folder that lists the records somebody else has repeated.
+
+It has the format of `sha256sum`: a line a record, with the hash and the path of its file.
+"""
+
+_VERIFIED_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
+"""A line of that file."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 """What a part of a path may be."""
@@ -159,6 +169,33 @@ def case_values(
             {case: None if value is None else sign * value for case, value in values.items()}
         )
     return statistics.CaseValues.from_runs(runs)
+
+
+def read_verified(root: str | os.PathLike[str]) -> Dict[pathlib.Path, str]:
+    """Reads which records somebody else has repeated.
+
+    Args:
+        root: The results folder.
+
+    Returns:
+        The SHA-256 by path of each record that is listed; empty if there is no list.
+
+    Raises:
+        ValueError: If the list cannot be read, naming the line.
+    """
+    path = pathlib.Path(root) / VERIFIED
+    if not path.is_file():
+        return {}
+    verified = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        match = _VERIFIED_LINE.fullmatch(line.rstrip())
+        if match is None:
+            raise ValueError(
+                f"{path}, line {number}: write the SHA-256 of a record and its path in this "
+                "folder, as `sha256sum` prints them."
+            )
+        verified[pathlib.Path(root) / match[2]] = match[1]
+    return verified
 
 
 def _is_bad(name: str | None) -> bool:

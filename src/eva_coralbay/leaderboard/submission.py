@@ -87,9 +87,10 @@ def submit(
     """Gathers the results of runs into the results folder.
 
     Of each run it takes the record that its protocol ranks, with the case table and the
-    configuration, from which paths of this machine are removed. Revision, licence and
-    pre-training data are those of the model's card in `models/` beside the results folder; if
-    there is none, a card to fill in is written there. If anything is wrong, nothing is written.
+    configuration, which is made one of this run alone, without paths of this machine. Revision,
+    licence and pre-training data are those of the model's card in `models/` beside the results
+    folder; if there is none, a card to fill in is written there. If anything is wrong, nothing is
+    written.
 
     Args:
         folders: Folders that runs wrote to.
@@ -189,7 +190,8 @@ def _adapt(
     config = _read_config(entry)
     name = model_id or _name(entry, config)
     card = cards.get(name)
-    config["trainer"]["init_args"]["model"] = name
+    config["trainer"]["init_args"] |= {"model": name, "n_runs": 1}
+    config["model"]["init_args"]["seed"] = entry.record.seed
     config = _without_machine_paths(config)
     content = yaml.safe_dump(config, sort_keys=False).encode()
 
@@ -206,7 +208,7 @@ def _adapt(
             ),
         }
     )
-    cases = entry.path.with_name(entry.record.cases.file).read_bytes()
+    cases = _read_bytes(entry.path.with_name(entry.record.cases.file))
     return _Result(record.Record.model_validate(result.model_dump()), cases, content)
 
 
@@ -219,9 +221,20 @@ def _read_config(entry: results.Entry) -> Dict[str, Any]:
             "start it by `eva fit --config ...` with this version of eva-coralbay."
         )
     path = entry.path.with_name(stated.file)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != stated.sha256:
+    if hashlib.sha256(_read_bytes(path)).hexdigest() != stated.sha256:
         raise ValueError(f"{path} is not as the run has written it: its hash is another.")
     return task_config.read(path)
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+    """Reads a file that a run has written."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): put the file that the run has written "
+            "there, beside its record."
+        ) from error
 
 
 def _name(entry: results.Entry, config: Mapping[str, Any]) -> str:

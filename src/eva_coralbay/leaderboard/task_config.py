@@ -1,12 +1,16 @@
 """The resolved configuration of a run, and the part of it that defines the task."""
 
+import functools
 import hashlib
 import json
 import os
 import pathlib
-from typing import Any, Dict, Mapping, Sequence
+from importlib import resources
+from typing import Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 import yaml
+
+from eva_coralbay import protocols
 
 _TASK_TRAINER_KEYS = (
     "accumulate_grad_batches",
@@ -27,8 +31,18 @@ _TASK_TRAINER_KEYS = (
 )
 """The trainer's arguments that belong to a task: how long and how it trains, what it scores."""
 
-_OTHER_MODEL_KEYS = ("encoder", "protocol", "seed", "sw_batch_size")
-"""The module's arguments that do not belong to a task: the record names them, or no value does."""
+_OTHER_MODEL_KEYS = (
+    "encoder",
+    "feature_size",
+    "project_dims",
+    "protocol",
+    "seed",
+    "sw_batch_size",
+)
+"""The module's arguments that do not belong to a task.
+
+The record names them, no value depends on them, or they fit the decoder to the encoder's width.
+"""
 
 _MACHINE_KEYS = (
     "download",
@@ -51,6 +65,9 @@ _MACHINE_KEYS = (
 
 _PARTS = ("trainer", "model", "data")
 """The classes that a configuration names."""
+
+_SETTINGS = "settings.json"
+"""The file of this package with the settings of the leaderboard's tasks."""
 
 _MAX_VALUES = 20_000
 """The most values that a configuration has; a small file can name one value over and over."""
@@ -86,12 +103,12 @@ def read(path: str | os.PathLike[str]) -> Dict[str, Any]:
     return config
 
 
-def sha256(config: Mapping[str, Any]) -> str:
-    """Hashes the part of a resolved configuration that defines the task.
+def settings(config: Mapping[str, Any]) -> Dict[str, Any]:
+    """Returns the part of a resolved configuration that defines the task.
 
-    Equal for every user, model, protocol and seed of a task. It covers the trainer's arguments
-    on the length and the numerics of the training, the module's without the encoder, and the
-    data sets and loaders without folders and workers. It leaves out the trainer's output
+    Equal for every user, model, protocol and seed of a task. It has the trainer's arguments on
+    the length and the numerics of the training, the module's without the encoder and its width,
+    and the data sets and loaders without folders and workers. It leaves out the trainer's output
     folder, loggers, callbacks, accelerator and number of runs, and what the record states by
     itself (encoder, protocol, seed).
 
@@ -99,22 +116,102 @@ def sha256(config: Mapping[str, Any]) -> str:
         config: The resolved configuration, with `trainer`, `model` and `data`.
 
     Returns:
-        The SHA-256 of that part as JSON with sorted keys.
+        That part; what environment variables gave as text is read as YAML.
     """
     trainer = config.get("trainer", {}).get("init_args", {})
-    model = config.get("model", {})
-    init_args = model.get("init_args", {})
-    task = {
-        "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
-        "model": {
-            "class_path": model.get("class_path"),
-            "init_args": {
-                key: value for key, value in init_args.items() if key not in _OTHER_MODEL_KEYS
-            },
-        },
-        "data": _without(config.get("data"), _MACHINE_KEYS),
+    return _read_texts(
+        {
+            "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
+            "model": _without(config.get("model"), _OTHER_MODEL_KEYS),
+            "data": _without(config.get("data"), _MACHINE_KEYS),
+        }
+    )
+
+
+def sha256(config: Mapping[str, Any]) -> str:
+    """Hashes the part of a resolved configuration that defines the task.
+
+    Args:
+        config: The resolved configuration, with `trainer`, `model` and `data`.
+
+    Returns:
+        The SHA-256 of its :func:`settings` as JSON with sorted keys.
+    """
+    content = json.dumps(settings(config), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def find_changes(
+    config: Mapping[str, Any], task_id: str, version: str, protocol: protocols.Protocol
+) -> Dict[str, Tuple[Any, Any]]:
+    """Finds the settings of a run that are not those of the leaderboard's task.
+
+    Args:
+        config: The resolved configuration of the run.
+        task_id: The id of the task.
+        version: The version of the task.
+        protocol: The protocol of the run.
+
+    Returns:
+        By dotted path the value of the run and that of the task, `None` where there is none;
+        empty if the task is none of the leaderboard's.
+    """
+    name = f"{task_id}@{version}, {protocol.mode}"
+    known = _read_settings()
+    if name not in known:
+        return {}
+    found, expected = dict(_flatten(settings(config))), dict(_flatten(known[name]))
+    return {
+        path: (found.get(path), expected.get(path))
+        for path in sorted(found.keys() | expected.keys())
+        if found.get(path) != expected.get(path)
     }
-    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
+
+
+def command(config: Mapping[str, Any]) -> str:
+    """Returns the command of eva that runs a configuration.
+
+    Args:
+        config: The resolved configuration.
+
+    Returns:
+        `predict_fit` where embeddings are to be computed first, else `fit`.
+    """
+    data = config["data"]["init_args"]
+    return "fit" if data.get("embeddings_root") is None else "predict_fit"
+
+
+@functools.lru_cache(maxsize=1)
+def _read_settings() -> Dict[str, Any]:
+    """Reads the settings of the leaderboard's tasks, by task, version and mode."""
+    path = resources.files("eva_coralbay.leaderboard") / _SETTINGS
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
+    """Yields the dotted path and the value of every leaf."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(item, (dict, list)) and item:
+            yield from _flatten(item, where)
+        else:
+            yield where, item
+
+
+def _read_texts(value: Any) -> Any:
+    """Returns nested mappings and lists with their texts read as YAML, where they are that."""
+    if isinstance(value, dict):
+        return {key: _read_texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read_texts(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if isinstance(read, (bool, int, float, list)) else value
 
 
 def _without(value: Any, keys: Sequence[str]) -> Any:

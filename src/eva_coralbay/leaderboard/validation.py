@@ -16,7 +16,14 @@ from typing import Any, Dict, Final, Iterator, List, Mapping, Sequence, Set, Tup
 import pydantic
 
 from eva_coralbay import protocols
-from eva_coralbay.leaderboard import record, results, scores, task_config
+from eva_coralbay.leaderboard import (
+    model_cards,
+    record,
+    reported,
+    results,
+    scores,
+    task_config,
+)
 
 TOLERANCE: Final = 1e-9
 """How far a metric may be from that of the case table."""
@@ -28,8 +35,11 @@ _SIZES: Mapping[str, int] = {
 }
 """The most bytes of a file by the end of its name."""
 
-_README = "README.md"
-"""A file that may lie in the folder beside the models."""
+_OTHERS = ("README.md", results.VERIFIED)
+"""The files that may lie in the folder beside the models."""
+
+_FACTS_SIZE = 100_000
+"""The most bytes of a model card, or of a file of reported numbers."""
 
 _VERSIONS = ("1",)
 """The versions that the configs of the tasks have had."""
@@ -89,6 +99,8 @@ class _Registered:
 def validate(path: str | os.PathLike[str]) -> List[Fault]:
     """Checks a results folder, a part of it, or one record with its files.
 
+    Of a results folder, the model cards and the reported numbers beside it are checked too.
+
     Args:
         path: The folder or the record.
 
@@ -127,8 +139,12 @@ def validate(path: str | os.PathLike[str]) -> List[Fault]:
         faults += _check_config(entry, readable)
         faults += _check_table(entry, readable)
     faults += _check_cells(entries)
+    faults += _check_weights(entries)
     faults += _check_orphans(readable)
     faults += _check_versions(entries)
+    if root.is_dir():
+        faults += _check_verified(root)
+        faults += _check_facts(root)
     return sorted(faults, key=lambda fault: str(fault.path))
 
 
@@ -159,12 +175,9 @@ def _files_of(path: pathlib.Path) -> List[pathlib.Path]:
 
 def _find_problem(path: pathlib.Path, root: pathlib.Path) -> str | None:
     """Returns why a file is not read, `None` if it is."""
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        return "is a link: put the file itself in its place."
-    if not stat.S_ISREG(status.st_mode):
-        return "is no regular file: remove it."
-    if path == root / _README:
+    if (problem := _find_kind_problem(path)) is not None:
+        return problem
+    if path.parent == root and path.name in _OTHERS:
         return None
     suffix = next((suffix for suffix in _SIZES if path.name.endswith(suffix)), None)
     if suffix is None:
@@ -172,12 +185,59 @@ def _find_problem(path: pathlib.Path, root: pathlib.Path) -> str | None:
             "is none of a result's files (seed_<s>.json, seed_<s>.cases.csv, "
             "seed_<s>.config.yaml): remove it."
         )
-    if status.st_size > _SIZES[suffix]:
-        return (
-            f"has {status.st_size:,} bytes, but a file that ends in {suffix} has at most "
-            f"{_SIZES[suffix]:,}: it was not read."
-        )
-    return None
+    return _find_size_problem(path, suffix, _SIZES[suffix])
+
+
+def _find_kind_problem(path: pathlib.Path) -> str | None:
+    """Returns why something is not read that is no file, `None` if it is one."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "is a link: put the file itself in its place."
+    return None if stat.S_ISREG(mode) else "is no regular file: remove it."
+
+
+def _find_size_problem(path: pathlib.Path, suffix: str, limit: int) -> str | None:
+    """Returns why a file is not read that is too large, `None` if it is not."""
+    size = path.lstat().st_size
+    if size <= limit:
+        return None
+    return (
+        f"has {size:,} bytes, but a file that ends in {suffix} has at most {limit:,}: it was not "
+        "read."
+    )
+
+
+def _check_facts(root: pathlib.Path) -> Iterator[Fault]:
+    """Checks the model cards and the numbers of others, which lie beside the results folder."""
+    readers = {("models", ".yaml"): model_cards.read, ("reported", ".json"): reported.read}
+    for (folder, suffix), read in readers.items():
+        for path in sorted((root.parent / folder).glob(f"*{suffix}")):
+            problem = _find_kind_problem(path) or _find_size_problem(path, suffix, _FACTS_SIZE)
+            if problem is not None:
+                yield Fault(path, "", problem)
+                continue
+            try:
+                read(path)
+            except model_cards.CardError as error:
+                yield from (Fault(path, where, message) for where, message in error.faults)
+            except ValueError as error:
+                yield from _explain(path, error)
+
+
+def _check_verified(root: pathlib.Path) -> Iterator[Fault]:
+    """Checks that the records that are said to be verified are there, and have not changed."""
+    path = root / results.VERIFIED
+    try:
+        verified = results.read_verified(root)
+    except ValueError as error:
+        yield Fault(path, "", _without_path(error, path))
+        return
+    for record_path, digest in verified.items():
+        name = os.path.relpath(record_path, root)
+        if name.startswith(os.pardir) or not record_path.is_file():
+            yield Fault(path, name, "is no record of this folder: remove the line.")
+        elif hashlib.sha256(record_path.read_bytes()).hexdigest() != digest:
+            yield Fault(path, name, "has changed since it was verified: verify it again.")
 
 
 def _explain(path: pathlib.Path, error: ValueError) -> Iterator[Fault]:
@@ -238,6 +298,12 @@ def _check_task(entry: results.Entry) -> Iterator[Fault]:
     if registered is not None:
         if protocol is not None:
             yield from _check_split(entry, registered, protocol)
+            if protocol.mode == "offline" and registered.kind == "segmentation":
+                yield Fault(
+                    entry.path,
+                    "protocol",
+                    f"is {result.protocol}, which only a classification has: take another.",
+                )
     elif result.kind != "demo":
         yield Fault(
             entry.path,
@@ -304,20 +370,58 @@ def _check_config(entry: results.Entry, readable: Set[pathlib.Path]) -> Iterator
             "defines another task than the record's `task.config_sha256` says: take the "
             "config.yaml of the same run.",
         )
-    trainer, result = config["trainer"]["init_args"], entry.record
+    yield from _check_run(path, config, entry.record)
+    protocol = protocols.PROTOCOLS.get(entry.record.protocol)  # type: ignore[reportArgumentType]
+    if entry.record.kind == "measured" and protocol is not None:
+        yield from _check_settings(entry, config, protocol)
+
+
+def _check_run(
+    path: pathlib.Path, config: Mapping[str, Any], result: record.Record
+) -> Iterator[Fault]:
+    """Checks that a configuration is of the same run as the record."""
+    trainer, module = (config[part]["init_args"] for part in ("trainer", "model"))
     expected = {
-        "task": result.task.id,
-        "task_version": result.task.version,
-        "protocol": result.protocol,
+        "trainer.init_args.model": (trainer.get("model"), result.model.id),
+        "trainer.init_args.n_runs": (trainer.get("n_runs"), 1),
+        "trainer.init_args.protocol": (trainer.get("protocol"), result.protocol),
+        "trainer.init_args.task": (trainer.get("task"), result.task.id),
+        "trainer.init_args.task_version": (trainer.get("task_version"), result.task.version),
+        "model.init_args.protocol": (module.get("protocol"), result.protocol),
+        "model.init_args.seed": (module.get("seed"), result.seed),
     }
-    for key, value in expected.items():
-        if str(trainer.get(key)) != value:
+    for where, (found, value) in expected.items():
+        if str(found) != str(value):
             yield Fault(
                 path,
-                f"trainer.init_args.{key}",
-                f"is {str(trainer.get(key))[:100]!r}, but the record says {value!r}: take the "
-                "config.yaml of the same run.",
+                where,
+                f"is {str(found)[:100]!r}, but the record is of {str(value)!r}: take the "
+                "config.yaml of the same run, as `eva-coralbay leaderboard submit` writes it.",
             )
+
+
+def _check_settings(
+    entry: results.Entry, config: Mapping[str, Any], protocol: protocols.Protocol
+) -> Iterator[Fault]:
+    """Checks that a run had the settings of the task, and came to its end."""
+    result = entry.record
+    name = f"{result.task.id}@{result.task.version} under protocol {result.protocol}"
+    changes = task_config.find_changes(config, result.task.id, result.task.version, protocol)
+    for where, (found, value) in changes.items():
+        yield Fault(
+            entry.config_path,
+            where,
+            f"is {str(found)[:100]}, but {str(value)[:100]} in {name}: run the task's config as it "
+            "is. A result of other settings is of kind `demo`.",
+        )
+    last = config["trainer"]["init_args"].get("max_steps")
+    if result.checkpoint.selection == "last" and result.checkpoint.step != last:
+        yield Fault(
+            entry.path,
+            "checkpoint.step",
+            f"is {result.checkpoint.step}, but the run was to have {last} steps: let it come to "
+            "its end.",
+        )
 
 
 def _check_table(entry: results.Entry, readable: Set[pathlib.Path]) -> Iterator[Fault]:
@@ -488,6 +592,27 @@ def _check_cells(entries: Sequence[results.Entry]) -> Iterator[Fault]:
                 f"{first[cell]}: keep one of them.",
             )
         first.setdefault(cell, entry.path)
+
+
+def _check_weights(entries: Sequence[results.Entry]) -> Iterator[Fault]:
+    """Warns of a model that had other weights on one task than on another, for one seed."""
+    groups: Dict[Any, List[results.Entry]] = {}
+    for entry in entries:
+        model = entry.record.model
+        groups.setdefault((model.id, model.revision, entry.record.seed), []).append(entry)
+    for group in groups.values():
+        hashes = [entry.record.model.weights_sha256 for entry in group]
+        (usual, count), *_ = collections.Counter(hashes).most_common(1)
+        for entry, digest in zip(group, hashes, strict=True):
+            if digest != usual:
+                yield Fault(
+                    entry.path,
+                    "model.weights_sha256",
+                    f"is {digest}, but {usual} in {count} of the {len(group)} records of "
+                    f"{entry.record.model.id} with this seed: give other weights a name or a "
+                    "revision of their own.",
+                    is_warning=True,
+                )
 
 
 def _check_orphans(readable: Set[pathlib.Path]) -> Iterator[Fault]:

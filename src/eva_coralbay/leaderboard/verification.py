@@ -220,11 +220,12 @@ def _adapt(config: Dict[str, Any], result: record.Record, folder: pathlib.Path) 
             if key in part:
                 part[key] = yaml.safe_load(os.environ[variable])
 
-    if config["data"]["init_args"].get("embeddings_root") is None:
-        return "fit"
+    command = task_config.command(config)
+    if command == "fit":
+        return command
     embeddings = str(folder / "embeddings")
     config["data"]["init_args"]["embeddings_root"] = embeddings
     for callback in config["trainer"]["init_args"].get("callbacks") or []:
         if "output_dir" in callback.get("init_args", {}):
             callback["init_args"]["output_dir"] = embeddings
-    return "predict_fit"
+    return command

@@ -1,16 +1,25 @@
 """Writes the files of a result, as a run and its submission do."""
 
 import hashlib
+import json
 import pathlib
+from importlib import resources
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
 import yaml
 
-from eva_coralbay import files
+from eva_coralbay import files, protocols
 from eva_coralbay.data import tasks
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.leaderboard import record, results, scores, task_config
+
+_OWN_SETTINGS = {
+    "trainer": {"max_steps": 6},
+    "model": {"class_path": "Module", "init_args": {}},
+    "data": {"class_path": "Data", "init_args": {"dataset": {"class_path": "Set"}}},
+}
+"""The settings of own data."""
 
 
 def write(
@@ -61,7 +70,10 @@ def write(
                 "n": len(cases),
                 "ids_sha256": record.ids_sha256(cases),
             },
-            "checkpoint": {"selection": "best" if part == "val" else "last", "step": 6},
+            "checkpoint": {
+                "selection": "best" if part == "val" else "last",
+                "step": config["trainer"]["init_args"]["max_steps"],
+            },
             "dataset": {"name": task, "checksums": {"images": "2" * 64}, "licence": "CC-BY-4.0"},
             "environment": {
                 "packages": {"eva-coralbay": "0.1.0", "monai": "1.5.0"},
@@ -113,12 +125,15 @@ def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> List[r
 
 def describe(*, task: str, model: str, protocol: str, seed: int) -> Dict[str, Any]:
     """Returns a resolved configuration."""
-    names = {"task": task, "task_version": "1", "model": model, "protocol": protocol}
+    names = {"task": task, "task_version": "1", "model": model, "protocol": protocol, "n_runs": 1}
+    path = resources.files("eva_coralbay.leaderboard") / "settings.json"
+    settings = json.loads(path.read_text()).get(
+        f"{task}@1, {protocols.PROTOCOLS[protocol].mode}", _OWN_SETTINGS
+    )
+    module = settings["model"]
+    own = {"seed": seed, "protocol": protocol, "encoder": {"class_path": "Net"}}
     return {
-        "trainer": {"class_path": "Trainer", "init_args": {**names, "max_steps": 6}},
-        "model": {
-            "class_path": "Module",
-            "init_args": {"seed": seed, "protocol": protocol, "encoder": {"class_path": "Net"}},
-        },
-        "data": {"class_path": "Data", "init_args": {"dataset": {"class_path": "Set"}}},
+        "trainer": {"class_path": "Trainer", "init_args": {**names, **settings["trainer"]}},
+        "model": {**module, "init_args": {**module["init_args"], **own}},
+        "data": settings["data"],
     }

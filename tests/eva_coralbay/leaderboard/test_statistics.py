@@ -585,8 +585,8 @@ def test_equal_models_are_rarely_separated(
 def test_models_with_the_same_mean_are_rarely_ranked_apart(n_cases: int, n_tasks: int) -> None:
     """One is better in most cases, and much worse in some. Any false claim of three pairs counts.
 
-    Wilcoxon's test alone makes one in 15 % of trials with 30 cases, in 44 % with 100. The differences
-    are so skewed here that a t-test, too, errs a little more often than it says.
+    Wilcoxon's test alone makes one in 15 % of trials with 30 cases, in 44 % with 100. The
+    differences are so skewed here that a t-test, too, errs a little more often than it says.
     """
     generator = np.random.default_rng([2030, n_cases, n_tasks])
     false_claims = 0

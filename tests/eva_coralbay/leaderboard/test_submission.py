@@ -80,7 +80,8 @@ def test_paths_of_the_machine_are_removed(tmp_path: pathlib.Path) -> None:
     run_files.write(tmp_path / "logs")
     _change_config(tmp_path / "logs", change)
 
-    (entry,) = submission.submit([tmp_path / "logs"], tmp_path / "results").entries
+    written = submission.submit([tmp_path / "logs"], tmp_path / "results", is_demo=True)
+    (entry,) = written.entries
 
     text = entry.config_path.read_text()
     assert "jane" not in text and "secret" not in text
@@ -91,6 +92,29 @@ def test_paths_of_the_machine_are_removed(tmp_path: pathlib.Path) -> None:
         "prepared_root": "prepared",
         "others": ["x", "y", "z", "org/name@main"],
     }
+
+
+def test_the_config_is_of_the_one_run(tmp_path: pathlib.Path) -> None:
+    """Of a session of several runs, each has the seed of the first in its configuration."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["trainer"]["init_args"]["n_runs"] = 5
+        config["model"]["init_args"]["seed"] = 0
+
+    run_files.write(tmp_path / "logs", seed=3)
+    _change_config(tmp_path / "logs", change)
+    (entry,) = submission.submit([tmp_path / "logs"], tmp_path / "results").entries
+    config = yaml.safe_load(entry.config_path.read_text())
+    assert config["trainer"]["init_args"]["n_runs"] == 1
+    assert config["model"]["init_args"]["seed"] == 3
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "record_test_last.cases.csv"])
+def test_a_missing_file_is_named(tmp_path: pathlib.Path, name: str) -> None:
+    run_files.write(tmp_path / "logs")
+    (tmp_path / "logs" / "run_0" / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} cannot be read .No such file"):
+        submission.submit([tmp_path / "logs"], tmp_path / "results")
 
 
 def test_the_record_that_the_protocol_ranks_is_taken(tmp_path: pathlib.Path) -> None:

@@ -23,7 +23,16 @@ _RESOLVED = {
     "trainer": {"init_args": {"max_steps": 10, "default_root_dir": "a", "n_runs": 1}},
     "model": {
         "class_path": "Module",
-        "init_args": {"lr": 0.1, "seed": 0, "protocol": "frozen", "encoder": {"a": 1}},
+        "init_args": {
+            "lr": 0.1,
+            "seed": 0,
+            "protocol": "frozen",
+            "encoder": {"a": 1},
+            "decoder": {
+                "class_path": "Decoder",
+                "init_args": {"feature_size": 48, "project_dims": None},
+            },
+        },
     },
     "data": {
         "init_args": {
@@ -44,6 +53,9 @@ _RESOLVED = {
         ("model.init_args.seed", 1),
         ("model.init_args.protocol", "scratch"),
         ("model.init_args.encoder", {"a": 2}),
+        ("model.init_args.decoder.init_args.feature_size", 8),
+        ("model.init_args.decoder.init_args.project_dims", [8, 16]),
+        ("model.init_args.lr", "0.1"),
         ("data.init_args.datasets.val.init_args.root", "b"),
         ("data.init_args.dataloaders.val.num_workers", 0),
     ],
@@ -60,6 +72,7 @@ def test_a_task_is_the_same_for_every_user_and_model(path: str, value: Any) -> N
         ("trainer.init_args.max_steps", 11),
         ("trainer.init_args.precision", "bf16-mixed"),
         ("model.class_path", "Other"),
+        ("model.init_args.decoder.class_path", "Other"),
         ("model.init_args.lr", 0.2),
         ("data.init_args.datasets.val.init_args.fold", 1),
         ("data.init_args.dataloaders.val.batch_size", 2),

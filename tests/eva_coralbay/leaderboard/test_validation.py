@@ -14,9 +14,10 @@ from typing import Any, Callable, Dict, List, NamedTuple
 import pytest
 import yaml
 
-from eva_coralbay import cli
+from eva_coralbay import cli, protocols
 from eva_coralbay.data import tasks
-from eva_coralbay.leaderboard import record, results, scores, validation
+from eva_coralbay.leaderboard import record, results, scores, task_config, validation
+from eva_coralbay.leaderboard.page import board
 from tests.eva_coralbay.leaderboard import result_files
 
 _CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "vision" / "radiology"
@@ -150,6 +151,14 @@ def _swap_config(entry: results.Entry) -> None:
     config = yaml.safe_load(entry.config_path.read_text())
     config["trainer"]["init_args"]["max_steps"] = 10**6
     _write_config(entry, config)
+
+
+def _edit_config(entry: results.Entry, part: str, **changes: Any) -> None:
+    """Changes arguments in a configuration, and its two hashes in the record."""
+    config = yaml.safe_load(entry.config_path.read_text())
+    config[part]["init_args"] |= changes
+    _write_config(entry, config)
+    _edit(entry, task__config_sha256=task_config.sha256(config))
 
 
 def _other_protocol_in_config(entry: results.Entry) -> None:
@@ -335,7 +344,42 @@ _TAMPERINGS = [
         _other_protocol_in_config,
         ".config.yaml",
         "trainer.init_args.protocol",
-        "is 'scratch', but the record says 'frozen'",
+        "is 'scratch', but the record is of 'frozen'",
+    ),
+    _Tampering(
+        "other model in the config",
+        lambda entry: _edit_config(entry, "trainer", model="lab/other"),
+        ".config.yaml",
+        "trainer.init_args.model",
+        "is 'lab/other', but the record is of 'lab/net'",
+    ),
+    _Tampering(
+        "other seed in the config",
+        lambda entry: _edit_config(entry, "model", seed=1),
+        ".config.yaml",
+        "model.init_args.seed",
+        "is '1', but the record is of '0'",
+    ),
+    _Tampering(
+        "config of several runs",
+        lambda entry: _edit_config(entry, "trainer", n_runs=5),
+        ".config.yaml",
+        "trainer.init_args.n_runs",
+        "is '5', but the record is of '1'",
+    ),
+    _Tampering(
+        "fewer steps than the task",
+        lambda entry: _edit_config(entry, "trainer", max_steps=6),
+        ".config.yaml",
+        "trainer.max_steps",
+        "is 6, but 20000 in btcv@1 under protocol frozen: run the task's config as it is",
+    ),
+    _Tampering(
+        "a run that was cut short",
+        lambda entry: _edit(entry, checkpoint__step=6),
+        ".json",
+        "checkpoint.step",
+        "is 6, but the run was to have 20000 steps",
     ),
     _Tampering("unsafe YAML", _unsafe_config, ".config.yaml", "", "is no YAML file|no YAML file"),
     _Tampering(
@@ -411,6 +455,79 @@ def test_mixed_versions_are_a_warning(
     assert "is 1.6.0, but 1.5.0 in 2 of the 3 records of btcv@1" in fault.message
     assert cli.main(["leaderboard", "validate", str(folder)]) == 0
     assert "warning" in capsys.readouterr().out
+
+
+def test_a_demo_has_any_settings(folder: pathlib.Path) -> None:
+    entry = _entry(folder)
+    _edit_config(entry, "trainer", max_steps=6)
+    _edit(entry, kind="demo", checkpoint__step=6)
+    assert not [fault for fault in validation.validate(folder) if not fault.is_warning]
+
+
+def test_embeddings_have_settings_of_their_own(tmp_path: pathlib.Path) -> None:
+    """They are of another protocol, so that they are not ranked with crops that are drawn anew."""
+    config = result_files.describe(
+        task="luna25", model="lab/net", protocol="frozen-offline", seed=0
+    )
+    assert (
+        task_config.find_changes(config, "luna25", "1", protocols.PROTOCOLS["frozen-offline"]) == {}
+    )
+    changes = task_config.find_changes(config, "luna25", "1", protocols.PROTOCOLS["frozen"])
+    assert changes["trainer.max_steps"] == (12500, 5000)
+
+
+def test_a_segmentation_has_no_embeddings(tmp_path: pathlib.Path) -> None:
+    result_files.write(tmp_path, protocol="frozen-offline")
+    fault, *_ = validation.validate(tmp_path)
+    assert (fault.where, fault.is_warning) == ("protocol", False)
+    assert "which only a classification has" in fault.message
+
+
+def test_other_weights_of_a_model_are_a_warning(folder: pathlib.Path) -> None:
+    entry = result_files.write(folder, task="lits17")
+    other = result_files.write(folder, task="word")
+    _edit(other, model__weights_sha256="2" * 64)
+    (fault,) = validation.validate(folder)
+    assert (fault.path, fault.where) == (other.path, "model.weights_sha256")
+    assert entry.record.model.weights_sha256 in fault.message and fault.is_warning
+
+
+def test_verified_records_are_there_and_as_they_were(folder: pathlib.Path) -> None:
+    """The list that the page reads is one that the validation takes."""
+    entry, verified = _entry(folder), folder / results.VERIFIED
+    digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    line = f"{digest}  {entry.path.relative_to(folder)}\n"
+    verified.write_text(line)
+    assert validation.validate(folder) == []
+    track, *_ = board.gather(results.find(folder), {}, [], folder).tracks
+    assert sum(row.n_verified for row in track.rows) == 1
+
+    verified.write_text(line + f"{digest}  ../elsewhere.json\n" + f"{digest}  lab__a/x.json\n")
+    faults = validation.validate(folder)
+    assert [fault.where for fault in faults] == ["../elsewhere.json", "lab__a/x.json"]
+    assert all("is no record of this folder" in fault.message for fault in faults)
+    verified.write_text(line.replace(digest, "0" * 64))
+    (fault,) = validation.validate(folder)
+    assert "has changed since it was verified" in fault.message
+    verified.write_text(line + "yes\n")
+    (fault,) = validation.validate(folder)
+    assert "line 2: write the SHA-256 of a record" in fault.message
+
+
+def test_cards_and_reported_numbers_are_checked(folder: pathlib.Path) -> None:
+    for name in ("models", "reported"):
+        (folder.parent / name).mkdir()
+    card = folder.parent / "models" / "lab__net.yaml"
+    card.write_text("id: lab/net\nname: Net\n")
+    numbers = folder.parent / "reported" / "lab__net.json"
+    numbers.write_text('[{"model": "lab/net"}]')
+    link = folder.parent / "models" / "lab__link.yaml"
+    link.symlink_to(card)
+    faults = validation.validate(folder)
+    assert {fault.path for fault in faults} == {card, numbers, link}
+    assert "licence" in {fault.where for fault in faults if fault.path == card}
+    assert "0.value" in {fault.where for fault in faults if fault.path == numbers}
+    assert ["is a link" in fault.message for fault in faults if fault.path == link] == [True]
 
 
 def test_other_settings_of_a_task_are_a_warning(folder: pathlib.Path) -> None:

@@ -14,12 +14,6 @@ from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple, TypeVar
 
 from eva_coralbay.leaderboard import model_cards, record, reported, results, statistics
 
-VERIFIED = "verified.txt"
-"""The file in the results folder that lists the records somebody else has repeated.
-
-It has the format of `sha256sum`: a line a record, with the hash and the path of its file.
-"""
-
 _HEADLINES = ("dice", "balanced_accuracy")
 """The metrics that are ranked by: the first that a record has."""
 
@@ -271,7 +265,7 @@ def gather(
     Raises:
         ValueError: If a case table cannot be read, or the seeds of a cell have different cases.
     """
-    verified = _read_verified(results_root)
+    verified = results.read_verified(results_root)
     groups: Dict[Tuple[bool, str, str], List[results.Entry]] = collections.defaultdict(list)
     for entry in entries:
         groups[_track_key(entry.record)].append(entry)
@@ -335,7 +329,7 @@ def _build_track(
     key: Tuple[bool, str, str],
     entries: List[results.Entry],
     cards: Mapping[str, model_cards.ModelCard],
-    verified: Mapping[str, str],
+    verified: Mapping[pathlib.Path, str],
 ) -> Track:
     is_demo, kind, protocol = key
     slug = _slug("-".join(("demo" if is_demo else "track", kind, protocol)))
@@ -395,7 +389,7 @@ def _build_row(
     entries: List[results.Entry],
     columns: Mapping[_ColumnKey, Column],
     cards: Mapping[str, model_cards.ModelCard],
-    verified: Mapping[str, str],
+    verified: Mapping[pathlib.Path, str],
 ) -> Row:
     model, revision = key
     card = cards.get(model)
@@ -547,20 +541,8 @@ def _headline(result: record.Record) -> str:
     return next((name for name in _HEADLINES if name in result.metrics), min(result.metrics))
 
 
-def _read_verified(root: pathlib.Path) -> Dict[str, str]:
-    """Reads the hash of each verified record by its path."""
-    path = root / VERIFIED
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-    return {
-        str(root / pair[1].strip().lstrip("*")): pair[0].lower() for pair in pairs if len(pair) == 2
-    }
-
-
-def _is_verified(entry: results.Entry, verified: Mapping[str, str]) -> bool:
-    expected = verified.get(str(entry.path))
+def _is_verified(entry: results.Entry, verified: Mapping[pathlib.Path, str]) -> bool:
+    expected = verified.get(entry.path)
     return expected == hashlib.sha256(entry.path.read_bytes()).hexdigest() if expected else False
 
 

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 import jinja2
 import markupsafe
 
-from eva_coralbay.leaderboard import model_cards, reported, results, statistics
+from eva_coralbay.leaderboard import model_cards, reported, results, statistics, task_config
 from eva_coralbay.leaderboard.page import board, export, figures
 
 _ASSETS = ("style.css", "script.js")
@@ -91,10 +91,21 @@ def build(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}~") as folder:
         site = pathlib.Path(folder) / "site"
         _write(content, site)
-        if target.exists():
-            target.rename(pathlib.Path(folder) / "old")
-        site.rename(target)
+        _put(site, target, pathlib.Path(folder) / "old")
     return target / "index.html"
+
+
+def _put(site: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
+    """Puts a new page in the place of an older one, which stays there if that fails."""
+    if not target.exists():
+        site.rename(target)
+        return
+    target.rename(old)
+    try:
+        site.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
 
 
 def _check_target(target: pathlib.Path) -> None:
@@ -275,7 +286,10 @@ def _command(content: board.Board, track: board.Track, entry: results.Entry) -> 
     """Returns the command that repeats a run."""
     config = _config_path(content, entry)
     if config:
-        return shlex.join(["eva", "fit", "--config", config])
+        # only a classification can have its embeddings computed first
+        is_fit = track.task_kind == "segmentation"
+        command = "fit" if is_fit else task_config.command(task_config.read(entry.config_path))
+        return shlex.join(["eva", command, "--config", config])
     result = entry.record
     variables = {
         "MODEL_NAME": result.model.id or "",

@@ -183,7 +183,7 @@ def test_only_unchanged_records_are_verified(tmp_path: pathlib.Path) -> None:
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(tmp_path)}\n"
         for path in paths
     ]
-    (tmp_path / board.VERIFIED).write_text("".join(lines))
+    (tmp_path / results.VERIFIED).write_text("".join(lines))
     assert _gather(tmp_path).tracks[0].rows[0].n_verified == 2
     _change(paths[0], lambda record: record["cost"].update(fit_seconds=1.0))
     assert _gather(tmp_path).tracks[0].rows[0].n_verified == 1

@@ -7,9 +7,12 @@ import urllib.parse
 from typing import Any, Dict, List, Tuple
 
 import pytest
+import yaml
 
 from eva_coralbay import cli
+from eva_coralbay.leaderboard import record
 from eva_coralbay.leaderboard.page import build
+from tests.eva_coralbay.leaderboard import result_files
 from tests.eva_coralbay.leaderboard.page import generated
 
 _DATA = pathlib.Path(__file__).parents[4] / "leaderboard"
@@ -311,6 +314,41 @@ def test_an_error_leaves_the_older_page(tmp_path: pathlib.Path) -> None:
         _build(root, site)
     assert _files(site) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "site"]
+
+
+def test_a_page_that_cannot_be_put_in_place_leaves_the_older_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated.write_run(tmp_path / "results", model="org/a", task="btcv")
+    site = _build(tmp_path / "results", tmp_path / "site")
+    before = _files(site)
+    rename = pathlib.Path.rename
+
+    def fail(path: pathlib.Path, target: Any) -> pathlib.Path:
+        if path.name == "site" and path != site:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", fail)
+    with pytest.raises(OSError, match="No space left"):
+        _build(tmp_path / "results", site)
+    assert _files(site) == before
+
+
+@pytest.mark.parametrize("root", [None, "data/embeddings"])
+def test_embeddings_are_computed_by_the_command(tmp_path: pathlib.Path, root: str | None) -> None:
+    rows = [
+        record.PredictionRow(case, name, "probability", 0.5, truth, case)
+        for case, truth in (("a", 0), ("b", 1), ("c", 0))
+        for name, truth in (("benign", truth), ("malignant", 1 - truth))
+    ]
+    entry = result_files.write(tmp_path / "results", task="nodules", rows=rows)
+    config = yaml.safe_load(entry.config_path.read_text())
+    config["data"]["init_args"]["embeddings_root"] = root
+    entry.config_path.write_text(yaml.safe_dump(config))
+    site = _build(tmp_path / "results", tmp_path / "site")
+    command = "eva fit" if root is None else "eva predict_fit"
+    assert f"{command} --config records/lab__net" in (site / "index.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".git"])
