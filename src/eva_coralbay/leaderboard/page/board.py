@@ -420,7 +420,7 @@ def _build_cell(
         entries=entries,
         value=mean(entry.record.metrics.get(column.metric) for entry in entries),
         cases=cases,
-        score=statistics.mean(cases) if cases else None,
+        score=_score(cases) if cases else None,
         overlap=model_cards.overlap(card, column.task),
         classes={
             name.removeprefix(prefix): mean(entry.record.metrics.get(name) for entry in entries)
@@ -429,6 +429,17 @@ def _build_cell(
         },
         robustness=_change(entries, column.metric),
     )
+
+
+def _score(cases: statistics.CaseValues) -> statistics.Mean:
+    """Returns the mean over the cases of a metric in [0, 1]."""
+    score = statistics.mean(cases)
+    return dataclasses.replace(score, mean=_clip(score.mean))
+
+
+def _clip(estimate: statistics.Estimate) -> statistics.Estimate:
+    """Returns an estimate of what lies in [0, 1] with its interval within."""
+    return statistics.Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
 def _case_values(entries: List[results.Entry], metric: str) -> statistics.CaseValues | None:
@@ -470,7 +481,12 @@ def _rank(track: Track) -> Track:
         left_out[column.label] -= n_common
 
     ranking = statistics.rank(tasks)
-    places = {place.model: place for place in ranking.models}
+    places = {
+        place.model: dataclasses.replace(
+            place, mean=_clip(place.mean), win_rate=_clip(place.win_rate)
+        )
+        for place in ranking.models
+    }
     rows = [
         dataclasses.replace(
             row,

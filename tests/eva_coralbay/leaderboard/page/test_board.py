@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any, Callable, Dict
@@ -167,6 +168,21 @@ def test_seeds_of_different_cases_are_named(tmp_path: pathlib.Path) -> None:
     table.write_text(table.read_text().replace("case_000", "another"))
     with pytest.raises(ValueError, match="org__a.*: Two seeds do not have values of the same"):
         _gather(tmp_path)
+
+
+def test_intervals_stay_within_the_metric(tmp_path: pathlib.Path) -> None:
+    for name, level in (("low", 0.0), ("high", 0.98)):
+        for seed in (0, 1):
+            path = generated.write_run(tmp_path, model=f"org/{name}", task="lung", seed=seed)
+            table = path.with_name(f"seed_{seed}.cases.csv")
+            value = level + 0.02 * seed
+            table.write_text(re.sub(r"dice,[\d.]+,", f"dice,{value},", table.read_text()))
+    (track,) = _gather(tmp_path).tracks
+    for row in track.rows:
+        (cell,) = row.cells.values()
+        assert cell.score and row.place
+        for estimate in (cell.score.mean, row.place.mean, row.place.win_rate):
+            assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
 def test_an_undefined_metric_has_no_interval(tmp_path: pathlib.Path) -> None:
