@@ -1,5 +1,6 @@
 """Regions of prepared scans, without end and in an order that only the seed decides."""
 
+import signal
 from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
@@ -18,8 +19,11 @@ from eva_coralbay.pretraining import views as views_lib
 AIR = -1024
 """The HU around a scan that is smaller than a region."""
 
-_PROBE = 2**32
-"""What keeps the random numbers of the monitors' regions apart from those of the training."""
+_PROBE = 2**33
+"""What keeps the random numbers of the monitors' regions apart from those of the training.
+
+A seed of so many bits has a word more, as that of a pass over the scans has, but another one.
+"""
 
 
 class PretrainingData(datamodules.DataModule):
@@ -217,3 +221,7 @@ def _draw_box(
 
 def _init_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
+    # the trainer ends a step when it gets one of these; SLURM and torchrun send them to all
+    # processes, and without workers there would be no end of the step
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,8 +1,10 @@
 """What the student is taught: DINO's cross-entropy, its targets and the KoLeo regularizer.
 
-All of it is for float32 tensors. In distributed training the targets follow from the logits of all
-ranks, so that the result is that of one process with the joint batch.
+All of it is computed in float32, under autocast too. In distributed training the targets follow
+from the logits of all ranks, so that the result is that of one process with the joint batch.
 """
+
+from typing import List
 
 import torch
 from torch import distributed, nn
@@ -30,15 +32,19 @@ def distillation_loss(
     Returns:
         The loss, a scalar. It is ln K when both are uniform.
     """
-    log_probs = functional.log_softmax(student_logits / temperature, dim=-1)
-    pairs = -torch.einsum("tbk,sbk->ts", teacher_probs, log_probs)
+    with torch.autocast(student_logits.device.type, enabled=False):
+        log_probs = functional.log_softmax(student_logits.float() / temperature, dim=-1)
+        pairs = -torch.einsum("tbk,sbk->ts", teacher_probs.float(), log_probs)
     same = torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
     terms = pairs.numel() - min(pairs.shape)
     return pairs.masked_fill(same, 0.0).sum() / (terms * teacher_probs.shape[1])
 
 
 class Centring(nn.Module):
-    """Targets by subtracting the running mean of the teacher's logits, as in DINO."""
+    """Targets by subtracting the running mean of the teacher's logits, as in DINO.
+
+    The centre moves once an optimizer step, so that accumulated batches are as one.
+    """
 
     centre: torch.Tensor
 
@@ -51,10 +57,11 @@ class Centring(nn.Module):
         """
         super().__init__()
         self._momentum = momentum
+        self._means: List[torch.Tensor] = []
         self.register_buffer("centre", torch.zeros(num_prototypes))
 
     def forward(self, logits: torch.Tensor, *, temperature: float) -> torch.Tensor:
-        """Computes the targets, and moves the centre towards the mean of the logits.
+        """Computes the targets, and keeps the mean of the logits for :meth:`end_step`.
 
         Args:
             logits: The teacher's, of shape [T, B, K].
@@ -63,16 +70,26 @@ class Centring(nn.Module):
         Returns:
             The probabilities, of shape [T, B, K].
         """
-        targets = functional.softmax((logits - self.centre) / temperature, dim=-1)
-        mean = _sum_over_ranks(logits.mean(dim=(0, 1))) / _world_size()
-        # a step that is not finite is left out, and must leave no trace here either
-        mean = torch.where(torch.isfinite(mean).all(), mean, self.centre)
-        self.centre.lerp_(mean, 1.0 - self._momentum)
-        return targets
+        self._means.append(logits.float().mean(dim=(0, 1)))
+        return functional.softmax((logits.float() - self.centre) / temperature, dim=-1)
+
+    def end_step(self, *, is_taken: bool = True) -> None:
+        """Moves the centre towards the mean of all logits of the step, of all ranks.
+
+        Args:
+            is_taken: False for a step that is left out: then the centre stays as it is.
+        """
+        if is_taken:
+            mean = _sum_over_ranks(torch.stack(self._means).mean(dim=0)) / _world_size()
+            self.centre.lerp_(mean, 1.0 - self._momentum)
+        self._means.clear()
 
 
 class SinkhornKnopp(nn.Module):
     """Targets that use all prototypes equally, by three Sinkhorn-Knopp iterations.
+
+    The prototypes are balanced over the batch of all ranks; batches that are accumulated are
+    balanced each by itself.
 
     - Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
       https://arxiv.org/abs/2006.09882, appendix A; `distributed_sinkhorn` in `main_swav.py`
@@ -91,7 +108,7 @@ class SinkhornKnopp(nn.Module):
             The probabilities, of shape [T, B, K]. Their sum over all views and ranks is about the
             same for each prototype.
         """
-        scores = logits.flatten(0, 1) / temperature
+        scores = logits.float().flatten(0, 1) / temperature
         assignment = torch.exp(scores - _max_over_ranks(scores.max()))
         samples = len(scores) * _world_size()
         for _ in range(self._ITERATIONS):
@@ -115,12 +132,13 @@ def koleo_loss(embeddings: torch.Tensor) -> torch.Tensor:
         The mean of the negative logarithm of the distance to the nearest other embedding, all on
         the unit sphere.
     """
-    points = functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
-    with torch.no_grad():
-        similarities = points @ points.T
-        nearest = similarities.fill_diagonal_(-2.0).argmax(dim=1)
-    distances = functional.pairwise_distance(points, points[nearest], eps=1e-8)
-    return -torch.log(distances + 1e-8).mean()
+    with torch.autocast(embeddings.device.type, enabled=False):
+        points = functional.normalize(embeddings.float(), dim=-1, eps=1e-8)
+        with torch.no_grad():
+            similarities = points @ points.T
+            nearest = similarities.fill_diagonal_(-2.0).argmax(dim=1)
+        distances = functional.pairwise_distance(points, points[nearest], eps=1e-8)
+        return -torch.log(distances + 1e-8).mean()
 
 
 def _world_size() -> int:

@@ -38,6 +38,16 @@ _BASE_BATCH = 256
 _STANDARDIZED = 16
 """How many samples the heads are scaled to."""
 
+_NETWORKS = (
+    "feature_size",
+    "patch_merging",
+    "scales",
+    "num_prototypes",
+    "head_dims",
+    "balance",
+)
+"""The arguments that the weights of a checkpoint depend on."""
+
 _VERSIONED = ("eva-coralbay", "kaiko-eva", "lightning", "torch")
 """Packages whose versions a checkpoint carries."""
 
@@ -125,6 +135,7 @@ class Distillation(modules.ModelModule):
         super().__init__()
         self.scales: Scales = scales
         self.num_prototypes: int | Literal["auto"] = num_prototypes
+        self._picks_prototypes = num_prototypes == "auto"
         self._feature_size = feature_size
         self._patch_merging: swin.PatchMergingVariant = patch_merging
         self._head_dims = head_dims
@@ -145,7 +156,6 @@ class Distillation(modules.ModelModule):
         self._seed = seed
         self._nonfinite_steps = 0
         self._cases: List[str] = []
-        self._targets_before: Dict[str, torch.Tensor] = {}
         self.monitored: Dict[str, float] = {}
 
     @property
@@ -169,6 +179,11 @@ class Distillation(modules.ModelModule):
         # eva calls it before there is a trainer
         if hasattr(self, "student") or self._trainer is None:
             return
+        if self._koleo_weight > 0.0 and self.data.batch_size < 2:
+            raise ValueError(
+                "The KoLeo regularizer drives the samples of a device apart, so it takes a "
+                f"`batch_size` of at least 2, not {self.data.batch_size}; or set `koleo_weight: 0`."
+            )
         self.build(num_scans=len(self.data.manifest.prepared))
 
     def build(self, *, num_scans: int) -> None:
@@ -177,8 +192,12 @@ class Distillation(modules.ModelModule):
         Args:
             num_scans: The number of scans, which decides K if it is `auto`.
         """
-        if self.num_prototypes == "auto":
+        if self._picks_prototypes:
             self.num_prototypes = _suitable_prototypes(num_scans)
+        self._build()
+
+    def _build(self) -> None:
+        """Builds the networks for the number of prototypes."""
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)
             self.student = self._build_network(trained=True)
@@ -187,7 +206,7 @@ class Distillation(modules.ModelModule):
         self.targets = (
             loss.SinkhornKnopp()
             if self._balance == "sinkhorn_knopp"
-            else loss.Centring(self.num_prototypes, momentum=self._centre_momentum)
+            else loss.Centring(int(self.num_prototypes), momentum=self._centre_momentum)
         )
 
     @override
@@ -209,9 +228,6 @@ class Distillation(modules.ModelModule):
         for group in self._optimizer.param_groups:
             group["lr"] = lr
             group["weight_decay"] = weight_decay if group["decays"] else 0.0
-        if not self._cases:
-            states = self.targets.state_dict().items()
-            self._targets_before = {name: value.clone() for name, value in states}
         self._cases += batch["case"]
 
     @override
@@ -257,20 +273,34 @@ class Distillation(modules.ModelModule):
         self._log_step(norm)
         if not torch.isfinite(norm):
             optimizer.zero_grad()
-            self.targets.load_state_dict(self._targets_before)
             self._count_nonfinite()
 
     @override
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         momentum, skipped = self._at(self._momentum), self._nonfinite_steps
         super().optimizer_step(*args, **kwargs)
-        if self._nonfinite_steps == skipped:
+        is_taken = self._nonfinite_steps == skipped
+        if is_taken:
             _follow(self.teacher, self.student, momentum=momentum)
+        if isinstance(self.targets, loss.Centring):
+            self.targets.end_step(is_taken=is_taken)
         self._cases = []
 
     @override
     def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
-        self._nonfinite_steps = checkpoint["coralbay"]["nonfinite_steps"]
+        stated = checkpoint["coralbay"]
+        self._nonfinite_steps = stated["nonfinite_steps"]
+        if self._picks_prototypes and stated["num_prototypes"] != self.num_prototypes:
+            self.num_prototypes = stated["num_prototypes"]
+            self._build()
+        own = self.describe_data(self.data)
+        _check_same_networks(stated["config"], own["config"])
+        if stated["manifest_sha256"] != own["manifest_sha256"]:
+            logger.warning(
+                f"The store has changed since the checkpoint: it had {stated['num_scans']} scans "
+                f"and has {own['num_scans']}. The training goes on with the scans of now, in another "
+                "order, so it is not the one that it would have been."
+            )
 
     @override
     def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
@@ -427,6 +457,26 @@ class Distillation(modules.ModelModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, optim.Optimizer)  # nosec B101
         return optimizer
+
+
+def _check_same_networks(stated: str, own: str) -> None:
+    """Checks that a checkpoint is of networks as the configuration describes.
+
+    Args:
+        stated: The configuration of the checkpoint's run, as JSON.
+        own: That of this one.
+
+    Raises:
+        ValueError: If it is not, naming what differs.
+    """
+    before, now = json.loads(stated)["model"], json.loads(own)["model"]
+    for name in _NETWORKS:
+        if before[name] != now[name]:
+            raise ValueError(
+                f"The checkpoint is of a training with `{name}: {before[name]}`, and the "
+                f"configuration has {now[name]}: set it as it was, or for a new training another "
+                "`default_root_dir`."
+            )
 
 
 def _suitable_prototypes(num_scans: int) -> int:

@@ -107,7 +107,7 @@ class Trainer(eva.Trainer):
         (newest,) = find_checkpoints(self.default_root_dir)[-1:] or (None,)
         if newest is not None:
             logger.info(f"Going on from '{newest}'. For a new run, set another folder.")
-        _keep_metrics(self.default_root_dir)
+        _clear_up(self.default_root_dir)
         super().fit(model, *args, ckpt_path=newest, **kwargs)
         if self._checkpoints.signal is not None:
             sys.exit(128 + self._checkpoints.signal)
@@ -126,8 +126,14 @@ def find_checkpoints(folder: str) -> List[pathlib.Path]:
 
 
 @rank_zero.rank_zero_only
-def _keep_metrics(folder: str) -> None:
-    """Moves the metrics of an earlier start aside, which the logger would delete."""
+def _clear_up(folder: str) -> None:
+    """Removes checkpoints that were not written to the end, and moves the earlier metrics aside.
+
+    The logger would delete these.
+    """
+    checkpoints = pathlib.Path(folder) / _CHECKPOINTS
+    if checkpoints.is_dir():
+        files.remove_leftovers(checkpoints)
     path = pathlib.Path(folder) / "metrics.csv"
     if path.exists():
         path.rename(path.with_name(f"metrics.{len(list(path.parent.glob('metrics.*.csv')))}.csv"))

@@ -6,10 +6,12 @@ import sys
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 from lightning.pytorch import callbacks
 
 from eva_coralbay.pretraining import Distillation, PretrainingData, Trainer
+from eva_coralbay.pretraining import module as module_lib
 from eva_coralbay.pretraining.schedules import Schedule
 from tests.eva_coralbay.pretraining import stores
 
@@ -32,10 +34,13 @@ def build(
     data = PretrainingData(
         store=store, views=stores.VIEWS, batch_size=batch_size, num_workers=workers
     )
-    defaults = {"drop_path_rate": 0.1, "freeze_prototypes_steps": 1, "lr": Schedule(0.0, 0.1, 1e-6)}
-    module = Distillation(
-        feature_size=12, num_prototypes=32, head_dims=(16, 16, 8), **(defaults | options)
-    )
+    defaults = {
+        "num_prototypes": 32,
+        "drop_path_rate": 0.1,
+        "freeze_prototypes_steps": 1,
+        "lr": Schedule(0.0, 0.1, 1e-6),
+    }
+    module = Distillation(feature_size=12, head_dims=(16, 16, 8), **(defaults | options))
     trainer = Trainer(
         default_root_dir=out,
         max_steps=steps,
@@ -53,17 +58,26 @@ def build(
     return trainer, module, data
 
 
-class Gradients(callbacks.Callback):
-    """Writes the gradient of the first step, as it is after the ranks have shared it."""
+def fit_heads_to_few_samples(patch: pytest.MonkeyPatch) -> None:
+    """Makes the start of a training short, which fits the heads to 16 samples."""
+    patch.setattr(module_lib, "_STANDARDIZED", 2)
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+
+class Ranks(callbacks.Callback):
+    """Writes the gradient of the last step, as the ranks have shared it, and each rank's state."""
+
+    def __init__(self, out: str) -> None:
+        self._out = out
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.is_global_zero:
-            named = pl_module.student.named_parameters()
-            found = {name: each.grad for name, each in named if each.grad is not None}
-            torch.save(found, self._path)
+        named = pl_module.student.named_parameters()
+        self._write(trainer, "gradients", {name: p.grad for name, p in named if p.grad is not None})
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._write(trainer, "state", pl_module.state_dict())
+
+    def _write(self, trainer, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        torch.save(tensors, f"{self._out}/{name}_{trainer.global_rank}.pt")
 
 
 def train(**options: Any) -> Distillation:
@@ -86,4 +100,6 @@ if __name__ == "__main__":
     pairs = (argument.split("=", 1) for argument in sys.argv[1:])
     parsed = {name: json.loads(value) for name, value in pairs}
     torch.set_num_threads(1)
-    train(**parsed, callbacks=[Gradients(f"{parsed['out']}/gradients.pt")])
+    with pytest.MonkeyPatch.context() as patch:
+        fit_heads_to_few_samples(patch)
+        train(**parsed, callbacks=[Ranks(parsed["out"])])

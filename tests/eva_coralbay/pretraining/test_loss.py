@@ -27,6 +27,7 @@ def test_equals_dino_of_lightly_over_steps() -> None:
         (gradient,) = torch.autograd.grad(value, student)
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-6)
+        centring.end_step()
         torch.testing.assert_close(centring.centre, reference.center[0, 0], rtol=0, atol=1e-6)
 
 
@@ -45,12 +46,50 @@ def test_is_ln_k_where_all_is_uniform() -> None:
     assert value.item() == pytest.approx(math.log(_K), rel=1e-6)
 
 
-def test_centre_is_untouched_by_what_is_not_finite() -> None:
+def test_centre_is_untouched_by_a_step_that_is_left_out() -> None:
     centring = loss.Centring(_K)
     centring(torch.randn(2, 5, _K), temperature=0.04)
+    centring.end_step()
     before = centring.centre.clone()
     centring(torch.full((2, 5, _K), math.nan), temperature=0.04)
+    centring.end_step(is_taken=False)
     torch.testing.assert_close(centring.centre, before, rtol=0, atol=0)
+    centring(torch.randn(2, 5, _K), temperature=0.04)
+    centring.end_step()
+    assert torch.isfinite(centring.centre).all()
+
+
+def test_accumulated_batches_move_the_centre_as_one() -> None:
+    joint, apart = loss.Centring(_K), loss.Centring(_K)
+    for _ in range(2):
+        logits = torch.randn(2, 6, _K)
+        expected = joint(logits, temperature=0.04)
+        found = [apart(part, temperature=0.04) for part in logits.split(3, dim=1)]
+        torch.testing.assert_close(torch.cat(found, dim=1), expected, rtol=1e-5, atol=1e-6)
+        joint.end_step()
+        apart.end_step()
+    torch.testing.assert_close(apart.centre, joint.centre, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_is_float32_under_autocast(dtype: torch.dtype) -> None:
+    """Near ln K the next number in bfloat16 is 1/16 away."""
+    teacher = torch.randn(2, 5, _K).to(dtype)
+    student = torch.randn(6, 5, _K, dtype=dtype)
+    embeddings = torch.randn(12, 30).to(dtype)
+
+    def compute() -> list[torch.Tensor]:
+        centring, balance = loss.Centring(_K), loss.SinkhornKnopp()
+        probs = [targets(teacher, temperature=0.04) for targets in (centring, balance)]
+        values = [loss.distillation_loss(each, student, temperature=0.1) for each in probs]
+        return [*probs, *values, loss.koleo_loss(embeddings)]
+
+    expected = compute()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compute()
+    for value, reference in zip(found, expected, strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, reference, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("temperature", [0.04, 0.07])

@@ -125,6 +125,11 @@ def test_a_training(store: str, tmp_path: pathlib.Path) -> None:
     assert str(tmp_path) not in str(content["coralbay"])
 
 
+def test_koleo_takes_two_samples(store: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="takes a `batch_size` of at least 2, not 1"):
+        runs.train(store=store, out=str(tmp_path), steps=1, koleo_weight=0.1)
+
+
 def test_prototypes_are_frozen_first(store: str, tmp_path: pathlib.Path) -> None:
     before = _built().student.head.prototypes.detach().clone()
     module = runs.train(store=store, out=str(tmp_path), steps=1, freeze_prototypes_steps=1)

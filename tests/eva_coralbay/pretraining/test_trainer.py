@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 
+import loguru
 import pytest
 import torch
 from lightning.pytorch import callbacks
@@ -50,7 +53,15 @@ def _start(**options) -> subprocess.Popen:
     """Starts a training in a process of its own."""
     pairs = [f"{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "tests.eva_coralbay.pretraining.runs", *pairs]
-    return subprocess.Popen(command, cwd=pathlib.Path(__file__).parents[3])
+    # in a group of its own, as what torchrun or SLURM have started
+    root = pathlib.Path(__file__).parents[3]
+    return subprocess.Popen(command, cwd=root, start_new_session=True)
+
+
+def _wait_for_checkpoint(process: subprocess.Popen, out: pathlib.Path) -> None:
+    while not trainer_lib.find_checkpoints(str(out)):
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def _states(out: pathlib.Path, step: int) -> dict[str, torch.Tensor]:
@@ -60,8 +71,9 @@ def _states(out: pathlib.Path, step: int) -> dict[str, torch.Tensor]:
 def _assert_equal(first: pathlib.Path, second: pathlib.Path, *, step: int) -> None:
     """Asserts that two runs have the same losses and the same weights."""
     assert runs.losses(first) == runs.losses(second)
+    found = _states(second, step)
     for name, value in _states(first, step).items():
-        torch.testing.assert_close(_states(second, step)[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
 
 
 @pytest.fixture(name="undisturbed", scope="module")
@@ -120,6 +132,43 @@ def test_a_signal_ends_a_step_and_requeues_the_job(
     _assert_equal(undisturbed, tmp_path, step=3)
 
 
+def test_a_signal_to_all_processes_ends_a_step(store: str, tmp_path: pathlib.Path) -> None:
+    """As torchrun and SLURM send it: the workers go on, so that the step can end."""
+    process = _start(store=f'"{store}"', out=f'"{tmp_path}"', steps=1000, workers=2)
+    _wait_for_checkpoint(process, tmp_path)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert trainer_lib.find_checkpoints(str(tmp_path))
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_another_number_of_prototypes_is_an_error(
+    store: str, undisturbed: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    message = "a training with `num_prototypes: 32`, and the configuration has 64"
+    with pytest.raises(ValueError, match=message):
+        runs.train(store=store, out=str(tmp_path / "run"), steps=4, num_prototypes=64)
+
+
+def test_goes_on_with_another_store(
+    undisturbed: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and `auto` does not change the number of prototypes in the middle."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    name = f".step=9.ckpt~{socket.gethostname()}~99999999~{'0' * 32}.tmp"
+    leftover = tmp_path / "run" / "checkpoints" / name
+    leftover.touch()
+    told: list[str] = []
+    monkeypatch.setattr(loguru.logger, "warning", told.append)
+    store = stores.write_store(tmp_path / "store", cases=4)
+    module = runs.train(store=store, out=str(tmp_path / "run"), steps=4, num_prototypes="auto")
+    assert module.num_prototypes == 32
+    assert not leftover.exists()
+    assert any("it had 3 scans and has 4" in message for message in told)
+
+
 def test_keeps_the_last_checkpoints(undisturbed: pathlib.Path) -> None:
     assert [path.stem for path in trainer_lib.find_checkpoints(str(undisturbed))] == [
         "step=2",
@@ -130,8 +179,9 @@ def test_keeps_the_last_checkpoints(undisturbed: pathlib.Path) -> None:
 def test_does_nothing_when_all_steps_are_done(store: str, undisturbed: pathlib.Path) -> None:
     before = _states(undisturbed, 3)
     runs.train(store=store, out=str(undisturbed), steps=3)
-    for name, value in _states(undisturbed, 3).items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    after = _states(undisturbed, 3)
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
 
 
 def test_names_a_damaged_checkpoint(store: str, tmp_path: pathlib.Path) -> None:
@@ -148,9 +198,7 @@ def test_goes_on_after_kill_9(store: str, tmp_path: pathlib.Path) -> None:
     through, resumed = tmp_path / "through", tmp_path / "resumed"
     assert _start(out=f'"{through}"', **options).wait() == 0
     process = _start(out=f'"{resumed}"', **options)
-    while not trainer_lib.find_checkpoints(str(resumed)):
-        assert process.poll() is None
-        time.sleep(0.05)
+    _wait_for_checkpoint(process, resumed)
     time.sleep(1.0)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -163,17 +211,27 @@ def test_goes_on_after_kill_9(store: str, tmp_path: pathlib.Path) -> None:
 def test_two_processes_are_one_with_the_joint_batch(
     store: str, tmp_path: pathlib.Path, balance: str
 ) -> None:
+    """The gradient within 1e-5 of its largest value, and all of the state, on both ranks."""
     options = {
         "store": f'"{store}"', "steps": 1, "balance": f'"{balance}"', "drop_path_rate": 0.0,
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     assert _start(out=f'"{one}"', batch_size=4, **options).wait() == 0
     assert _start(out=f'"{two}"', batch_size=2, devices=2, **options).wait() == 0
-    first, second = _states(one, 1), _states(two, 1)
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5, msg=name)
-    gradients, joint = (torch.load(out / "gradients.pt", weights_only=True) for out in (two, one))
-    assert max(value.abs().max() for value in joint.values()) > 0.01
-    for name, value in joint.items():
-        atol = 1e-4 * float(value.abs().max())
-        torch.testing.assert_close(gradients[name], value, rtol=0, atol=atol, msg=name)
+
+    def read(out: pathlib.Path, name: str) -> dict[str, torch.Tensor]:
+        return torch.load(out / f"{name}.pt", weights_only=True)
+
+    joint, state = read(one, "gradients_0"), read(one, "state_0")
+    largest = max(float(value.abs().max()) for value in joint.values())
+    assert largest > 0.01
+    for rank in (0, 1):
+        gradients = read(two, f"gradients_{rank}")
+        for name, value in joint.items():
+            torch.testing.assert_close(
+                gradients[name], value, rtol=0, atol=1e-5 * largest, msg=name
+            )
+        other = read(two, f"state_{1 - rank}")
+        for name, value in read(two, f"state_{rank}").items():
+            torch.testing.assert_close(value, state[name], rtol=0, atol=1e-5, msg=name)
+            torch.testing.assert_close(value, other[name], rtol=0, atol=0, msg=name)
