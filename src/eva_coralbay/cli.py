@@ -293,7 +293,9 @@ class PretrainPrepare(subcommand.Subcommand):
             # given twice, both count
             action="extend",
             default=[],
-            help="leave out paths relative to SRC, such as the cases of an evaluation",
+            help="leave out paths relative to SRC, such as the cases of an evaluation; what the "
+            "store has of them is set aside; give the same at each call (an error if one fits "
+            "nothing)",
         )
         parser.add_argument(
             "--workers", metavar="N", type=int, help="processes (default: one a core, at most 8)"

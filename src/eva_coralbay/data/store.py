@@ -12,7 +12,18 @@ import shutil
 import signal
 import sys
 from multiprocessing import connection as connections
-from typing import Any, Callable, Dict, Generator, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Iterable,
+    List,
+    NamedTuple,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import psutil
 import torch
@@ -45,6 +56,12 @@ _FIX_FOLDER = "Free some space there, or set `prepared_root` (PREPARED_ROOT) to 
 
 _MAX_NAMED = 10
 """How many cases one error message names."""
+
+KILLED = "the process that worked on it was killed"
+"""What the problem of a scan says when it may be none of the scan, but of the memory."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Source(NamedTuple):
@@ -265,7 +282,7 @@ def suitable_workers(paths: Iterable[str]) -> int:
 def _run(jobs: Sequence[_Job], workers: int) -> Tuple[Dict[str, str], bool]:
     """Does all jobs and returns what went wrong, by case, and whether that stopped the others."""
     problems = {}
-    outcomes = _in_processes(jobs, workers) if workers > 1 else (_do(job) for job in jobs)
+    outcomes = _do_in_processes(jobs, workers) if workers > 1 else (_do(job) for job in jobs)
     with contextlib.closing(outcomes):
         for outcome in tqdm.tqdm(outcomes, total=len(jobs), desc="Preparing", unit="scan"):
             if outcome.problem is not None:
@@ -297,62 +314,105 @@ def _do(job: _Job) -> _Outcome:
     return _Outcome(job.source.case)
 
 
-def _in_processes(jobs: Sequence[_Job], workers: int) -> Generator[_Outcome, None, None]:
-    """Does the jobs in processes, which end with this one whatever ends it."""
+def _do_in_processes(jobs: Sequence[_Job], workers: int) -> Generator[_Outcome, None, None]:
+    with contextlib.closing(in_processes(_do, jobs, workers)) as outcomes:
+        for job, outcome in outcomes:
+            yield outcome or _describe_killed(job)
+
+
+def _describe_killed(job: _Job) -> _Outcome:
+    return _Outcome(
+        job.source.case,
+        f"Case '{job.source.case}': {KILLED} (file '{job.source.files[0]}'). If there was too "
+        "little memory, prepare the data set ahead with fewer --workers.",
+    )
+
+
+def in_processes(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int
+) -> Generator[Tuple[_Item, _Result | None], None, None]:
+    """Calls a function in processes, which end with this one whatever ends it.
+
+    Args:
+        function: What to call; never returns None.
+        items: What to call it with.
+        workers: The number of processes.
+
+    Yields:
+        Each item with its result, in any order; with None if its process was killed, whose place
+        another one takes.
+
+    Raises:
+        StoreError: If a process ended by itself, as others would.
+    """
     context = multiprocessing.get_context("spawn")
-    waiting = list(jobs)
-    running: Dict[connections.Connection, _Job] = {}
-    processes = []
+    waiting = list(items)
+    running: Dict[connections.Connection, _Item] = {}
+    processes: Dict[connections.Connection, Any] = {}
+
+    def start() -> connections.Connection:
+        ours, theirs = context.Pipe()
+        processes[ours] = context.Process(target=_serve, args=(theirs, function), daemon=True)
+        processes[ours].start()
+        theirs.close()
+        return ours
+
     try:
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            processes.append(context.Process(target=_serve, args=(theirs,), daemon=True))
-            processes[-1].start()
-            theirs.close()
-            running[ours] = waiting.pop()
-        for connection, job in running.items():
-            _send(connection, job)
+        for _ in range(min(workers, len(waiting))):
+            running[start()] = waiting.pop()
+        for connection, item in running.items():
+            _send(connection, item)
         while running:
             ready = connections.wait(list(running))
             for connection in [connection for connection in running if connection in ready]:
-                yield _receive(connection, running.pop(connection))
+                item, result = running.pop(connection), _receive(connection)
+                if result is None:
+                    _check_killed(processes[connection])
+                yield item, result
                 if waiting:
-                    running[connection] = waiting.pop()
-                    _send(connection, running[connection])
+                    free = start() if result is None else connection
+                    running[free] = waiting.pop()
+                    _send(free, running[free])
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
-        for process in processes:
+        for process in processes.values():
             process.join()
 
 
-def _send(connection: connections.Connection, job: _Job) -> None:
+def _send(connection: connections.Connection, item: Any) -> None:
     # that the process is gone shows when its answer is waited for
     with contextlib.suppress(ConnectionError):
-        connection.send(job)
+        connection.send(item)
 
 
-def _receive(connection: connections.Connection, job: _Job) -> _Outcome:
+def _receive(connection: connections.Connection) -> Any:
+    """Returns the answer of a process, None if it was killed."""
     try:
         return connection.recv()
     except (EOFError, ConnectionError):
-        return _Outcome(
-            job.source.case,
-            f"Case '{job.source.case}': the process that prepared it was killed. If there was too "
-            "little memory, run `eva-coralbay prepare` with fewer --workers.",
-            stops=True,
+        return None
+
+
+def _check_killed(process: Any) -> None:
+    """Checks that a process was killed, and did not end by itself or because it was asked to."""
+    process.join()
+    if process.exitcode >= 0:
+        raise StoreError(
+            f"A process that works on the scans has ended (exit code {process.exitcode}); if not "
+            "by a signal, its error is above. What is prepared stays."
         )
 
 
-def _serve(connection: connections.Connection) -> None:
-    """Does jobs until the process that sends them is gone."""
+def _serve(connection: connections.Connection, function: Callable[[Any], Any]) -> None:
+    """Calls a function with what is sent, until the process that sends it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # so that a process that is ended removes what it is writing
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            connection.send(_do(connection.recv()))
+            connection.send(function(connection.recv()))
 
 
 def _estimate_bytes(source: Source, preparation: prepared.Preparation) -> float:

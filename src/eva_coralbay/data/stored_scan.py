@@ -169,13 +169,13 @@ class StoredScan(prepared.PreparedScan):
         return y, x, int(np.flatnonzero(labels == label)[within_row])
 
     def check(self) -> None:
-        """Reads the whole file.
+        """Reads the whole file and compares its checksums.
 
         Raises:
             StoreError: If it is damaged.
         """
         for name, array in self._arrays.items():
-            for _ in self._read_chunks(name, list(np.ndindex(*array.cells))):
+            for _ in self._read_parts(name, range(int(np.prod(array.cells)))):
                 pass
 
     def _read_header(self, key: str) -> Tuple[Dict[str, Any], int]:
@@ -213,9 +213,17 @@ class StoredScan(prepared.PreparedScan):
     def _read_chunks(
         self, name: str, cells: Sequence[Tuple[int, ...]]
     ) -> Iterator[npt.NDArray[Any]]:
-        """Reads chunks, those that lie behind each other in one go."""
+        """Reads and decompresses chunks."""
         array = self._arrays[name]
         numbers = np.asarray(np.ravel_multi_index(np.transpose(cells), array.cells)).tolist()
+        for cell, part in zip(cells, self._read_parts(name, numbers), strict=True):
+            chunk = np.empty(array.chunk_shape(cell), dtype=array.dtype)
+            blosc2.decompress2(part, dst=chunk, **_DECOMPRESSION)
+            yield chunk
+
+    def _read_parts(self, name: str, numbers: Sequence[int]) -> Iterator[memoryview]:
+        """Reads compressed chunks, those that lie behind each other in one go."""
+        array = self._arrays[name]
         for start, stop in _runs(numbers):
             offsets = array.offsets[numbers[start] : numbers[stop - 1] + 2]
             content = memoryview(self._pread(offsets[-1] - offsets[0], offsets[0]))
@@ -226,9 +234,7 @@ class StoredScan(prepared.PreparedScan):
                     raise self._damage(
                         f"the checksum of chunk {numbers[position]} of the {name} is wrong"
                     )
-                chunk = np.empty(array.chunk_shape(cells[position]), dtype=array.dtype)
-                blosc2.decompress2(part, dst=chunk, **_DECOMPRESSION)
-                yield chunk
+                yield part
 
     def _pread(self, length: int, position: int) -> bytes:
         try:

@@ -24,7 +24,29 @@ _TAGS = [
     "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleIntercept",
     "RescaleSlope", "RescaleType", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
 ]  # fmt: skip
-"""What is read of a header: nothing that tells of a patient."""
+"""What is read of a header: nothing that tells of a patient.
+
+GantryDetectorTilt is not among them: positions and orientation say whether the slices lie straight
+behind each other, also where they were straightened and the tag was left as it was.
+"""
+
+_MODALITIES = (
+    "CR", "DX", "ES", "IO", "IVUS", "KO", "MG", "MR", "NM", "OP", "OPT", "OT", "PR", "PT", "PX",
+    "REG", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA",
+    "XC",
+)  # fmt: skip
+"""The modalities that a reason names. What is not known could tell of a patient."""
+
+_INTERPRETATIONS = (
+    "MONOCHROME1", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT",
+)  # fmt: skip
+"""The photometric interpretations that a reason names."""
+
+_RESCALE_TYPES = ("ED", "EDW", "HU_MOD", "MGML", "OD", "PCT", "US", "Z_EFF")
+"""The rescale types that a reason names."""
+
+_GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+"""The tags that say where the voxels lie, and how many numbers each has."""
 
 _MIN_SLICES = 10
 """The least number of slices."""
@@ -155,7 +177,7 @@ def _find_problem_of_file(file: _File) -> str | None:
     if modality in (None, "CT") and file.pixel_bytes <= 0:
         return "truncated (or deflated): no pixels follow the header"
     if modality != "CT":
-        return f"the modality is {modality or 'missing'}, not CT"
+        return f"the modality is {_name(modality, _MODALITIES)}not CT"
     return _find_problem_of_kind(header) or _find_problem_of_pixels(file)
 
 
@@ -177,22 +199,42 @@ def _find_problem_of_pixels(file: _File) -> str | None:
     header = file.header
     interpretation = header.get("PhotometricInterpretation")
     if interpretation != "MONOCHROME2":  # SimpleITK inverts the pixels of MONOCHROME1
-        return f"the photometric interpretation is {interpretation}, not MONOCHROME2"
+        known = _name(interpretation, _INTERPRETATIONS)
+        return f"the photometric interpretation is {known}not MONOCHROME2"
     if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
         return "not HU: RescaleSlope or RescaleIntercept is missing"
     if float(header.RescaleSlope) <= 0:  # SimpleITK takes 1 for 0
-        return f"not HU: RescaleSlope is {header.RescaleSlope}"
+        return "not HU: RescaleSlope is not above 0"
     if header.get("RescaleType") not in (None, "", "HU"):
-        return f"not HU: RescaleType is {header.RescaleType}"
-    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if not header.get(tag):
-            return f"{tag} is missing"
-    if min(map(float, header.PixelSpacing)) <= 0:
-        return f"PixelSpacing is invalid: {header.PixelSpacing}"
+        return f"not HU: RescaleType is {_name(header.RescaleType, _RESCALE_TYPES)}not HU"
+    problem = _find_problem_of_place(header)
+    if problem is not None:
+        return problem
     need = _ELEMENT_BYTES + int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
     if not header.file_meta.TransferSyntaxUID.is_compressed and file.pixel_bytes < need:
         return "truncated: it is shorter than its pixels"
     return None
+
+
+def _find_problem_of_place(header: pydicom.Dataset) -> str | None:
+    """Returns why the header of a slice does not say where its voxels lie."""
+    for tag, number in _GEOMETRY.items():
+        if not header.get(tag):
+            return f"{tag} is missing"
+        if np.shape(header.get(tag)) != (number,):
+            return f"{tag} is invalid: it does not have {number} numbers"
+        if not np.isfinite(np.array(header.get(tag), dtype=np.float64)).all():
+            return f"{tag} is invalid: NaN or infinite"
+    if min(map(float, header.PixelSpacing)) <= 0:
+        return "PixelSpacing is invalid: it is not above 0"
+    return None
+
+
+def _name(value: object, known: Sequence[str]) -> str:
+    """Returns what a reason says of the value of a tag, before what it should be."""
+    if not value:
+        return "missing, "
+    return f"{value}, " if str(value) in known else ""
 
 
 def _find_problem_of_slices(headers: Sequence[pydicom.Dataset]) -> str | None:

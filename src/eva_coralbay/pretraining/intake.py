@@ -1,7 +1,6 @@
 """Finds scans, sets aside what cannot be used with the reason, and prepares the others."""
 
 import collections
-import concurrent.futures.process
 import contextlib
 import fcntl
 import fnmatch
@@ -9,15 +8,13 @@ import functools
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import re
-import signal
-import threading
 import time
-from typing import Callable, Dict, Iterator, List, Literal, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Literal, NamedTuple, Sequence, Set, Tuple
 
+import nibabel as nib
 import numpy as np
 import torch
 import tqdm
@@ -41,6 +38,18 @@ _BODY_ABOVE = -500.0
 
 _SUFFIXES = (".nii.gz", ".nii")
 
+_NIFTI_NAME = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
+"""The name of a NIfTI file."""
+
+_PAIR_NAME = re.compile(r"(.+)\.img", re.IGNORECASE | re.DOTALL)
+"""The name of the voxels of a scan whose header is another file."""
+
+_UNITS = {1: "metres", 3: "micrometres"}
+"""The units of length that a NIfTI file may have instead of mm, by their code."""
+
+_TAKEN_AS_MM = (0, 2)
+"""The codes of no unit of length, which nearly always means mm, and of mm."""
+
 _LABEL_FOLDERS = ("labelsTr", "labelsTs")
 """Folders of nnU-Net's and MSD's layout that hold label maps, which are not looked at."""
 
@@ -55,6 +64,12 @@ _SAVE_SECONDS = 30.0
 
 _SAME_AS = "the same scan as "
 """How the reason begins that a duplicate is set aside for; the id of the other one follows."""
+
+_EXCLUDED = "excluded"
+"""The reason that a scan is set aside for which an earlier call took, and this one excludes."""
+
+_KILLED = f"{store.KILLED}, perhaps as there was too little memory"
+"""The reason that a scan is set aside for when its process was killed: it is tried again."""
 
 _MAX_ID_BYTES = 120
 """How long an id is at most: it is a part of the name of a file."""
@@ -86,38 +101,43 @@ def prepare(
 ) -> manifest.Manifest:
     """Makes a store of all scans below some folders, or adds them to it.
 
-    What was done before, by a call that ended or not, is not done again. The files of a DICOM
-    series lie in one folder.
+    What was done before, by a call that ended or not, is not done again; the prepared scans are
+    read as a whole, though, and damaged ones are replaced. The files of a DICOM series lie in one
+    folder.
 
     The id of a scan is the name of its source and the path in it, with "__" between the parts; the
     first file of a series is named too where there are several in a folder. Scans of other places
     that would have the same id get the hash of their place behind it. The ids are all that the
     store and its manifest keep of names: nothing of a header but where the voxels lie.
 
+    A scan whose process is killed is set aside, and tried again by the next call.
+
     Args:
         sources: The folders to search; NIfTI files may be named as well.
         out: The folder of the store.
         spacing: The voxel spacing (D, H, W) to resample to, in mm.
         exclude: Patterns of paths, relative to their source, to leave out. What the store has of
-            an earlier call stays in it.
+            them from an earlier call is set aside, and is taken again by a call that finds it and
+            does not exclude it.
         workers: The number of processes; if None, one a core, and fewer for little work.
 
     Returns:
         The manifest of the store.
 
     Raises:
-        DatasetError: If there is nothing to be found, the store has another spacing, or the disk
-            does not suffice.
+        DatasetError: If there is nothing to be found, a pattern to exclude fits nothing, the store
+            has another spacing, or the disk does not suffice.
     """
     depth, height, width = (float(length) for length in spacing)
     with _lock(out):
         content = _open_manifest(out, (depth, height, width))
         rows = {case.case: case for case in content.cases}
-        found, left_out = _find(sources, exclude)
-        if not found:
+        found, excluded, left_out = _find(sources, exclude)
+        if not (found or excluded):
             raise DatasetError(
                 f"No NIfTI file and no DICOM series in {', '.join(sources)}. Name folders of scans."
             )
+        _set_excluded_aside(excluded, rows)
         found = _name_apart(found, rows)
         _look_at(found, rows, out, content, workers)
         _set_duplicates_aside(rows)
@@ -170,11 +190,18 @@ def _open_manifest(out: str, spacing: Tuple[float, float, float]) -> manifest.Ma
     return content
 
 
-def _find(sources: Sequence[str], exclude: Sequence[str]) -> Tuple[List[Found], Dict[str, int]]:
-    """Finds what may be scans, and counts the files that are left out, by the reason."""
+def _find(
+    sources: Sequence[str], exclude: Sequence[str]
+) -> Tuple[List[Found], List[Found], Dict[str, int]]:
+    """Finds what may be scans, and what of them is excluded; counts the files that are left out.
+
+    Returns:
+        What is taken, what is excluded, and the number of other files by the reason.
+    """
     found: List[Found] = []
+    excluded: List[Found] = []
     left_out: Dict[str, int] = collections.Counter()
-    unused = set(exclude)
+    fitting = dict.fromkeys(exclude, False)
     for source in sources:
         if not os.path.exists(source):
             raise DatasetError(f"'{source}' does not exist.")
@@ -183,13 +210,29 @@ def _find(sources: Sequence[str], exclude: Sequence[str]) -> Tuple[List[Found], 
             _walk(source), desc=f"Searching {_name_of(source)}", unit="folder"
         ):
             below = os.path.relpath(folder, top or ".")
-            kept = _filter(folder, names, below, exclude, left_out, unused)
-            found += _find_in_folder(folder, kept, _name_of(top), below)
-            left_out["neither NIfTI nor DICOM"] += len(kept)
-    left_out["neither NIfTI nor DICOM"] -= sum(len(one.paths) for one in found)
-    for pattern in sorted(unused):
-        logger.warning(f"There is nothing to exclude that fits '{pattern}'.")
-    return found, left_out
+            dropped = _fit(names, below, fitting)
+            usable = _filter(folder, names, below, dropped, left_out)
+            left_out["neither NIfTI nor DICOM"] += len(set(usable) - dropped)
+            # the excluded ones too, so that an id does not depend on what is excluded
+            for one in _find_in_folder(folder, usable, _name_of(top), below):
+                kept = tuple(path for path in one.paths if os.path.basename(path) not in dropped)
+                left_out["neither NIfTI nor DICOM"] -= len(kept)
+                if kept:
+                    found.append(one._replace(paths=kept))
+                else:
+                    excluded.append(one)
+    _check_fitting(fitting)
+    return found, excluded, left_out
+
+
+def _check_fitting(fitting: Dict[str, bool]) -> None:
+    """Checks that all patterns fit: one that does not would let in what it is to keep out."""
+    unfit = [f"'{pattern}'" for pattern, fits in fitting.items() if not fits]
+    if unfit:
+        raise DatasetError(
+            f"There is nothing to exclude that fits {', '.join(unfit)}; nothing is prepared. "
+            "Patterns are of paths below SRC, in which * stands for anything: '*/case_007*'."
+        )
 
 
 def _walk(source: str) -> Iterator[Tuple[str, List[str]]]:
@@ -212,31 +255,40 @@ def _warn(error: OSError) -> None:
     logger.warning(f"'{error.filename}' is not searched: {error.strerror}.")
 
 
+def _fit(names: Sequence[str], below: str, fitting: Dict[str, bool]) -> Set[str]:
+    """Returns the names of files that are excluded, and notes the patterns that fit them."""
+    excluded = set()
+    for name in names:
+        path = os.path.normpath(os.path.join(below, name))
+        for pattern in fitting:
+            if fnmatch.fnmatch(path, pattern):
+                fitting[pattern] = True
+                excluded.add(name)
+    return excluded
+
+
 def _filter(
     folder: str,
     names: Sequence[str],
     below: str,
-    exclude: Sequence[str],
+    excluded: Set[str],
     left_out: Dict[str, int],
-    unused: Set[str],
 ) -> List[str]:
-    """Returns the names of files that may be scans, and strikes off the patterns that are used."""
+    """Returns the names of files that may be scans, and counts the others and the excluded."""
     if set(pathlib.Path(below).parts) & set(_LABEL_FOLDERS):
         left_out["in a folder of label maps"] += len(names)
         return []
     kept = []
     for name in names:
-        path = os.path.normpath(os.path.join(below, name))
-        fitting = {pattern for pattern in exclude if fnmatch.fnmatch(path, pattern)}
-        unused -= fitting
-        if fitting:
+        is_usable = not name.startswith(".") and _is_readable(os.path.join(folder, name))
+        if is_usable:
+            kept.append(name)
+        if name in excluded:
             left_out["excluded"] += 1
         elif name.startswith("."):
             left_out["hidden"] += 1
-        elif not _is_readable(os.path.join(folder, name)):
+        elif not is_usable:
             left_out["a broken link, no file, or without permission to read it"] += 1
-        else:
-            kept.append(name)
     return kept
 
 
@@ -246,17 +298,30 @@ def _is_readable(path: str) -> bool:
 
 def _find_in_folder(folder: str, names: Sequence[str], source: str, below: str) -> Iterator[Found]:
     """Yields the scans among the files of a folder."""
-    for name in names:
-        if name.endswith(_SUFFIXES):
-            path = os.path.join(folder, name)
-            stem = name.removesuffix(".gz").removesuffix(".nii")
-            yield Found(_case_id(source, below, stem), "nifti", (path,), _place(path))
-    others = [name for name in names if not name.endswith(_SUFFIXES)]
+    nifti = _find_nifti(names)
+    for stem, files in nifti:
+        paths = tuple(os.path.join(folder, name) for name in files)
+        yield Found(_case_id(source, below, stem), "nifti", paths, _place(paths[0]))
+    taken = {name for _, files in nifti for name in files}
+    others = [name for name in names if name not in taken]
     series = sorted(dicom.find_series(folder, others).values())
     for paths in series:
         part = os.path.basename(paths[0]).removesuffix(".dcm") if len(series) > 1 else ""
         place = _place(os.path.join(folder, part))
         yield Found(_case_id(source, below, part), "dicom", tuple(paths), place)
+
+
+def _find_nifti(names: Sequence[str]) -> List[Tuple[str, Tuple[str, ...]]]:
+    """Returns the NIfTI files among some, or pairs of files, behind their names without suffix."""
+    in_lower_case = {name.lower(): name for name in names}
+    found: List[Tuple[str, Tuple[str, ...]]] = []
+    for name in names:
+        if match := _NIFTI_NAME.fullmatch(name):
+            found.append((match[1], (name,)))
+        elif match := _PAIR_NAME.fullmatch(name):
+            header = in_lower_case.get(f"{match[1]}.hdr".lower())
+            found += [(match[1], (name, header))] if header is not None else []
+    return found
 
 
 def _case_id(*parts: str) -> str:
@@ -275,6 +340,26 @@ def _name_of(path: str) -> str:
 
 def _place(path: str) -> str:
     return _digest(os.path.abspath(path))
+
+
+def _set_excluded_aside(excluded: Sequence[Found], rows: Dict[str, manifest.Case]) -> None:
+    """Takes what is excluded now out of what an earlier call took."""
+    places = {one.place for one in excluded}
+    known = {(one.case, _identity(one)) for one in excluded}
+    for row in list(rows.values()):
+        # a source that was moved has other places
+        if row.place not in places and (row.case, row.identity) not in known:
+            continue
+        _warn_excluded(row)
+        rows[row.case] = row.model_copy(update={"status": "quarantined", "reason": _EXCLUDED})
+
+
+def _warn_excluded(row: manifest.Case) -> None:
+    if row.status != "quarantined":
+        logger.warning(
+            f"Scan '{row.case}' of the store is excluded now, so no training will use it. What was "
+            "trained on the store before may have seen it: train it again from the start."
+        )
 
 
 def _name_apart(found: Sequence[Found], rows: Dict[str, manifest.Case]) -> List[Found]:
@@ -301,18 +386,17 @@ def _look_at(
     workers: int | None,
 ) -> None:
     """Looks at what is new, and saves now and then what is known by then."""
-    new = [
-        one for one in found if one.case not in rows or rows[one.case].identity != _identity(one)
-    ]
+    new = [one for one in found if _is_new(one, rows.get(one.case))]
     size = sum(os.path.getsize(path) for one in new for path in one.paths)
     logger.info(
         f"{len(found)} found, {len(new)} of them ({size / 1e6:,.1f} MB) to be looked at: about "
         f"{size * _SECONDS_PER_BYTE / 60.0:.1f} minutes on one core."
     )
     saved = time.monotonic()
+    examine = functools.partial(_examine, spacing=content.spacing)
     try:
         for row in tqdm.tqdm(
-            _map(_examine, new, workers), total=len(new), desc="Looking", unit="scan"
+            _map(examine, new, workers), total=len(new), desc="Looking", unit="scan"
         ):
             rows[row.case] = row
             if time.monotonic() - saved > _SAVE_SECONDS:
@@ -320,6 +404,11 @@ def _look_at(
                 saved = time.monotonic()
     finally:
         _write(out, content, rows)
+
+
+def _is_new(found: Found, row: manifest.Case | None) -> bool:
+    """Returns whether something is to be looked at, or once more."""
+    return row is None or row.identity != _identity(found) or row.reason in (_EXCLUDED, _KILLED)
 
 
 def _map(
@@ -330,49 +419,38 @@ def _map(
     if min(number, len(items)) <= 1:
         yield from map(function, items)
         return
-    with concurrent.futures.ProcessPoolExecutor(
-        number,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-    ) as pool:
-        try:
-            yield from pool.map(function, items)
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise DatasetError(
-                "A process that looked at the scans was killed. If there was too little memory, "
-                "run it with fewer --workers. What was looked at is not looked at again."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with contextlib.closing(store.in_processes(function, items, number)) as results:
+        for item, row in results:
+            if row is None:
+                _log_killed(item)
+            yield row or _row_of(item).model_copy(update={"reason": _KILLED})
 
 
-def _begin_worker() -> None:
-    """Sets up a process, which ends with its parent whatever ends that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _log_killed(found: Found) -> None:
+    logger.error(
+        f"'{found.paths[0]}' is set aside: {_KILLED}. Run `eva-coralbay pretrain prepare` again "
+        "with fewer --workers, or with an --exclude that fits it."
+    )
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _examine(found: Found) -> manifest.Case:
-    """Looks whether something is a scan."""
-    row = manifest.Case(
+def _row_of(found: Found) -> manifest.Case:
+    """Returns the row of what is set aside, as far as it is known before it is looked at."""
+    return manifest.Case(
         case=found.case,
         kind=found.kind,
         identity=_identity(found),
         place=found.place,
         status="quarantined",
     )
+
+
+def _examine(found: Found, *, spacing: Sequence[float]) -> manifest.Case:
+    """Looks whether something is a scan that can be resampled to a spacing."""
+    row = _row_of(found)
     try:
         volume = _read(found)
         statistics = quality.measure(volume)
-        problem = quality.find_problem(volume, statistics)
+        problem = quality.find_problem(volume, statistics, spacing=spacing)
     except DatasetError as error:
         return row.model_copy(
             update={"reason": _without_place(str(error), found.case, found.paths[0])}
@@ -393,21 +471,44 @@ def _examine(found: Found) -> manifest.Case:
 def _read(found: Found) -> eva_tv_tensors.Volume:
     if found.kind == "dicom":
         return dicom.read_series(found.paths, case=found.case)
-    return geometry.read_scan(found.paths[0], case=found.case)
+    path = found.paths[0]
+    if not path.endswith(_SUFFIXES) and path.lower().endswith(_SUFFIXES):
+        raise DatasetError("the suffix is not in lower case: rename it to .nii or .nii.gz")
+    volume = geometry.read_scan(path, case=found.case)
+    _check_unit(path)
+    return volume
+
+
+def _check_unit(path: str) -> None:
+    """Checks that the unit of length of a NIfTI file is mm, as far as it has one."""
+    header: Any = nib.load(path).header
+    unit = int(header["xyzt_units"]) & 7  # the other bits are the unit of time
+    if unit not in _TAKEN_AS_MM:
+        raise DatasetError(
+            f"the unit of length (xyzt_units) is {_UNITS.get(unit, 'unknown')}, not mm: write the "
+            "file again with mm"
+        )
 
 
 def _set_duplicates_aside(rows: Dict[str, manifest.Case]) -> None:
     """Keeps the first of equal scans, one that is prepared before one that is not."""
-    first: Dict[str, str] = {}
+    # a scan that is excluded at one place is not to be trained on at another
+    first = {row.sha256: row.case for row in rows.values() if row.sha256 and _is_excluded(row)}
     usable = [row for row in rows.values() if row.status != "quarantined" or _is_duplicate(row)]
     for row in sorted(usable, key=lambda row: (row.status != "prepared", row.case)):
         original = first.setdefault(str(row.sha256), row.case)
         update = {}
         if original != row.case:
+            if _is_excluded(rows[original]):
+                _warn_excluded(row)
             update = {"status": "quarantined", "reason": f"{_SAME_AS}'{original}'"}
         elif _is_duplicate(row):  # the one that it is a duplicate of has changed
             update = {"status": "found", "reason": None}
         rows[row.case] = row.model_copy(update=update)
+
+
+def _is_excluded(row: manifest.Case) -> bool:
+    return row.reason == _EXCLUDED
 
 
 def _is_duplicate(row: manifest.Case) -> bool:
@@ -430,14 +531,19 @@ def _prepare_found(
         for one in found
         if rows[one.case].status != "quarantined" and (grid := rows[one.case].source)
     ]
-    _log_time([rows[source.case] for source in scans.missing(sources)], content.spacing)
+    missing = scans.verify(sources)
+    _log_time([rows[source.case] for source in missing], content.spacing)
     problems: Dict[str, str] = {}
     try:
-        scans.prepare(sources, workers=workers)
+        scans.prepare(missing, workers=workers)
     except store.StoreError as error:
         if not error.problems:
             raise
         problems = error.problems
+    for one in found:
+        if store.KILLED in problems.get(one.case, ""):
+            problems[one.case] = _KILLED
+            _log_killed(one)
     for source in sources:
         rows[source.case] = _complete(rows[source.case], scans, source, out, problems)
 
@@ -505,7 +611,9 @@ def _print_summary(content: manifest.Manifest, left_out: Dict[str, int]) -> None
 
 def _generalize(reason: str) -> str:
     """Returns a reason without what differs from scan to scan."""
-    return re.sub(r"'[^']*'", "'...'", re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "N", reason))
+    # but no digit of a name such as MONOCHROME1
+    numbers = r"(?<![A-Z\d])-?\d+(\.\d+)?(e[+-]?\d+)?"
+    return re.sub(r"'[^']*'", "'...'", re.sub(numbers, "N", reason))
 
 
 def _without_place(message: str, case: str, path: str) -> str:

@@ -298,8 +298,8 @@ class Distillation(modules.ModelModule):
         if stated["manifest_sha256"] != own["manifest_sha256"]:
             logger.warning(
                 f"The store has changed since the checkpoint: it had {stated['num_scans']} scans "
-                f"and has {own['num_scans']}. The training goes on with the scans of now, in another "
-                "order, so it is not the one that it would have been."
+                f"and has {own['num_scans']}. The training goes on with the scans of now, in "
+                "another order, so it is not the one that it would have been."
             )
 
     @override

@@ -1,5 +1,8 @@
 """Whether a volume is a CT scan that an encoder can learn from."""
 
+import math
+from typing import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +16,15 @@ MIN_VOXELS = 10
 
 MIN_EXTENT_MM = 25.0
 """The least extent along each axis, in mm."""
+
+MAX_EXTENT_MM = 3000.0
+"""The largest extent along each axis, in mm: no patient is longer."""
+
+MAX_VOXELS = 2**29
+"""The largest number of voxels after resampling: 2 GiB, of which several are needed at a time.
+
+It holds a whole body at 1 mm.
+"""
 
 _SOFT_TISSUE = (-150.0, 150.0)
 """The HU of fat, water and soft tissue."""
@@ -53,26 +65,42 @@ def measure(volume: eva_tv_tensors.Volume) -> Statistics:
     )
 
 
-def find_problem(volume: eva_tv_tensors.Volume, statistics: Statistics) -> str | None:
+def find_problem(
+    volume: eva_tv_tensors.Volume, statistics: Statistics, *, spacing: Sequence[float]
+) -> str | None:
     """Returns why a volume is to be set aside, None if it is a scan.
 
     Args:
         volume: The volume, of shape [1, D, H, W], with its affine.
         statistics: What `measure` says of it.
+        spacing: The voxel spacing (D, H, W) that it would be resampled to, in mm.
     """
     values = volume.as_subclass(torch.Tensor).numpy()[0]
     return _find_problem_of_values(values, statistics) or _find_problem_of_grid(
-        geometry.Grid.of(volume)
+        geometry.Grid.of(volume), spacing
     )
 
 
-def _find_problem_of_grid(grid: geometry.Grid) -> str | None:
+def _find_problem_of_grid(grid: geometry.Grid, spacing: Sequence[float]) -> str | None:
+    voxels = "x".join(str(length) for length in grid.shape)
+    lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
+    size = f"{voxels} voxels, {lengths} mm (D, H, W)"
     if min(grid.shape) < MIN_VOXELS or min(grid.extent_mm) < MIN_EXTENT_MM:
-        voxels = "x".join(str(length) for length in grid.shape)
-        lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
         return (
-            f"too small: {voxels} voxels, {lengths} mm (D, H, W); at least {MIN_VOXELS} voxels and "
-            f"{MIN_EXTENT_MM:g} mm are needed"
+            f"too small: {size}; at least {MIN_VOXELS} voxels and {MIN_EXTENT_MM:g} mm are needed"
+        )
+    if max(grid.extent_mm) > MAX_EXTENT_MM:
+        return (
+            f"too large: {size}; at most {MAX_EXTENT_MM:g} mm are possible (is the spacing not in "
+            "mm?)"
+        )
+    resampled = math.prod(grid.extent_mm) / math.prod(spacing)
+    if resampled > MAX_VOXELS:
+        distances = "x".join(f"{distance:g}" for distance in spacing)
+        return (
+            f"too large: {size}, would be {resampled:,.0f} voxels at {distances} mm; at most "
+            f"{MAX_VOXELS:,} are possible (is the spacing not in mm? If it is, choose a larger "
+            "--spacing)"
         )
     return None
 

@@ -88,15 +88,14 @@ def _draw(sample: dict, views: views_lib.Views, *, title: str) -> figure.Figure:
     ):
         drawn = sample[kind]
         batch = torch_data.default_collate([drawn])
-        rendered = views_lib.render(sample["hu"][None], batch, size=size)[0, :, 0]
+        hounsfield = sample["hu"][None]
+        rendered = views_lib.render(hounsfield, batch, size=size)[0, :, 0]
+        windows = _find_windows(hounsfield, batch, rendered)
         for index, view in enumerate(rendered):
             block = blocks[index + (0 if kind == "globals" else views_lib.NUM_GLOBALS)]
             block.set_facecolor("black")
-            block.suptitle(
-                f"{kind[:-1]} {index + 1}\n{_describe(drawn, index, views)}",
-                color=colour,
-                fontsize=8,
-            )
+            words = _describe(drawn, index, views, windows[index])
+            block.suptitle(f"{kind[:-1]} {index + 1}\n{words}", color=colour, fontsize=8)
             _draw_planes(block, view.numpy())
     return picture
 
@@ -139,9 +138,30 @@ def _boxes(drawn: views_lib.Drawn, region_size: int) -> List[Tuple[np.ndarray, f
     return [(centre - edge / 2.0, float(edge)) for centre, edge in zip(centres, edges, strict=True)]
 
 
-def _describe(drawn: views_lib.Drawn, index: int, views: views_lib.Views) -> str:
+def _find_windows(
+    hounsfield: torch.Tensor, batch: views_lib.Drawn, rendered: torch.Tensor
+) -> torch.Tensor:
+    """Returns the window (lower, upper) that each view was rendered in, the first or a later one.
+
+    Args:
+        hounsfield: The region, of shape [1, 1, R, R, R].
+        batch: What makes the views, batched.
+        rendered: The views, of shape [V, G, G, G].
+    """
+    taken = batch.windows[0, :, -1].clone()
+    for index in reversed(range(batch.windows.shape[2])):
+        only = batch._replace(windows=batch.windows[:, :, index : index + 1])
+        alone = views_lib.render(hounsfield, only, size=rendered.shape[-1])[0, :, 0]
+        is_taken = (alone == rendered).flatten(1).all(dim=1)
+        taken[is_taken] = batch.windows[0, is_taken, index]
+    return taken
+
+
+def _describe(
+    drawn: views_lib.Drawn, index: int, views: views_lib.Views, window: torch.Tensor
+) -> str:
     """Returns in words what makes a view."""
-    lower, upper = drawn.windows[index, 0].tolist()
+    lower, upper = window.tolist()
     _, edge = _boxes(drawn, views.region_size)[index]
     axes = drawn.theta[index, :, :3]
     # two flips are half a turn

@@ -107,6 +107,14 @@ def test_finds_the_series_of_a_folder(tmp_path: pathlib.Path) -> None:
     }
 
 
+def test_positions_not_a_tag_say_whether_the_gantry_is_tilted(tmp_path: pathlib.Path) -> None:
+    def change(_: int, header: pydicom.Dataset) -> None:
+        header.GantryDetectorTilt = "12.0"
+
+    array = scans.hounsfield()
+    _assert_equal(_read(scans.write_series(tmp_path, array, change=change)), _expected(array))
+
+
 @pytest.mark.parametrize("slices", [1, 9])
 def test_names_the_case_and_what_is_wrong(tmp_path: pathlib.Path, slices: int) -> None:
     folder = scans.write_series(tmp_path, scans.hounsfield()[:slices])

@@ -14,11 +14,14 @@ from tests.eva_coralbay.pretraining import scans
 
 
 def _find_problem(
-    array: npt.NDArray[Any], *, spacing: Sequence[float] = scans.SPACING
+    array: npt.NDArray[Any],
+    *,
+    spacing: Sequence[float] = scans.SPACING,
+    resampled: Sequence[float] = (1.5, 1.5, 1.5),
 ) -> str | None:
     affine = torch.from_numpy(geometry.straight_affine(spacing, (0.0, 0.0, 0.0)))
     volume = eva_tv_tensors.Volume(torch.from_numpy(array[None]).float(), affine=affine)
-    return quality.find_problem(volume, quality.measure(volume))
+    return quality.find_problem(volume, quality.measure(volume), spacing=resampled)
 
 
 def test_measures_hounsfield() -> None:
@@ -71,6 +74,32 @@ def test_needs_an_extent(spacing: Sequence[float], problem: str | None) -> None:
 def test_needs_voxels() -> None:
     problem = _find_problem(scans.hounsfield(shape=(9, 20, 20)), spacing=(10.0, 3.0, 3.0))
     assert str(problem).startswith("too small: 9x20x20 voxels, 90x60x60 mm (D, H, W)")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "problem"),
+    [
+        ((290.0, 3.0, 3.0), None),
+        ((310.0, 3.0, 3.0), "10x10x10 voxels, 3100x30x30 mm (D, H, W); at most 3000 mm are poss"),
+        ((100.0, 200.0, 91.0), "10x10x10 voxels, 1000x2000x910 mm (D, H, W), would be 539,259,259"),
+        ((100.0, 200.0, 90.0), None),
+    ],
+)
+def test_is_not_larger_than_anybody(spacing: Sequence[float], problem: str | None) -> None:
+    found = _find_problem(scans.hounsfield(shape=(10, 10, 10)), spacing=spacing)
+    if problem is None:
+        assert found is None
+    else:
+        assert str(found).startswith(f"too large: {problem}") and "not in mm?" in str(found)
+
+
+def test_is_not_too_large_for_the_spacing() -> None:
+    array = scans.hounsfield(shape=(10, 10, 10))
+    spacing = (50.0, 50.0, 50.0)
+    assert _find_problem(array, spacing=spacing, resampled=(0.6, 0.6, 0.7)) is None
+    problem = str(_find_problem(array, spacing=spacing, resampled=(0.6, 0.6, 0.6)))
+    assert "would be 578,703,704 voxels at 0.6x0.6x0.6 mm" in problem
+    assert "choose a larger --spacing" in problem
 
 
 @pytest.mark.parametrize("labels", [2, 14, 120])

@@ -4,9 +4,12 @@ import pathlib
 
 import matplotlib.image
 import pytest
+import torch
+from torch.utils import data as torch_data
 
 from eva_coralbay.data.errors import DatasetError
 from eva_coralbay.pretraining import view_sheet
+from eva_coralbay.pretraining import views as views_lib
 from tests.eva_coralbay.pretraining import stores
 
 
@@ -42,3 +45,18 @@ def test_boxes_lie_in_the_region_and_have_the_edges_of_the_views(store: str) -> 
         for low, edge in view_sheet._boxes(sample[kind], stores.VIEWS.region_size):
             assert edges[0] - 1e-3 <= edge <= edges[1] + 1e-3
             assert (low >= -1e-3).all() and (low + edge <= stores.VIEWS.region_size + 1e-3).all()
+
+
+def test_says_the_window_that_a_view_is_drawn_in(store: str) -> None:
+    only = view_sheet.manifest.Manifest.read(store)
+    sample = view_sheet.data.Regions(only, stores.VIEWS, seed=0).read(0)
+    drawn = sample["globals"]
+    flat, shown = [5000.0, 6000.0], [-300.0, 300.0]  # the first is above all HU
+    windows = torch.tensor([[shown, flat, flat, shown], [flat, flat, [-400.0, 200.0], shown]])
+    drawn = drawn._replace(windows=windows)
+    hounsfield, batch = sample["hu"][None], torch_data.default_collate([drawn])
+    rendered = views_lib.render(hounsfield, batch, size=stores.VIEWS.global_size)[0, :, 0]
+    found = view_sheet._find_windows(hounsfield, batch, rendered)
+    assert found.tolist() == [shown, [-400.0, 200.0]]
+    words = view_sheet._describe(drawn, 1, stores.VIEWS, found[1])
+    assert words.startswith("HU [-400, 200]")
