@@ -165,7 +165,10 @@ class Prepare(subcommand.Subcommand):
         """Declares the arguments."""
         _add_task_arguments(parser)
         parser.add_argument(
-            "--workers", metavar="N", type=int, help="processes (default: one a core, at most 8)"
+            "--workers",
+            metavar="N",
+            type=subcommand.at_least(1),
+            help="processes (default: one a core, at most 8)",
         )
         parser.add_argument(
             "--download",
@@ -298,7 +301,10 @@ class PretrainPrepare(subcommand.Subcommand):
             "nothing)",
         )
         parser.add_argument(
-            "--workers", metavar="N", type=int, help="processes (default: one a core, at most 8)"
+            "--workers",
+            metavar="N",
+            type=subcommand.at_least(1),
+            help="processes (default: one a core, at most 8)",
         )
 
     def run(self, arguments: argparse.Namespace) -> int:

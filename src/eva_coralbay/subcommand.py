@@ -3,7 +3,7 @@
 import abc
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class Subcommand(abc.ABC):
@@ -40,3 +40,22 @@ def add_subcommands(parser: argparse.ArgumentParser, subcommands: Sequence[Subco
         )
         subparser.set_defaults(run=subcommand.run)
         subcommand.add_arguments(subparser)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns a parser of whole numbers that are not less than one.
+
+    Args:
+        least: The smallest number that is accepted.
+    """
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+        return value
+
+    return parse

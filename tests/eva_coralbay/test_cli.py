@@ -8,7 +8,7 @@ import pytest
 from eva_coralbay import cli
 from eva_coralbay.data import phantom
 from tests.eva_coralbay.data.datasets import layouts
-from tests.eva_coralbay.pretraining import small_config, stores
+from tests.eva_coralbay.pretraining import runs, small_config, stores
 
 _KEEPS = "tests.eva_coralbay.models.test_backbone_check.Keeps"
 _MIXES_BATCH = "tests.eva_coralbay.models.test_backbone_check.MixesBatch"
@@ -118,6 +118,7 @@ def test_help_shows_examples(subcommand: str, capsys: pytest.CaptureFixture[str]
         ([], "required: COMMAND"),
         (["check-backbone"], "required: NAME_OR_CLASS"),
         (["prepare", "btcv"], "required: --root"),
+        (["prepare", "btcv", "--root", "x", "--workers", "0"], "a whole number of at least 1"),
         (["check-backbone", "x", "--kwarg", "width"], "'width' is not KEY=VALUE"),
     ],
 )
@@ -137,6 +138,7 @@ def _pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("pretraining")
     store = stores.write_store(folder / "store", cases=2)
     with pytest.MonkeyPatch.context() as patch:
+        runs.fit_heads_to_few_samples(patch)
         small_config.set_environment(patch, STORE=store, OUTPUT_ROOT=str(folder / "run"))
         assert cli.main(["pretrain", "fit", "--config", small_config.PATH]) == 0
     return folder

@@ -146,6 +146,7 @@ def extract(archive: str, folder: str) -> None:
         try:
             temporary.mkdir()
             _unpack(archive, temporary)
+            _check_merge(archive, temporary, pathlib.Path(folder))
             _merge(temporary, pathlib.Path(folder))
         except _BROKEN_ARCHIVE as error:
             raise DatasetError(
@@ -202,6 +203,12 @@ def _request(url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]") -> N
             raise DatasetError(
                 f"'{url}' is a web page and not the file: it may want you to log in or to accept "
                 f"terms. Open it in a browser, and put the file that it leads to at '{target}'."
+            )
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise DatasetError(
+                f"'{url}' is sent with the encoding '{encoding}', so it cannot be continued or "
+                f"checked. Download it by a browser, and put it at '{target}'."
             )
         total = _align(response, file)
         bar.total, bar.n = total, file.tell()
@@ -324,6 +331,7 @@ def _restart(file: io.FileIO, reason: str) -> NoReturn:
 def _check_content(part: str, resource: "task.Resource") -> None:
     """Checks the checksum of a download, which is deleted if it is another."""
     if resource.checksum is None:
+        _check_gzip(part, resource)
         return
     actual = _checksum(part, resource.checksum)
     if actual != resource.checksum:
@@ -334,6 +342,23 @@ def _check_content(part: str, resource: "task.Resource") -> None:
             "damaged on its way or changed at its source. What was downloaded is deleted; try "
             "again."
         )
+
+
+def _check_gzip(part: str, resource: "task.Resource") -> None:
+    """Checks a download without a checksum by that of gzip, if it is of that kind."""
+    if not resource.filename.endswith(".gz"):
+        return
+    try:
+        with gzip.open(part) as file:
+            while file.read(_CHUNK):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        os.remove(part)
+        _keep_version(part, None)
+        raise DatasetError(
+            f"'{resource.url}' is no complete gzip file ({error}): the server has sent something "
+            "else, or not all of it. What was downloaded is deleted; try again."
+        ) from error
 
 
 def _checksum(path: str, like: str) -> str:
@@ -418,6 +443,20 @@ def _write(member: _Member, path: pathlib.Path) -> None:
         shutil.copyfileobj(member.content, file, _CHUNK)
 
 
+def _check_merge(archive: str, source: pathlib.Path, target: pathlib.Path) -> None:
+    """Checks that no file takes the place of a folder, or a folder that of a file."""
+    for child in source.iterdir():
+        other = target / child.name
+        if other.exists() and child.is_dir() != other.is_dir():
+            kind = "folder" if child.is_dir() else "file"
+            raise DatasetError(
+                f"Archive '{archive}' holds a {kind} in the place of '{other}'. Nothing of it was "
+                "kept: move that away, or unpack it to an empty root."
+            )
+        if child.is_dir():
+            _check_merge(archive, child, other)
+
+
 def _merge(source: pathlib.Path, target: pathlib.Path) -> None:
     """Moves what a folder holds into another on the same disk."""
     for child in sorted(source.iterdir()):
@@ -454,7 +493,15 @@ def _full_disk_error(problem: str, needed: int, *, what: str) -> DatasetError:
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
     """Waits until no other process downloads or unpacks into a folder."""
-    with open(os.path.join(folder, ".download.lock"), "ab") as file:
+    path = os.path.join(folder, ".download.lock")
+    try:
+        file = open(path, "ab")
+    except OSError as error:
+        raise DatasetError(
+            f"'{path}' cannot be written ({error.strerror}): download to a root that can be "
+            "written to."
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

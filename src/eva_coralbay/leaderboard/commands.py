@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any, Callable
+from typing import Any
 
 import yaml
 
@@ -271,7 +271,7 @@ class Sweep(subcommand.Subcommand):
             "--seeds",
             metavar="SEED",
             nargs="+",
-            type=_at_least(0),
+            type=subcommand.at_least(0),
             help="these instead of the file's",
         )
         how = parser.add_mutually_exclusive_group()
@@ -291,13 +291,13 @@ class Sweep(subcommand.Subcommand):
         parser.add_argument(
             "--jobs",
             metavar="N",
-            type=_at_least(1),
+            type=subcommand.at_least(1),
             help="how many at once (default: 1; with --slurm all)",
         )
         parser.add_argument(
             "--retries",
             metavar="N",
-            type=_at_least(0),
+            type=subcommand.at_least(0),
             default=0,
             help="how often to try a failed one again (default: %(default)s)",
         )
@@ -364,21 +364,6 @@ class Leaderboard(subcommand.Subcommand):
     def run(self, arguments: argparse.Namespace) -> int:
         """Never called: a command below it is."""
         raise NotImplementedError
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    """Returns a parser of whole numbers that are not less than one."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
-        return value
-
-    return parse
 
 
 def _parse_parameter(text: str) -> tuple[str, Any]:

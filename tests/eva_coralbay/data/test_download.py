@@ -1,6 +1,7 @@
 """Tests downloads from a local server that misbehaves, and archives that are damaged or evil."""
 
 import errno
+import gzip
 import hashlib
 import http.server
 import io
@@ -36,6 +37,7 @@ class _Answer(NamedTuple):
     version: str | None = None
     ignores_versions: bool = False
     content: bytes | None = None
+    encoding: str | None = None
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -76,6 +78,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers = {"Content-Type": answer.content_type}
         if answer.version is not None:
             headers["ETag" if '"' in answer.version else "Last-Modified"] = answer.version
+        if answer.encoding is not None:
+            headers["Content-Encoding"] = answer.encoding
         content = _CONTENT if answer.content is None else answer.content
         if answer.sends_length:
             headers["Content-Length"] = str(len(_CONTENT) - start)
@@ -247,6 +251,40 @@ def test_refuses_a_web_page(server: _Server, tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "sub" / "scans.bin").exists()
 
 
+@pytest.mark.parametrize("content", [gzip.compress(_CONTENT)[:-20], b"<html>log in</html>"])
+def test_a_file_without_a_checksum_is_checked_by_that_of_gzip(
+    content: bytes, server: _Server, tmp_path: pathlib.Path
+) -> None:
+    """It was cut off without a length, or a web page is sent as another type."""
+    server.answers = [
+        _Answer(sends_length=False, content=content),
+        _Answer(sends_length=False, content=gzip.compress(_CONTENT)),
+    ]
+    resource = server.resource(checksum=None, filename="scan.nii.gz")
+
+    with pytest.raises(DatasetError, match="is no complete gzip file"):
+        download.fetch(resource, str(tmp_path))
+    assert not _files(tmp_path) or {path.name for path in _files(tmp_path)} == {".download.lock"}
+    assert gzip.decompress(pathlib.Path(download.fetch(resource, str(tmp_path))).read_bytes())
+
+
+def test_an_encoding_is_refused(server: _Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [_Answer(encoding="gzip")]
+
+    with pytest.raises(DatasetError, match="is sent with the encoding 'gzip'"):
+        download.fetch(server.resource(checksum=None), str(tmp_path))
+
+    assert not (tmp_path / "sub" / "scans.bin").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
+    _make_zip(tmp_path / "a.zip", {"a.bin": b"a"})
+    (tmp_path / "root" / ".download.lock").mkdir(parents=True)
+
+    with pytest.raises(DatasetError, match="root/.download.lock' cannot be written .*: download"):
+        download.extract(str(tmp_path / "a.zip"), str(tmp_path / "root"))
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 416])
 def test_refusal_is_not_repeated(status: int, server: _Server, tmp_path: pathlib.Path) -> None:
     server.answers = [_Answer(status=status)]
@@ -415,6 +453,21 @@ def test_unpacks_and_merges(name: str, tmp_path: pathlib.Path) -> None:
         "imagesTr/deep/b.bin": b"b",
         "c.txt": b"",
     }
+
+
+@pytest.mark.parametrize(("old", "new"), [("d", "d/x"), ("d/x", "d")])
+def test_files_and_folders_take_no_place_of_each_other(
+    old: str, new: str, tmp_path: pathlib.Path
+) -> None:
+    root = tmp_path / "root"
+    _write(root / old, b"old")
+    _make_zip(tmp_path / "a.zip", {"a.bin": b"a", new: b"new"})
+
+    with pytest.raises(DatasetError, match="in the place of '.*root/d'. Nothing of it was kept"):
+        download.extract(str(tmp_path / "a.zip"), str(root))
+
+    assert not (root / "a.bin").exists()
+    assert (root / old).read_bytes() == b"old"
 
 
 def test_unpacks_what_windows_packed(tmp_path: pathlib.Path) -> None:

@@ -177,7 +177,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             raise DatasetError(
                 f"{self._describe()} has no cases. Check that '{self._root}' is its folder."
             )
-        problems = [problem for case in self._case_ids for problem in self._find_problems(case)]
+        problems = [
+            f"{self._name_split(case)}{problem}"
+            for case in self._case_ids
+            for problem in self._find_problems(case)
+        ]
         if problems:
             raise DatasetError(self._summarize(problems))
 
@@ -319,6 +323,10 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         except DatasetError as error:
             return [str(error)]
         return []
+
+    def _name_split(self, case: str) -> str:
+        """Returns what is put before the problems of a case, where its split is worth naming."""
+        return ""
 
     def _summarize(self, problems: List[str]) -> str:
         listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])

@@ -41,7 +41,8 @@ class LiTS17(task_lib.TaskDataset):
     def _find_files(self) -> Dict[str, base.CaseFiles]:
         return self._match_files(
             "volume-",
-            image=r"(?:volume-|imagesTr/liver_)(\d+)(?:_0000)?\.nii(?:\.gz)?",
-            label=r"(?:segmentation-|labelsTr/liver_)(\d+)\.nii(?:\.gz)?",
+            # in nnU-Net's layout a label map has the name of its image
+            image=r"(?<!labelsTr/)(?:volume-|(?<=imagesTr/)liver_)(\d+)(?:_0000)?\.nii(?:\.gz)?",
+            label=r"(?:segmentation-|labelsTr/(?:liver_|volume-))(\d+)\.nii(?:\.gz)?",
             usual=base.CaseFiles(image="volume-{}.nii", label="segmentation-{}.nii"),
         )

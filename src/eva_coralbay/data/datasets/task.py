@@ -170,6 +170,13 @@ class PublicTask:
             return sum(self._lists.values(), [])
         return self._lists[self._split]
 
+    def _name_split(self, case: str) -> str:
+        """Returns the split of a case, to be put before its name, if all splits are looked at."""
+        if self._split is not None:
+            return ""
+        split = next(name for name, cases in self._lists.items() if case in cases)
+        return f"Split '{split}': "
+
     def _download_files(self) -> None:
         """Downloads all files, after the licence is printed.
 

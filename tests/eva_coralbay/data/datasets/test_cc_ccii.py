@@ -1,6 +1,7 @@
 """Tests of CC-CCII."""
 
 import collections
+import os
 import pathlib
 from typing import Any, Callable
 
@@ -157,6 +158,24 @@ def test_transform_and_scheme_tell_embeddings_apart(tmp_path: pathlib.Path) -> N
         assert {part for part in first if first[part] != other[part]} == parts
 
 
+def test_files_that_change_tell_embeddings_apart(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.write_cc_ccii(tmp_path, _few(monkeypatch))
+
+    def describe(split: Any) -> dict[str, Any]:
+        dataset = classification.CCCCII(str(tmp_path), split)
+        dataset.setup()
+        return dataset.describe_inputs()
+
+    before = describe("train")
+    assert describe("val") == before
+    file = next(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+    os.utime(file, ns=(0, 0))
+    after = describe("val")
+    assert {part for part in before if before[part] != after[part]} == {"files"}
+
+
 @pytest.mark.parametrize("damage", ["cut off", "another shape", "empty"])
 def test_broken_scans_are_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -172,8 +191,11 @@ def test_broken_scans_are_named(
     else:
         for path in [file, *others]:
             path.unlink()
-    with pytest.raises(DatasetError, match=f"Case '{dataset.case_ids[0]}', .* is unreadable"):
+    with pytest.raises(
+        DatasetError, match=f"Case '{dataset.case_ids[0]}', .* is unreadable"
+    ) as error:
         dataset[0]
+    assert damage != "cut off" or file.name in str(error.value)
 
 
 def test_downloads_need_an_account(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ CASES = sorted(f"volume-{number}" for number in range(131))
         ("volume_pt1/volume-{}.nii", "segmentations/segmentation-{}.nii"),
         ("imagesTr/liver_{}.nii.gz", "labelsTr/liver_{}.nii.gz"),
         ("imagesTr/liver_{}_0000.nii.gz", "labelsTr/liver_{}.nii.gz"),
+        ("imagesTr/volume-{}_0000.nii.gz", "labelsTr/volume-{}.nii.gz"),
     ],
 )
 def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> None:

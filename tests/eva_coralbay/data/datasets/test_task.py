@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from loguru import logger
 
-from eva_coralbay.data import datasets, transforms
+from eva_coralbay.data import datasets, tasks, transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.errors import DatasetError
 from tests.eva_coralbay.data.datasets import task_layouts
@@ -135,6 +135,8 @@ def test_a_missing_case_is_named_with_the_split_it_hurts(complete: pathlib.Path)
     assert f"split 'train' (v1@1) in '{complete}': 1 of 25 cases" in str(error.value)
     assert f"Case '{TRAIN[3]}': neither image nor label exist" in str(error.value)
     assert datasets.MSDSpleen.how_to_get in str(error.value)
+    with pytest.raises(DatasetError, match=f"Split 'train': Case '{TRAIN[3]}': neither image nor"):
+        tasks.prepare("msd_task09_spleen", str(complete))
     assert (make(complete, "val").case_ids, make(complete, "test").case_ids) == (VAL, TEST)
 
 

@@ -145,7 +145,11 @@ class ClassificationDataset(
         Raises:
             DatasetError: If some do not. All of them are reported at once.
         """
-        problems = [problem for case in self._case_ids for problem in self._find_problems(case)]
+        problems = [
+            f"{self._name_split(case)}{problem}"
+            for case in self._case_ids
+            for problem in self._find_problems(case)
+        ]
         if problems:
             listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
             rest = len(problems) - _MAX_NAMED
@@ -224,6 +228,7 @@ class ClassificationDataset(
             "task": self.task,
             "split scheme": self.split_name,
             "cases": hashlib.sha256(cases.encode()).hexdigest(),
+            "files": self._identify_files(),
             "transform": None if self._transforms is None else identity.describe(self._transforms),
         }
 
@@ -261,6 +266,16 @@ class ClassificationDataset(
     def _files(self, case: str) -> List[str]:
         """Returns the paths of the files that a case is read from."""
         return [self._path(self._cases[case].path)]
+
+    def _identify_files(self) -> str:
+        """Returns what changes when the files of any split change: their sizes and times."""
+        digest = hashlib.sha256()
+        for case in sorted(set(self._cases) & set(sum(self._lists.values(), []))):
+            for path in filter(os.path.isfile, self._files(case)):
+                status = os.stat(path)
+                name = os.path.relpath(path, self._root)
+                digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def _find_problems(self, case: str) -> List[str]:
         """Returns what is missing of a case."""

@@ -122,5 +122,8 @@ def _slices(folder: str) -> List[str]:
 
 
 def _read_slice(path: str) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"))
+    except _READ_ERRORS as error:
+        raise ValueError(f"'{os.path.basename(path)}': {error}") from error
