@@ -76,9 +76,7 @@ def check(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Runs the tests that take no more than minutes, on all cores."""
     _install_package(session, "test")
-    session.run(
-        "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs, env={"OMP_NUM_THREADS": "1"}
-    )
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session(python=PYTHON_VERSIONS)

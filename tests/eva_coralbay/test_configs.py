@@ -9,7 +9,10 @@ from typing import Any
 import jsonargparse
 import pandas as pd
 import pytest
+import torch
 from eva.core import interface
+from eva.vision.models.networks.backbones import backbone_registry
+from torch import nn
 
 from eva_coralbay.data import phantom, tasks
 from eva_coralbay.data.datasets import task
@@ -35,8 +38,14 @@ _NNUNET = _ROOT / "configs/vision/radiology/online/segmentation/nnunet.yaml"
 _CASES = 1
 """How many cases of each split the generated data sets have."""
 
+_OURS = "radiology/coralbay_random"
+"""The name of our encoder."""
+
+_POOLING = "tests/pooling"
+"""The name of an encoder that takes no time."""
+
 _SMALL = {
-    "MODEL_NAME": "radiology/coralbay_random",
+    "MODEL_NAME": _OURS,
     "ACCELERATOR": "cpu",
     "IN_FEATURES": "12",
     "ROI_SIZE": "[64, 64, 64]",
@@ -49,6 +58,22 @@ _SMALL = {
     "TQDM_REFRESH_RATE": "0",
 }
 """What makes an evaluation small enough for a CPU."""
+
+
+class _Pooling(nn.Module):
+    """Averages of the volume, of the shapes of our encoder's six maps."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.scales = nn.ParameterList(
+            torch.rand(factor * feature_size, 1, 1, 1) for factor in (1, 1, 2, 4, 8, 16)
+        )
+
+    def forward(self, volume: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            scale * nn.functional.avg_pool3d(volume, 2**level)
+            for level, scale in enumerate(self.scales)
+        ]
 
 
 def _instantiate(path: pathlib.Path, patch: pytest.MonkeyPatch, **environment: str) -> Any:
@@ -106,10 +131,15 @@ def test_pretraining_parses_and_instantiates(path: pathlib.Path) -> None:
 def test_two_steps_on_data_in_the_true_layout(
     path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of our encoder with one config, with the others of one that takes no time."""
+    monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
+    model, features = (_OURS, "12") if path == _NNUNET else (_POOLING, "2")
     _write_data(path.stem, tmp_path / "data", monkeypatch)
     arguments = _instantiate(
         path,
         monkeypatch,
+        MODEL_NAME=model,
+        IN_FEATURES=features,
         DATA_ROOT=str(tmp_path / "data"),
         OUTPUT_ROOT=str(tmp_path / "out"),
         MAX_STEPS="2",

@@ -186,7 +186,8 @@ def test_maps_that_need_a_projection() -> None:
         pytest.param("radiology/swin_unetr_encoder", marks=pytest.mark.slow),
     ],
 )
-def test_registered_names(name: str) -> None:
+def test_registered_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone_check, "_SMALL", 40)
     findings = _check(name, roi=64, kwargs={"feature_size": 12})
 
     assert all(finding.holds is not False for finding in findings.values())

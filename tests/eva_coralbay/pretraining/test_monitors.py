@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from eva_coralbay.data import phantom
-from eva_coralbay.pretraining import Monitors, curves, monitors
+from eva_coralbay.pretraining import Monitors, curves, monitors, neighbours
 from eva_coralbay.pretraining.monitors import find_collapse
 from tests.eva_coralbay.pretraining import runs, stores
 
@@ -73,10 +73,11 @@ def test_finds_the_kind_of_a_collapse(
     assert set(found) == ({kind} if kind else set())
 
 
-def test_a_training_with_monitors(tmp_path: pathlib.Path) -> None:
+def test_a_training_with_monitors(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_CROPS", 1)
     labelled = str(tmp_path / "phantom")
     phantom.write_dataset(
-        labelled, cases=4, val_cases=3, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)
+        labelled, cases=3, val_cases=2, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)
     )
     description = {
         "class_path": "eva_coralbay.data.datasets.NnUNet",
