@@ -255,9 +255,11 @@ def test_the_store_changes_a_case_table_by_no_more_than_the_rounding(
     stored_cases, loaded_cases = _cases(stored), _cases(loaded)
     columns = ["case", "class", "metric", "truth_voxels"]
     pd.testing.assert_frame_equal(stored_cases[columns], loaded_cases[columns])
-    voxels = ["predicted_voxels"]
-    pd.testing.assert_frame_equal(stored_cases[voxels], loaded_cases[voxels], rtol=0.05)
-    pd.testing.assert_frame_equal(stored_cases[["value"]], loaded_cases[["value"]], atol=0.01)
+    values = (stored_cases["value"] - loaded_cases["value"]).abs()
+    sizes = (stored_cases["predicted_voxels"] - loaded_cases["predicted_voxels"]).abs()
+    sizes /= loaded_cases["predicted_voxels"].clip(lower=1)
+    print(f"{data}: largest difference {values.max():.5f} in value, {sizes.max():.2%} in voxels")
+    assert values.max() <= 0.005 and sizes.max() <= 0.03
 
 
 def test_encoder_of_the_default_config_is_ours() -> None:

@@ -52,7 +52,10 @@ _BYTES_PER_VOXEL = 0.6
 _BYTES_PER_SOURCE_BYTE = 1.0
 """The disk that a byte of a file of unknown content takes, about."""
 
-_FIX_FOLDER = "Free some space there, or set another folder: `prepared_root`, PREPARED_ROOT or --prepared-root."
+_FIX_FOLDER = (
+    "Free some space there, or set another folder: `prepared_root`, PREPARED_ROOT or "
+    "--prepared-root."
+)
 
 _MAX_NAMED = 10
 """How many cases one error message names."""
