@@ -1,6 +1,10 @@
 """Regions of prepared scans, without end and in an order that only the seed decides."""
 
+import multiprocessing
+import os
 import signal
+import sys
+import threading
 from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
@@ -223,5 +227,16 @@ def _init_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
     # the trainer ends a step when it gets one of these; SLURM and torchrun send them to all
     # processes, and without workers there would be no end of the step
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+        threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
+
+
+def _leave_when_the_parent_says() -> None:
+    """Ends this process on a SIGTERM of its parent, which waits for that when it exits."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # nosec B101
+    while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent.pid:
+        pass
+    os._exit(0)

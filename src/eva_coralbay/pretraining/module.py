@@ -294,11 +294,12 @@ class Distillation(modules.ModelModule):
             self.num_prototypes = stated["num_prototypes"]
             self._build()
         own = self.describe_data(self.data)
-        _check_same_networks(stated["config"], own["config"])
+        path = str(self.trainer.ckpt_path)
+        _check_same_networks(stated["config"], own["config"], path=path)
         if stated["manifest_sha256"] != own["manifest_sha256"]:
             logger.warning(
-                f"The store has changed since the checkpoint: it had {stated['num_scans']} scans "
-                f"and has {own['num_scans']}. The training goes on with the scans of now, in "
+                f"The store has changed since checkpoint '{path}': it had {stated['num_scans']} "
+                f"scans and has {own['num_scans']}. The training goes on with the scans of now, in "
                 "another order, so it is not the one that it would have been."
             )
 
@@ -459,12 +460,13 @@ class Distillation(modules.ModelModule):
         return optimizer
 
 
-def _check_same_networks(stated: str, own: str) -> None:
+def _check_same_networks(stated: str, own: str, *, path: str) -> None:
     """Checks that a checkpoint is of networks as the configuration describes.
 
     Args:
         stated: The configuration of the checkpoint's run, as JSON.
         own: That of this one.
+        path: The path of the checkpoint.
 
     Raises:
         ValueError: If it is not, naming what differs.
@@ -473,7 +475,7 @@ def _check_same_networks(stated: str, own: str) -> None:
     for name in _NETWORKS:
         if before[name] != now[name]:
             raise ValueError(
-                f"The checkpoint is of a training with `{name}: {before[name]}`, and the "
+                f"Checkpoint '{path}' is of a training with `{name}: {before[name]}`, and the "
                 f"configuration has {now[name]}: set it as it was, or for a new training another "
                 "`default_root_dir`."
             )

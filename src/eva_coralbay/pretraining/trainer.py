@@ -107,7 +107,7 @@ class Trainer(eva.Trainer):
         (newest,) = find_checkpoints(self.default_root_dir)[-1:] or (None,)
         if newest is not None:
             logger.info(f"Going on from '{newest}'. For a new run, set another folder.")
-        _clear_up(self.default_root_dir)
+        _keep_metrics(self.default_root_dir)
         super().fit(model, *args, ckpt_path=newest, **kwargs)
         if self._checkpoints.signal is not None:
             sys.exit(128 + self._checkpoints.signal)
@@ -126,14 +126,8 @@ def find_checkpoints(folder: str) -> List[pathlib.Path]:
 
 
 @rank_zero.rank_zero_only
-def _clear_up(folder: str) -> None:
-    """Removes checkpoints that were not written to the end, and moves the earlier metrics aside.
-
-    The logger would delete these.
-    """
-    checkpoints = pathlib.Path(folder) / _CHECKPOINTS
-    if checkpoints.is_dir():
-        files.remove_leftovers(checkpoints)
+def _keep_metrics(folder: str) -> None:
+    """Moves the metrics of the start before aside, which the logger would delete."""
     path = pathlib.Path(folder) / "metrics.csv"
     if path.exists():
         path.rename(path.with_name(f"metrics.{len(list(path.parent.glob('metrics.*.csv')))}.csv"))
@@ -179,10 +173,12 @@ class Checkpoints(pl_callbacks.Checkpoint):
             trainer.should_stop = True
 
     def _save(self, trainer: pl.Trainer) -> None:
-        folder = pathlib.Path(trainer.default_root_dir)
-        trainer.save_checkpoint(folder / _CHECKPOINTS / f"step={trainer.global_step}.ckpt")
+        folder = pathlib.Path(trainer.default_root_dir) / _CHECKPOINTS
+        if trainer.is_global_zero and folder.is_dir():
+            files.remove_leftovers(folder)
+        trainer.save_checkpoint(folder / f"step={trainer.global_step}.ckpt")
         if trainer.is_global_zero:
-            for path in find_checkpoints(str(folder))[: -self._keep]:
+            for path in find_checkpoints(trainer.default_root_dir)[: -self._keep]:
                 path.unlink()
 
     def _receive(self, number: int, frame: Any) -> None:

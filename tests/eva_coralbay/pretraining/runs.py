@@ -64,20 +64,45 @@ def fit_heads_to_few_samples(patch: pytest.MonkeyPatch) -> None:
 
 
 class Ranks(callbacks.Callback):
-    """Writes the gradient of the last step, as the ranks have shared it, and each rank's state."""
+    """Writes each rank's gradient of the first step, after they shared it, and its last state."""
 
     def __init__(self, out: str) -> None:
         self._out = out
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        named = pl_module.student.named_parameters()
-        self._write(trainer, "gradients", {name: p.grad for name, p in named if p.grad is not None})
+        if trainer.global_step == 0:
+            named = pl_module.student.named_parameters()
+            found = {name: each.grad for name, each in named if each.grad is not None}
+            self._write(trainer, "gradients", found)
 
     def on_train_end(self, trainer, pl_module) -> None:
         self._write(trainer, "state", pl_module.state_dict())
 
     def _write(self, trainer, name: str, tensors: dict[str, torch.Tensor]) -> None:
         torch.save(tensors, f"{self._out}/{name}_{trainer.global_rank}.pt")
+
+
+def read_rank(out: pathlib.Path, name: str, rank: int = 0) -> dict[str, torch.Tensor]:
+    """Returns what a rank wrote: its `gradients`, or its `state`."""
+    return torch.load(out / f"{name}_{rank}.pt", weights_only=True)
+
+
+def assert_same_gradient(
+    found: pathlib.Path, expected: pathlib.Path, *, rank: int = 0, tolerance: float = 1e-5
+) -> None:
+    """Asserts that a rank has the gradient of another run.
+
+    That is: no entry of the gradient of any parameter differs by more than `tolerance` times the
+    largest entry of all of them.
+    """
+    gradients, references = read_rank(found, "gradients", rank), read_rank(expected, "gradients")
+    assert gradients.keys() == references.keys()
+    largest = max(float(value.abs().max()) for value in references.values())
+    assert largest > 0.01
+    for name, value in references.items():
+        torch.testing.assert_close(
+            gradients[name], value, rtol=0, atol=tolerance * largest, msg=name
+        )
 
 
 def train(**options: Any) -> Distillation:

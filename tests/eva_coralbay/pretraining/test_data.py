@@ -1,14 +1,19 @@
 """Tests that the samples follow from their numbers alone."""
 
 import itertools
+import multiprocessing
 import pathlib
+import subprocess
+import sys
 from types import SimpleNamespace
+from typing import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.pretraining import data as data_lib
 from eva_coralbay.pretraining.data import AIR, PretrainingData
 from tests.eva_coralbay.pretraining import stores
 
@@ -18,18 +23,23 @@ def _store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return stores.write_store(tmp_path_factory.mktemp("store"))
 
 
-def _batches(
-    store: str, number: int, *, workers: int = 0, rank: int = 0, ranks: int = 1, step: int = 0,
+def _iterate(
+    store: str, *, workers: int = 0, rank: int = 0, ranks: int = 1, step: int = 0,
     accumulated: int = 1, batch_size: int = 2,
-) -> list[dict]:  # fmt: skip
-    """Returns the first batches of a rank."""
+) -> Iterator[dict]:  # fmt: skip
+    """Returns the batches of a rank."""
     data = PretrainingData(
         store=store, views=stores.VIEWS, batch_size=batch_size, num_workers=workers, seed=5
     )
     data.trainer = SimpleNamespace(
         global_rank=rank, world_size=ranks, global_step=step, accumulate_grad_batches=accumulated
     )
-    return list(itertools.islice(data.train_dataloader(), number))
+    return iter(data.train_dataloader())
+
+
+def _batches(store: str, number: int, **options: int) -> list[dict]:
+    """Returns the first batches of a rank."""
+    return list(itertools.islice(_iterate(store, **options), number))
 
 
 def _assert_equal(first: dict, second: dict) -> None:
@@ -52,6 +62,23 @@ def test_a_batch(store: str) -> None:
 def test_workers_change_nothing(store: str, workers: int) -> None:
     for first, second in zip(_batches(store, 5), _batches(store, 5, workers=workers), strict=True):
         _assert_equal(first, second)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Who sent a signal is not known elsewhere.")
+def test_workers_leave_for_their_parent_only(store: str) -> None:
+    """A signal to all processes leaves them, and the end of the parent does not wait for them."""
+    batches = _iterate(store, workers=2)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker, name in itertools.product(workers, ("USR1", "TERM")):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    for _ in range(20):  # more than what the workers had read ahead
+        next(batches)
+    for worker in workers:
+        worker.terminate()
+        worker.join(timeout=10.0)
+        assert worker.exitcode == 0
 
 
 def test_goes_on_from_a_step(store: str) -> None:
@@ -88,6 +115,21 @@ def test_the_probe_stays(store: str) -> None:
     probe = data.probe(3)
     assert probe.shape == (3, 1, 44, 44, 44) and probe.dtype == torch.int16
     torch.testing.assert_close(probe, data.probe(3), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**32 + 5])
+def test_the_probe_has_random_numbers_of_its_own(seed: int) -> None:
+    """They are those of no sample and of no pass over the scans."""
+    draws = {
+        (name, index): np.random.default_rng(key).integers(2**62)
+        for index in range(20)
+        for name, key in (
+            ("sample", [seed, index]),
+            ("pass", [seed, index, 1]),
+            ("probe", [seed, data_lib._PROBE + index]),
+        )
+    }
+    assert len(set(draws.values())) == len(draws)
 
 
 def test_says_where_a_store_is_missing(tmp_path: pathlib.Path) -> None:
