@@ -144,9 +144,7 @@ def test_a_signal_ends_a_step_and_requeues_the_job(
 
 def test_a_signal_to_all_processes_ends_a_step(store: str, tmp_path: pathlib.Path) -> None:
     """As torchrun and SLURM send it: the workers go on, so that the step can end."""
-    process = _start(
-        store=f'"{store}"', out=f'"{tmp_path}"', steps=1000, interval=1000, workers=2
-    )
+    process = _start(store=f'"{store}"', out=f'"{tmp_path}"', steps=1000, interval=1000, workers=2)
     _wait_for(process, tmp_path / "gradients_0.pt")
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
