@@ -48,9 +48,8 @@ def fmt(session: nox.Session) -> None:
     """Formats the source code."""
     args = session.posargs or LOCATIONS
     _install_group(session, "lint")
-    session.run("isort", *args)
-    session.run("black", *args)
     session.run("ruff", "check", "--fix-only", *args)
+    session.run("ruff", "format", *args)
 
 
 @nox.session
@@ -58,9 +57,8 @@ def lint(session: nox.Session) -> None:
     """Checks the source code for stylistic and security violations."""
     args = session.posargs or LOCATIONS
     _install_group(session, "lint")
-    session.run("isort", "--check-only", *args)
-    session.run("black", "--check", *args)
     session.run("ruff", "check", *args)
+    session.run("ruff", "format", "--check", *args)
     session.run("yamllint", ".")
     session.run("bandit", "-q", "-c", "pyproject.toml", "-r", "src", "benchmarks", "noxfile.py")
 

@@ -2,7 +2,7 @@
 
 import gc
 import threading
-from typing import Callable
+from collections.abc import Callable
 
 import psutil
 import torch

@@ -17,8 +17,9 @@ import pathlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent import futures
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
 import _memory
 import numpy as np
@@ -29,9 +30,8 @@ from loguru import logger
 from torch.utils import data as torch_data
 from torchvision.transforms import v2
 
-from eva_coralbay.data import datasets, phantom, prepared
+from eva_coralbay.data import datasets, phantom, preparation, transforms
 from eva_coralbay.data import store as store_lib
-from eva_coralbay.data import transforms
 
 _SHAPE, _SPACING_MM = (150, 512, 512), (3.0, 0.8, 0.8)
 """The scan that is measured."""
@@ -51,8 +51,8 @@ _WORKERS = 2
 
 
 def _eva_item(
-    folder: str, roi_size: Tuple[int, int, int]
-) -> Tuple[List[torch.Tensor], List[torch.Tensor]]:
+    folder: str, roi_size: tuple[int, int, int]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Loads an item as eva does."""
     image, target = _eva_load(folder)
     return v2.Compose(
@@ -73,19 +73,19 @@ def _eva_item(
     )(image, target)
 
 
-def _eva_load(folder: str) -> Tuple[Any, Any]:
+def _eva_load(folder: str) -> tuple[Any, Any]:
     image, label = _files(folder)
     return eva_loading.load_volume_tensor(image), eva_loading.load_mask_tensor(label, image)
 
 
-def _eva_prepare(folder: str) -> Tuple[Any, Any]:
+def _eva_prepare(folder: str) -> tuple[Any, Any]:
     """Loads and resamples a scan as eva does, whenever it is used."""
     steps = [eva_transforms.EnsureChannelFirst(channel_dim=1), eva_transforms.Spacing(_SPACING)]
     return v2.Compose(steps)(*_eva_load(folder))
 
 
 def _item(
-    folder: str, name: str, *, roi_size: Tuple[int, int, int] = _ROI_SIZE
+    folder: str, name: str, *, roi_size: tuple[int, int, int] = _ROI_SIZE
 ) -> Callable[[], Any]:
     """Returns what makes an item: "eva", "store" or "no store"."""
     if name == "eva":
@@ -97,7 +97,7 @@ def _item(
     return functools.partial(dataset.__getitem__, 0)
 
 
-def _files(folder: str) -> Tuple[str, str]:
+def _files(folder: str) -> tuple[str, str]:
     return (
         os.path.join(folder, "imagesTr", "phantom_000_0000.nii.gz"),
         os.path.join(folder, "labelsTr", "phantom_000.nii.gz"),
@@ -109,7 +109,7 @@ def _entry(folder: str) -> str:
     return str(next(pathlib.Path(folder, "prepared").glob("*/*.scan")))
 
 
-def _drop_from_cache(paths: Tuple[str, ...]) -> None:
+def _drop_from_cache(paths: tuple[str, ...]) -> None:
     """Lets the system forget what it has read of files."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
@@ -133,10 +133,10 @@ def _seconds(work: Callable[[], object], *, times: int = 1) -> _Seconds:
     return _Seconds((time.perf_counter() - wall) / times, (time.process_time() - cpu) / times)
 
 
-def _bytes_read(work: Callable[[], object]) -> Tuple[int, int]:
+def _bytes_read(work: Callable[[], object]) -> tuple[int, int]:
     """Returns how many bytes some work asks for, and how many come from the disk."""
 
-    def counters() -> Tuple[int, int]:
+    def counters() -> tuple[int, int]:
         lines = pathlib.Path("/proc/self/io").read_text().splitlines()
         values = {name: int(value) for name, value in (line.split(": ") for line in lines)}
         return values["rchar"], values["read_bytes"]
@@ -147,11 +147,11 @@ def _bytes_read(work: Callable[[], object]) -> Tuple[int, int]:
     return asked, fetched
 
 
-def _time_items(folder: str, rounds: int) -> Dict[str, List[_Seconds]]:
+def _time_items(folder: str, rounds: int) -> dict[str, list[_Seconds]]:
     """Times items round by round, with warm and with cold files."""
     items = {name: _item(folder, name) for name in ("eva", "no store", "store")}
     cold_files = {"eva": _files(folder), "no store": _files(folder), "store": (_entry(folder),)}
-    seconds: Dict[str, List[_Seconds]] = {}
+    seconds: dict[str, list[_Seconds]] = {}
     for round_ in range(rounds + 1):
         for name, item in items.items():
             warm = _seconds(item, times=_ITEMS_A_ROUND if name == "store" else 1)
@@ -163,25 +163,27 @@ def _time_items(folder: str, rounds: int) -> Dict[str, List[_Seconds]]:
     return seconds
 
 
-def _load(folder: str) -> Tuple[Any, Any]:
+def _load(folder: str) -> tuple[Any, Any]:
     dataset = datasets.NnUNet(folder)
     dataset.setup()
     return dataset.load_data(0), dataset.load_target(0)
 
 
-def _prepare(folder: str, root: str, *, body_above: float = _HU_WINDOW[0]) -> prepared.PreparedScan:
+def _prepare(
+    folder: str, root: str, *, body_above: float = _HU_WINDOW[0]
+) -> preparation.PreparedScan:
     """Prepares a scan, reads and writes included, and opens it."""
     store = store_lib.PreparedStore(
-        root, name="phantom", preparation=prepared.Preparation(_SPACING, body_above)
+        root, name="phantom", preparation=preparation.Preparation(_SPACING, body_above)
     )
     source = store_lib.Source("phantom_000", _files(folder), functools.partial(_load, folder))
     store.prepare([source])
     return store.open(source)
 
 
-def _time_preparation(folder: str, rounds: int) -> Dict[str, List[_Seconds]]:
+def _time_preparation(folder: str, rounds: int) -> dict[str, list[_Seconds]]:
     """Times the preparation of a scan against what eva repeats for every item."""
-    seconds: Dict[str, List[_Seconds]] = {"eva": [], "ours": []}
+    seconds: dict[str, list[_Seconds]] = {"eva": [], "ours": []}
     for _ in range(rounds):
         seconds["eva"].append(_seconds(lambda: _eva_prepare(folder)))
         with tempfile.TemporaryDirectory(dir=folder) as root:
@@ -189,7 +191,7 @@ def _time_preparation(folder: str, rounds: int) -> Dict[str, List[_Seconds]]:
     return seconds
 
 
-def _differences(folder: str) -> Tuple[float, int]:
+def _differences(folder: str) -> tuple[float, int]:
     """Returns the largest difference in HU and the number of other labels to eva's `Spacing`."""
     with tempfile.TemporaryDirectory(dir=folder) as root:
         scan = _prepare(folder, root, body_above=-np.inf)
@@ -236,11 +238,11 @@ class _Repeated(torch_data.Dataset[Any]):
         return self._item()
 
 
-def _medians(seconds: List[_Seconds]) -> _Seconds:
+def _medians(seconds: list[_Seconds]) -> _Seconds:
     return _Seconds(*(statistics.median(values) for values in zip(*seconds, strict=True)))
 
 
-def _ratios(reference: List[_Seconds], ours: List[_Seconds]) -> str:
+def _ratios(reference: list[_Seconds], ours: list[_Seconds]) -> str:
     """Returns how many times as long the reference takes, by both clocks."""
     ratios = [
         _Seconds(a.wall / b.wall, a.cpu / b.cpu) for a, b in zip(reference, ours, strict=True)
@@ -248,7 +250,7 @@ def _ratios(reference: List[_Seconds], ours: List[_Seconds]) -> str:
     return "{:.1f}x | {:.1f}x".format(*_medians(ratios))
 
 
-def _write_phantoms(folder: str) -> Tuple[str, str]:
+def _write_phantoms(folder: str) -> tuple[str, str]:
     """Writes the scans that are not there yet, and returns their folders."""
     large, small = os.path.join(folder, "large"), os.path.join(folder, "small")
     for out, shape, spacing_mm in (

@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")  # before numpy is loaded
 import argparse
 import resource
 import time
-from typing import Callable, Dict
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from eva_coralbay.leaderboard import statistics
 
 def _draw(
     n_models: int, n_tasks: int, n_cases: int, n_seeds: int
-) -> Dict[str, Dict[str, statistics.CaseValues]]:
+) -> dict[str, dict[str, statistics.CaseValues]]:
     """Draws values like those of the Dice: cases differ more than models do."""
     generator = np.random.default_rng(0)
     cases = tuple(f"case_{index:05d}" for index in range(n_cases))
@@ -47,7 +47,7 @@ def main() -> None:
     tasks = _draw(arguments.models, arguments.tasks, arguments.cases, arguments.seeds)
     resamples = arguments.resamples
 
-    parts: Dict[str, Callable[[], object]] = {
+    parts: dict[str, Callable[[], object]] = {
         "means": lambda: [
             statistics.mean(values, resamples=resamples)
             for models in tasks.values()

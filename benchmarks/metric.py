@@ -9,8 +9,8 @@ import argparse
 import multiprocessing
 import statistics
 import time
+from collections.abc import Callable
 from concurrent import futures
-from typing import Callable, Dict, Tuple
 
 import _memory
 import torch
@@ -23,8 +23,8 @@ from torchmetrics import segmentation
 from eva_coralbay.evaluation import metrics
 
 
-def _inputs(size: Tuple[int, int, int], n_classes: int) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Returns logits [1, C, D, H, W] that favour the labels [1, 1, D, H, W], and the labels."""
+def _inputs(size: tuple[int, int, int], n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns logits [1, C, D, H, W] that favor the labels [1, 1, D, H, W], and the labels."""
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(n_classes, (1, 1, *size), generator=generator)
     logits = torch.randn(1, n_classes, *size, generator=generator)
@@ -32,7 +32,7 @@ def _inputs(size: Tuple[int, int, int], n_classes: int) -> Tuple[torch.Tensor, t
     return logits, target
 
 
-def _eva(logits: torch.Tensor, target: torch.Tensor) -> Dict[str, float]:
+def _eva(logits: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
     """Computes eva's two metrics."""
     n_classes = logits.shape[1]
     mean = segmentation.DiceScore(
@@ -56,14 +56,14 @@ def _eva(logits: torch.Tensor, target: torch.Tensor) -> Dict[str, float]:
     return {"dice": float(values["DiceScore"])} | {f"dice_{name}": value for name, value in named}
 
 
-def _ours(logits: torch.Tensor, target: torch.Tensor) -> Dict[str, float]:
+def _ours(logits: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
     """Computes the case-wise metric."""
     metric = metrics.CaseDice(_class_names(logits.shape[1]))
     metric.update(metrics.argmax_labels(logits), target)
     return metric.means
 
 
-_METHODS: Dict[str, Callable[[torch.Tensor, torch.Tensor], Dict[str, float]]] = {
+_METHODS: dict[str, Callable[[torch.Tensor, torch.Tensor], dict[str, float]]] = {
     "eva": _eva,
     "CaseDice": _ours,
 }
@@ -74,7 +74,7 @@ def _class_names(n_classes: int) -> list[str]:
     return [str(label) for label in range(n_classes)]
 
 
-def _extra_memory(method: str, size: Tuple[int, int, int], n_classes: int, threads: int) -> int:
+def _extra_memory(method: str, size: tuple[int, int, int], n_classes: int, threads: int) -> int:
     """Returns by how many bytes the process grows while a method runs."""
     torch.set_num_threads(threads)
     # the first call loads code, which is no memory of the method
@@ -83,7 +83,7 @@ def _extra_memory(method: str, size: Tuple[int, int, int], n_classes: int, threa
     return _memory.peak_growth(lambda: _METHODS[method](*inputs))
 
 
-def _in_fresh_process(method: str, size: Tuple[int, int, int], n_classes: int, threads: int) -> int:
+def _in_fresh_process(method: str, size: tuple[int, int, int], n_classes: int, threads: int) -> int:
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(_extra_memory, method, size, n_classes, threads).result()
@@ -107,8 +107,8 @@ def main() -> None:
     }
     torch.set_num_threads(arguments.threads)
     inputs = _inputs(size, arguments.classes)
-    seconds: Dict[str, list[float]] = {method: [] for method in _METHODS}
-    values: Dict[str, Dict[str, float]] = {}
+    seconds: dict[str, list[float]] = {method: [] for method in _METHODS}
+    values: dict[str, dict[str, float]] = {}
     for _ in range(arguments.rounds):
         for method, compute in _METHODS.items():
             started = time.perf_counter()

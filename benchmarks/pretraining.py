@@ -34,8 +34,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import _machine
 import _memory
@@ -54,7 +55,8 @@ from torch.utils import data as torch_data
 from torch.utils import flop_counter
 
 from eva_coralbay.data import phantom
-from eva_coralbay.pretraining import Distillation, PretrainingData, intake, views
+from eva_coralbay.pretraining import Distillation, PretrainingData, views
+from eva_coralbay.pretraining.intake import preparation
 
 _WORKERS = 2
 """The data workers of both sides."""
@@ -81,7 +83,7 @@ _EMBEDDING_FACTOR = 24
 _HEAD_DIMS = (2048, 2048, 256)
 """The widths of the hidden layers and of the bottleneck of both heads."""
 
-_SIZES: Dict[str, Tuple[str, int | None, int, int]] = {
+_SIZES: dict[str, tuple[str, int | None, int, int]] = {
     "region_size": ("edge of a region in voxels", 144, 144, 144),
     "global_size": ("edge of a global view in voxels", 96, 48, 96),
     "local_size": ("edge of a local view in voxels", 48, 36, 48),
@@ -102,7 +104,7 @@ _EXAMPLES = """examples:
 _CLIP_NORM = 3.0
 _MOMENTUM = 0.996
 
-_Batch = Dict[str, Any]
+_Batch = dict[str, Any]
 
 
 class _Step(NamedTuple):
@@ -116,7 +118,7 @@ class _Step(NamedTuple):
     device: str
 
 
-def _render(batch: _Batch, sizes: views.Views) -> Tuple[torch.Tensor, torch.Tensor]:
+def _render(batch: _Batch, sizes: views.Views) -> tuple[torch.Tensor, torch.Tensor]:
     """Renders the views, global and local ones, each of shape [B, V, 1, G, G, G]."""
     return (
         views.render(batch["hu"], batch["globals"], size=sizes.global_size),
@@ -167,7 +169,7 @@ class _MultiCrop(monai_transforms.Randomizable, monai_transforms.Transform):
         self._local.set_random_state(state=self.R)
         return self
 
-    def __call__(self, data: _Batch) -> Dict[str, torch.Tensor]:
+    def __call__(self, data: _Batch) -> dict[str, torch.Tensor]:
         region = data["image"]
         return {
             "globals": torch.stack([self._global(region) for _ in range(views.NUM_GLOBALS)]),
@@ -175,7 +177,7 @@ class _MultiCrop(monai_transforms.Randomizable, monai_transforms.Transform):
         }
 
 
-def _view_transform(edges: Tuple[int, int], size: int) -> monai_transforms.Compose:
+def _view_transform(edges: tuple[int, int], size: int) -> monai_transforms.Compose:
     """Returns what makes a view of a region [1, R, R, R]."""
     windows = [
         monai_transforms.ScaleIntensityRange(lower, upper, 0.0, 1.0, clip=True)
@@ -242,12 +244,12 @@ def _samples_a_second(
     return count * batch_size / (time.perf_counter() - started)
 
 
-def _write_store(folder: str, **size: Any) -> Tuple[List[str], str]:
+def _write_store(folder: str, **size: Any) -> tuple[list[str], str]:
     """Writes phantoms and prepares them; returns the scans' files and the store."""
     source, store = os.path.join(folder, "phantoms"), os.path.join(folder, "store")
     phantom.write_dataset(source, val_cases=0, **size)
     with contextlib.redirect_stdout(sys.stderr):
-        intake.prepare([source], store, spacing=_SPACING, workers=1)
+        preparation.prepare([source], store, spacing=_SPACING, workers=1)
     return [str(path) for path in sorted(pathlib.Path(source).glob("imagesTr/*"))], store
 
 
@@ -269,13 +271,13 @@ def _compare_data(arguments: argparse.Namespace, folder: str) -> None:
     )
     for index in range(len(paths)):
         monai_regions.dataset[index]
-    starts: Dict[str, Callable[[], Iterator[Any]]] = {
+    starts: dict[str, Callable[[], Iterator[Any]]] = {
         "regions: MONAI": monai_regions.__iter__,
         "regions: ours": ours.__iter__,
         "views: MONAI": monai_views.__iter__,
         "views: ours": functools.partial(_render_in_workers, ours, sizes),
     }
-    rates: Dict[str, List[float]] = {name: [] for name in starts}
+    rates: dict[str, list[float]] = {name: [] for name in starts}
     for _ in range(arguments.rounds):
         for name, start in starts.items():
             rate = _samples_a_second(start, batch_size=batch_size, seconds=arguments.seconds)
@@ -283,7 +285,7 @@ def _compare_data(arguments: argparse.Namespace, folder: str) -> None:
     _print_data(arguments, rates)
 
 
-def _print_data(arguments: argparse.Namespace, rates: Dict[str, List[float]]) -> None:
+def _print_data(arguments: argparse.Namespace, rates: dict[str, list[float]]) -> None:
     print(
         f"{_machine.processor()}, torch {torch.__version__}; {_WORKERS} workers and the main "
         f"process with one thread each, {_describe(_sizes(arguments))}, "
@@ -313,7 +315,7 @@ class _PlainDino:
         self._parameters = [parameter for parameter in trained if parameter.requires_grad]
         self._optimizer = optim.AdamW(self._parameters)
 
-    def _build(self) -> Tuple[nn.Module, nn.Module]:
+    def _build(self) -> tuple[nn.Module, nn.Module]:
         step = self._step
         network = SwinUNETREncoder(feature_size=step.feature_size)
         head = lightly_modules.DINOProjectionHead(
@@ -351,8 +353,8 @@ class _Interleaved(pl.Callback):
     """Times the steps of a training, and one of the plain loop after each, on the same batch."""
 
     def __init__(self, plain: _PlainDino) -> None:
-        self.seconds: Dict[str, List[float]] = {"plain": [], "ours": []}
-        self.flops: Dict[str, int] = {}
+        self.seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+        self.flops: dict[str, int] = {}
         self._plain = plain
         self._measured = contextlib.ExitStack()
 
@@ -405,7 +407,7 @@ def _data_of(step: _Step) -> PretrainingData:
     )
 
 
-def _train_ours(step: _Step, *, steps: int, callbacks: List[pl.Callback] | None = None) -> None:
+def _train_ours(step: _Step, *, steps: int, callbacks: list[pl.Callback] | None = None) -> None:
     """Trains for some steps."""
     is_gpu = _is_on_gpu(step)
     trainer = pl.Trainer(
@@ -440,7 +442,7 @@ def _train_plain(step: _Step, *, steps: int) -> None:
         plain.run(moved)
 
 
-_TRAININGS: Dict[str, Callable[..., None]] = {"plain": _train_plain, "ours": _train_ours}
+_TRAININGS: dict[str, Callable[..., None]] = {"plain": _train_plain, "ours": _train_ours}
 
 
 def _peak_bytes(name: str, step: _Step, threads: int) -> int:
@@ -481,7 +483,7 @@ def _compare_steps(arguments: argparse.Namespace, folder: str) -> None:
 
 
 def _print_steps(
-    arguments: argparse.Namespace, timed: _Interleaved, memory: Dict[str, int]
+    arguments: argparse.Namespace, timed: _Interleaved, memory: dict[str, int]
 ) -> None:
     is_gpu = arguments.device == "cuda"
     machine = (

@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_coralbay import cli
+from eva_coralbay.cli import main
 
 if __name__ == "__main__":
-    sys.exit(cli.main())
+    sys.exit(main.main())

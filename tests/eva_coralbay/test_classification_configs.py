@@ -10,7 +10,7 @@ from eva.core import interface
 
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.evaluation import ClassificationModule
-from eva_coralbay.leaderboard import record
+from eva_coralbay.results import record
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 _ROOT = pathlib.Path(__file__).parents[2] / "configs/vision/radiology"

@@ -16,9 +16,9 @@ from torch import nn
 
 from eva_coralbay.data import phantom, tasks
 from eva_coralbay.data.datasets import task
-from eva_coralbay.leaderboard import record
 from eva_coralbay.models import CoralBayEncoder, registry
 from eva_coralbay.pretraining import fit
+from eva_coralbay.results import record
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 _ROOT = pathlib.Path(__file__).parents[2]

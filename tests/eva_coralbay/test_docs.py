@@ -22,14 +22,14 @@ def test_the_table_of_tasks_is_the_registry() -> None:
     summaries = {summary.task: summary for summary in tasks.summarize()}
 
     assert list(rows) == list(tasks.TASKS)
-    for name, (_, title, _, cases, others, classes, licence, access) in rows.items():
+    for name, (_, title, _, cases, others, classes, terms, access) in rows.items():
         dataset, summary = tasks.TASKS[name], summaries[name]
         splits = task.read_splits(name)
         assert title == f"[{dataset.title}]({dataset.homepage})"
         assert cases == f"`{splits.default}` " + " / ".join(map(str, summary.cases.values()))
         assert set(re.findall("`(.+?)`", others)) == set(splits.schemes) - {splits.default}
         assert int(classes) == summary.classes
-        assert licence.split(" (")[0] == summary.licence
+        assert terms.split(" (")[0] == summary.license
         assert access == summary.access
 
 

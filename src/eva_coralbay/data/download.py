@@ -21,13 +21,14 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from typing import IO, TYPE_CHECKING, Any, Iterator, NamedTuple, NoReturn, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import tqdm
 from loguru import logger
 
-from eva_coralbay import __version__, files
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay import __version__, _atomic_files
+from eva_coralbay.errors import DatasetError
 
 if TYPE_CHECKING:
     from eva_coralbay.data.datasets import task
@@ -313,7 +314,7 @@ def _keep_version(part: str, version: str | None) -> None:
     if version is None:
         path.unlink(missing_ok=True)
     else:
-        files.write_atomically(path, version.encode("latin-1"))
+        _atomic_files.write_atomically(path, version.encode("latin-1"))
 
 
 def _finish_or_restart(error: urllib.error.HTTPError, file: io.FileIO) -> None:
@@ -386,7 +387,7 @@ def _unpack(archive: str, folder: pathlib.Path) -> None:
                 _write(member, _inside(folder, member, archive))
 
 
-def _open_zip(stream: Any) -> Tuple[int, Iterator[_Member]]:
+def _open_zip(stream: Any) -> tuple[int, Iterator[_Member]]:
     """Returns the unpacked size and the entries of a zip archive."""
     archive = zipfile.ZipFile(stream)
     return sum(info.file_size for info in archive.infolist()), _zip_members(archive)
@@ -403,7 +404,7 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
                 yield _Member(info.filename, "file", content)
 
 
-def _open_tar(stream: Any, path: str) -> Tuple[int, Iterator[_Member]]:
+def _open_tar(stream: Any, path: str) -> tuple[int, Iterator[_Member]]:
     """Returns the unpacked size, at least, and the entries of a tar archive."""
     return os.path.getsize(path), _tar_members(tarfile.open(fileobj=stream))
 

@@ -7,7 +7,8 @@ NIfTI files store a volume in any order of axes. Everything behind this module h
 
 import math
 import zlib
-from typing import Any, Collection, NamedTuple, Sequence, Tuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +23,7 @@ from monai.networks import utils as monai_networks_utils
 from nibabel import filebasedimages, nifti1, orientations, spatialimages, volumeutils
 from torchvision import tv_tensors
 
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 ORIENTATION = "SPL"
 """The direction in which each axis of (D, H, W) grows: superior, posterior, left.
@@ -55,14 +56,14 @@ _SHEAR_TOLERANCE = 1e-3
 """How far, in voxels, shear may move a voxel and still be ignored in resampling."""
 
 
-Box = Tuple[slice, slice, slice]
+Box = tuple[slice, slice, slice]
 """The extent of a region along the axes (D, H, W), with start and stop inside the volume."""
 
 
 class Grid(NamedTuple):
     """Where the voxels of a volume lie."""
 
-    shape: Tuple[int, int, int]
+    shape: tuple[int, int, int]
     """The number of voxels along (D, H, W)."""
 
     affine: npt.NDArray[np.float64]
@@ -75,7 +76,7 @@ class Grid(NamedTuple):
         return cls((depth, height, width), _affine_of(volume))
 
     @property
-    def extent_mm(self) -> Tuple[float, float, float]:
+    def extent_mm(self) -> tuple[float, float, float]:
         """How long it is along (D, H, W)."""
         depth, height, width = spacing(self.affine)
         return self.shape[0] * depth, self.shape[1] * height, self.shape[2] * width
@@ -250,8 +251,8 @@ def straight_affine(
     return affine
 
 
-def spacing(affine: npt.NDArray[np.floating] | torch.Tensor) -> Tuple[float, float, float]:
-    """Returns the distance of neighbouring voxels along (D, H, W) in mm.
+def spacing(affine: npt.NDArray[np.floating] | torch.Tensor) -> tuple[float, float, float]:
+    """Returns the distance of neighboring voxels along (D, H, W) in mm.
 
     Args:
         affine: The affine of shape [4, 4], with the columns in the order (D, H, W).
@@ -561,7 +562,7 @@ def _positions(
 ) -> list[torch.Tensor]:
     """Returns for each axis the positions of the target's voxels in voxels of the source.
 
-    The way through normalised coordinates is that of `torch.nn.functional.affine_grid` and
+    The way through normalized coordinates is that of `torch.nn.functional.affine_grid` and
     `grid_sample`, whose rounding decides between two voxels that are equally near.
     """
     theta = monai_networks_utils.to_norm_affine(
@@ -570,8 +571,8 @@ def _positions(
     positions = []
     for axis, (old, new) in enumerate(zip(source.shape, target.shape, strict=True)):
         steps = torch.linspace(-1, 1, new, dtype=torch.float64) if new > 1 else torch.zeros(1)
-        normalised = steps * (new - 1) / new * theta[axis, axis] + theta[axis, 3]
-        positions.append((((normalised + 1) * old - 1) / 2).clamp(0, old - 1))
+        normalized = steps * (new - 1) / new * theta[axis, axis] + theta[axis, 3]
+        positions.append((((normalized + 1) * old - 1) / 2).clamp(0, old - 1))
     return positions
 
 

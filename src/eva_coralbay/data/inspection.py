@@ -4,7 +4,8 @@ import dataclasses
 import io
 import math
 import os
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,9 @@ from nibabel import nifti1, orientations
 from rich import markup
 from rich import table as rich_table
 
-from eva_coralbay import files, slices
+from eva_coralbay import _atomic_files, _slice_drawing
 from eva_coralbay.data import datasets, geometry, tasks
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _WINDOW = (-175.0, 250.0)
 """The HU that are drawn black and white by default: those that the protocol clips to."""
@@ -52,15 +53,15 @@ class InspectedCase:
     """The intensities, of shape [D, H, W]."""
 
     labels: npt.NDArray[np.integer] | None
-    """The label map, of the same shape, where voxels are labelled."""
+    """The label map, of the same shape, where voxels are labeled."""
 
-    classes: List[str]
+    classes: list[str]
     """The name of each label value, or of each class of whole volumes."""
 
     label: int | None
     """The class of the whole volume, where volumes are classified."""
 
-    spacing: Tuple[float, float, float] | None
+    spacing: tuple[float, float, float] | None
     """The spacing along (D, H, W) in mm, None if unknown; then the directions are, too."""
 
     stored_axes: str
@@ -125,7 +126,7 @@ def read(task: str, root: str, case: str) -> InspectedCase:
 
 
 def write_picture(
-    inspected: InspectedCase, path: str, *, window: Tuple[float, float] | None = None
+    inspected: InspectedCase, path: str, *, window: tuple[float, float] | None = None
 ) -> None:
     """Draws a case as a PNG.
 
@@ -136,10 +137,10 @@ def write_picture(
     """
     content = io.BytesIO()
     draw(inspected, window=window).savefig(content, format="png", dpi=120)
-    files.write_atomically(path, content.getvalue())
+    _atomic_files.write_atomically(path, content.getvalue())
 
 
-def draw(inspected: InspectedCase, *, window: Tuple[float, float] | None = None) -> figure.Figure:
+def draw(inspected: InspectedCase, *, window: tuple[float, float] | None = None) -> figure.Figure:
     """Draws the axial, the coronal and the sagittal plane through the middle of the labels.
 
     All three have the same scale, with the patient's right at the left of the picture, as
@@ -158,9 +159,9 @@ def draw(inspected: InspectedCase, *, window: Tuple[float, float] | None = None)
     if window[0] >= window[1]:
         raise ValueError(f"The window must be (lowest, highest), got {tuple(window)}.")
     depth, height, width = np.array(inspected.image.shape) * _spacing(inspected)
-    centre = _centre(inspected)
-    names = _names_in_planes(inspected, centre)
-    columns = slices.names_per_row(list(names.values()), _WIDTH)
+    center = _center(inspected)
+    names = _names_in_planes(inspected, center)
+    columns = _slice_drawing.names_per_row(list(names.values()), _WIDTH)
     legend_height = 0.25 * math.ceil(len(names) / columns) + 0.2
     inches_per_mm = min(_WIDTH / (width + width + height), _MAX_PLANE_HEIGHT / max(depth, height))
     planes_height = inches_per_mm * max(depth, height) + 0.8
@@ -169,15 +170,17 @@ def draw(inspected: InspectedCase, *, window: Tuple[float, float] | None = None)
     )
     blocks: Any = canvas.subfigures(2, 1, height_ratios=(planes_height, legend_height))
     blocks[0].set_facecolor("black")
-    blocks[0].suptitle(_title(inspected, window), color=slices.INK, fontsize=11, fontweight="bold")
+    blocks[0].suptitle(
+        _title(inspected, window), color=_slice_drawing.INK, fontsize=11, fontweight="bold"
+    )
     panels = blocks[0].subplots(1, 3, width_ratios=(width, width, height))
     for axis, panel in enumerate(panels):
-        _draw_plane(panel, inspected, axis=axis, index=centre[axis], window=window)
-    slices.draw_legend(blocks[1], names, columns=columns)
+        _draw_plane(panel, inspected, axis=axis, index=center[axis], window=window)
+    _slice_drawing.draw_legend(blocks[1], names, columns=columns)
     return canvas
 
 
-def label_statistics(inspected: InspectedCase) -> List[LabelStatistics]:
+def label_statistics(inspected: InspectedCase) -> list[LabelStatistics]:
     """Computes what there is of each label, the background first.
 
     Args:
@@ -201,7 +204,7 @@ def label_statistics(inspected: InspectedCase) -> List[LabelStatistics]:
     ]
 
 
-def draw_tables(inspected: InspectedCase) -> List[rich_table.Table]:
+def draw_tables(inspected: InspectedCase) -> list[rich_table.Table]:
     """Draws what is known of the image, and of each label.
 
     Args:
@@ -216,7 +219,7 @@ def draw_tables(inspected: InspectedCase) -> List[rich_table.Table]:
 
 def _turn(
     volume: eva_tv_tensors.Volume,
-) -> Tuple[npt.NDArray[np.float32], Tuple[float, float, float] | None]:
+) -> tuple[npt.NDArray[np.float32], tuple[float, float, float] | None]:
     """Returns the array of a volume with its axes in the usual directions, and its spacing."""
     array = volume.as_subclass(torch.Tensor)[0].numpy()
     if volume.affine is None:
@@ -235,7 +238,7 @@ def _draw_plane(
     *,
     axis: int,
     index: int,
-    window: Tuple[float, float],
+    window: tuple[float, float],
 ) -> None:
     """Draws the plane across an axis."""
     lowest, highest = window
@@ -243,8 +246,10 @@ def _draw_plane(
     name, letters = _PLANES[axis]
     overlay = None
     if inspected.labels is not None:
-        overlay = slices.colour_table(len(inspected.classes))[inspected.labels.take(index, axis)]
-    slices.draw(
+        overlay = _slice_drawing.color_table(len(inspected.classes))[
+            inspected.labels.take(index, axis)
+        ]
+    _slice_drawing.draw(
         panel,
         ((np.take(inspected.image, index, axis) - lowest) / (highest - lowest)).clip(0, 1),
         overlay,
@@ -252,10 +257,10 @@ def _draw_plane(
         aspect=down / across,
     )
     length = inspected.image.shape[axis]
-    panel.set_title(f"{name}, slice {index + 1} of {length}", color=slices.INK, fontsize=9)
+    panel.set_title(f"{name}, slice {index + 1} of {length}", color=_slice_drawing.INK, fontsize=9)
 
 
-def _spacing(inspected: InspectedCase) -> Tuple[float, float, float]:
+def _spacing(inspected: InspectedCase) -> tuple[float, float, float]:
     return inspected.spacing or (1.0, 1.0, 1.0)
 
 
@@ -265,30 +270,30 @@ def _stored_axes(path: str) -> str:
     return "".join(orientations.aff2axcodes(nifti1.load(path).affine))
 
 
-def _centre(inspected: InspectedCase) -> Tuple[int, ...]:
-    """Returns the labelled voxel that is next to the middle of all, or the middle of the image."""
-    labelled = np.argwhere(inspected.labels) if inspected.labels is not None else ()
-    if len(labelled) == 0:
+def _center(inspected: InspectedCase) -> tuple[int, ...]:
+    """Returns the labeled voxel that is next to the middle of all, or the middle of the image."""
+    labeled = np.argwhere(inspected.labels) if inspected.labels is not None else ()
+    if len(labeled) == 0:
         return tuple(length // 2 for length in inspected.image.shape)
-    offsets = (labelled - labelled.mean(axis=0)) * _spacing(inspected)
-    return tuple(labelled[np.square(offsets).sum(axis=1).argmin()].tolist())
+    offsets = (labeled - labeled.mean(axis=0)) * _spacing(inspected)
+    return tuple(labeled[np.square(offsets).sum(axis=1).argmin()].tolist())
 
 
-def _names_in_planes(inspected: InspectedCase, centre: Sequence[int]) -> Dict[int, str]:
+def _names_in_planes(inspected: InspectedCase, center: Sequence[int]) -> dict[int, str]:
     """Returns the names of the labels that can be seen in the three planes."""
     if inspected.labels is None:
         return {}
-    planes = (inspected.labels.take(index, axis) for axis, index in enumerate(centre))
+    planes = (inspected.labels.take(index, axis) for axis, index in enumerate(center))
     seen = sorted(set().union(*(np.unique(plane).tolist() for plane in planes)) - {0})
     return {value: inspected.classes[value] for value in seen}
 
 
-def _default_window(inspected: InspectedCase) -> Tuple[float, float]:
-    """Returns the window; without a spacing the intensities are no HU but grey values."""
+def _default_window(inspected: InspectedCase) -> tuple[float, float]:
+    """Returns the window; without a spacing the intensities are no HU but gray values."""
     return _WINDOW if inspected.spacing else (0.0, float(inspected.image.max()) or 1.0)
 
 
-def _title(inspected: InspectedCase, window: Tuple[float, float]) -> str:
+def _title(inspected: InspectedCase, window: tuple[float, float]) -> str:
     lowest, highest = window
     parts = [inspected.case]
     if inspected.label is not None:
@@ -341,5 +346,5 @@ def _draw_label_table(statistics: Sequence[LabelStatistics]) -> rich_table.Table
     return table
 
 
-def _join_mm(spacing: Tuple[float, float, float] | None) -> str:
+def _join_mm(spacing: tuple[float, float, float] | None) -> str:
     return "unknown" if spacing is None else " x ".join(f"{step:.4g}" for step in spacing) + " mm"

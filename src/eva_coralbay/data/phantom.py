@@ -1,4 +1,4 @@
-"""Generated CT-like scans of the trunk with labelled organs.
+"""Generated CT-like scans of the trunk with labeled organs.
 
 They stand in for real scans where those may not be shipped: in the quickstart, the tests and the
 benchmarks. Every case draws its own build, posture, organs, contrast phase and noise from its
@@ -8,23 +8,24 @@ seed, so that a network has to learn anatomy and not one image.
 import gzip
 import json
 import os
-from typing import Any, Dict, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tqdm
 
-from eva_coralbay import files
+from eva_coralbay import _atomic_files
 from eva_coralbay.data import geometry
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 CLASSES = ("background", "liver", "spleen", "right_kidney", "left_kidney", "lungs", "spine")
 """The name of each label value."""
 
 _LIVER, _SPLEEN, _RIGHT_KIDNEY, _LEFT_KIDNEY, _LUNGS, _SPINE = range(1, len(CLASSES))
 
-_LICENCE = "CC0-1.0"
-"""The licence of the generated data."""
+_LICENSE = "CC0-1.0"
+"""The license of the generated data."""
 
 _VERSION = 1
 """To be raised whenever the same seed gives other phantoms."""
@@ -62,8 +63,8 @@ def generate(
     index: int,
     *,
     seed: int = 0,
-    shape: Tuple[int, int, int] = (72, 72, 80),
-    spacing_mm: Tuple[float, float, float] = (4.5, 4.5, 4.5),
+    shape: tuple[int, int, int] = (72, 72, 80),
+    spacing_mm: tuple[float, float, float] = (4.5, 4.5, 4.5),
 ) -> Phantom:
     """Generates a case.
 
@@ -94,8 +95,8 @@ def write_dataset(
     cases: int = 20,
     val_cases: int = 4,
     seed: int = 0,
-    shape: Tuple[int, int, int] = (72, 72, 80),
-    spacing_mm: Tuple[float, float, float] = (4.5, 4.5, 4.5),
+    shape: tuple[int, int, int] = (72, 72, 80),
+    spacing_mm: tuple[float, float, float] = (4.5, 4.5, 4.5),
 ) -> None:
     """Writes phantoms in the raw layout of nnU-Net; cases that are there already are kept.
 
@@ -124,7 +125,7 @@ def write_dataset(
     _write_description(out, settings, cases=cases)
     names = [f"phantom_{index:03d}" for index in range(cases)]
     splits = [{"train": names[: cases - val_cases], "val": names[cases - val_cases :]}]
-    files.write_atomically(os.path.join(out, "splits_final.json"), _as_json(splits))
+    _atomic_files.write_atomically(os.path.join(out, "splits_final.json"), _as_json(splits))
     for index, name in enumerate(tqdm.tqdm(names, desc="Generating phantoms", unit="case")):
         image = os.path.join(out, "imagesTr", f"{name}_0000.nii.gz")
         label = os.path.join(out, "labelsTr", f"{name}.nii.gz")
@@ -186,18 +187,18 @@ class _Canvas:
     def ellipsoid(
         self,
         *,
-        centre: Tuple[float, float, float],
-        radii: Tuple[float, float, float],
+        center: tuple[float, float, float],
+        radii: tuple[float, float, float],
         tilt: float = 0.0,
     ) -> _Bools:
         """Returns the inside of an ellipsoid; see `distance`."""
-        return self.distance(centre=centre, radii=radii, tilt=tilt) < 1
+        return self.distance(center=center, radii=radii, tilt=tilt) < 1
 
     def distance(
         self,
         *,
-        centre: Tuple[float, float, float],
-        radii: Tuple[float, float, float],
+        center: tuple[float, float, float],
+        radii: tuple[float, float, float],
         tilt: float = 0.0,
     ) -> _Array:
         """Returns the squared distance from the middle of an ellipsoid, 1 on its surface.
@@ -205,11 +206,11 @@ class _Canvas:
         Its place, size and tilt vary a little from patient to patient.
 
         Args:
-            centre: Its middle as (up, back, left) in mm, in a trunk of average size.
+            center: Its middle as (up, back, left) in mm, in a trunk of average size.
             radii: Its half axes along (up, back, left) in mm.
             tilt: How far its long axis leans to the left at the top, in degrees.
         """
-        up, back, left = np.add(centre, self.random.normal(0.0, 3.0, size=3)).astype(np.float32)
+        up, back, left = np.add(center, self.random.normal(0.0, 3.0, size=3)).astype(np.float32)
         height, depth, width = np.multiply(radii, self.random.uniform(0.92, 1.08, size=3)).astype(
             np.float32
         )
@@ -294,8 +295,8 @@ def _paint_wall(canvas: _Canvas, cavity: _Bools) -> None:
 
 def _paint_chest(canvas: _Canvas, chest: _Bools) -> None:
     """Paints the lungs, the heart and what lies between the lungs."""
-    between = canvas.ellipsoid(centre=(110.0, 15.0, 4.0), radii=(160.0, 68.0, 30.0))
-    heart = canvas.ellipsoid(centre=(78.0, -32.0, 18.0), radii=(52.0, 42.0, 50.0), tilt=-25.0)
+    between = canvas.ellipsoid(center=(110.0, 15.0, 4.0), radii=(160.0, 68.0, 30.0))
+    heart = canvas.ellipsoid(center=(78.0, -32.0, 18.0), radii=(52.0, 42.0, 50.0), tilt=-25.0)
     canvas.paint(chest, _LUNG + canvas.random.uniform(-40.0, 40.0), label=_LUNGS)
     vessels = _smooth_field(canvas.random, chest.shape, nodes=16)
     canvas.hounsfield[chest] += np.float32(55.0) * np.maximum(vessels[chest], 0.0)
@@ -305,7 +306,7 @@ def _paint_chest(canvas: _Canvas, chest: _Bools) -> None:
 
 def _paint_gut(canvas: _Canvas, belly: _Bools) -> None:
     """Paints the stomach with its gas on top, the intestine, and the muscles of the loin."""
-    stomach = canvas.ellipsoid(centre=(-2.0, -32.0, 52.0), radii=(36.0, 30.0, 34.0), tilt=20.0)
+    stomach = canvas.ellipsoid(center=(-2.0, -32.0, 52.0), radii=(36.0, 30.0, 34.0), tilt=20.0)
     canvas.paint(belly & stomach, 25.0)
     gas = stomach & (canvas.position.back < canvas.random.uniform(-52.0, -40.0))
     canvas.paint(belly & gas, -900.0)
@@ -313,10 +314,10 @@ def _paint_gut(canvas: _Canvas, belly: _Bools) -> None:
         up, back, left = canvas.random.uniform((-170.0, -62.0, -85.0), (-55.0, 5.0, 85.0))
         radius = canvas.random.uniform(13.0, 20.0)
         radii = (radius, radius, radius * 1.6)
-        loop = belly & canvas.ellipsoid(centre=(up, back, left), radii=radii, tilt=left)
+        loop = belly & canvas.ellipsoid(center=(up, back, left), radii=radii, tilt=left)
         canvas.paint(loop, canvas.random.uniform(10.0, 60.0))
         canvas.paint(
-            belly & canvas.ellipsoid(centre=(up, back - 8.0, left), radii=(6.0, 5.0, 9.0)), -600.0
+            belly & canvas.ellipsoid(center=(up, back - 8.0, left), radii=(6.0, 5.0, 9.0)), -600.0
         )
     loins = canvas.position.up < canvas.random.uniform(-55.0, -40.0)
     for side in (-1.0, 1.0):
@@ -324,10 +325,10 @@ def _paint_gut(canvas: _Canvas, belly: _Bools) -> None:
 
 
 def _paint_organs(canvas: _Canvas, belly: _Bools) -> None:
-    """Paints the labelled organs below the diaphragm."""
-    right_lobe = canvas.ellipsoid(centre=(-10.0, -6.0, -68.0), radii=(76.0, 66.0, 58.0), tilt=-8.0)
-    left_lobe = canvas.ellipsoid(centre=(2.0, -42.0, -8.0), radii=(32.0, 34.0, 58.0), tilt=15.0)
-    spleen = canvas.ellipsoid(centre=(-10.0, 28.0, 88.0), radii=(54.0, 42.0, 30.0), tilt=-10.0)
+    """Paints the labeled organs below the diaphragm."""
+    right_lobe = canvas.ellipsoid(center=(-10.0, -6.0, -68.0), radii=(76.0, 66.0, 58.0), tilt=-8.0)
+    left_lobe = canvas.ellipsoid(center=(2.0, -42.0, -8.0), radii=(32.0, 34.0, 58.0), tilt=15.0)
+    spleen = canvas.ellipsoid(center=(-10.0, 28.0, 88.0), radii=(54.0, 42.0, 30.0), tilt=-10.0)
     canvas.paint(belly & (right_lobe | left_lobe), canvas.enhanced(55.0, 55.0), label=_LIVER)
     canvas.paint(belly & spleen, canvas.enhanced(46.0, 75.0), label=_SPLEEN)
     _paint_kidney(canvas, side=-1.0, up=-72.0, label=_RIGHT_KIDNEY)
@@ -336,9 +337,9 @@ def _paint_organs(canvas: _Canvas, belly: _Bools) -> None:
 
 def _paint_kidney(canvas: _Canvas, *, side: float, up: float, label: int) -> None:
     """Paints a kidney in its fat, with a brighter cortex and the fat of its pelvis."""
-    centre, tilt = (up, 40.0, 58.0 * side), -12.0 * side
-    distance = canvas.distance(centre=centre, radii=(54.0, 27.0, 29.0), tilt=tilt)
-    pelvis = canvas.ellipsoid(centre=(up, 36.0, 34.0 * side), radii=(20.0, 13.0, 15.0))
+    center, tilt = (up, 40.0, 58.0 * side), -12.0 * side
+    distance = canvas.distance(center=center, radii=(54.0, 27.0, 29.0), tilt=tilt)
+    pelvis = canvas.ellipsoid(center=(up, 36.0, 34.0 * side), radii=(20.0, 13.0, 15.0))
     canvas.paint(distance < 1.35, _FAT)
     canvas.paint(distance < 1, canvas.enhanced(34.0, 160.0), label=label)
     canvas.paint(distance < 0.4, canvas.enhanced(32.0, 110.0), label=label)
@@ -423,12 +424,12 @@ def _blur(volume: _Array) -> _Array:
 
 
 def _noise(random: np.random.Generator, shape: Sequence[int]) -> _Array:
-    """Draws noise that is correlated between neighbours, in HU."""
+    """Draws noise that is correlated between neighbors, in HU."""
     white = random.standard_normal(tuple(shape), dtype=np.float32)
     return np.float32(random.uniform(18.0, 34.0)) * _blur(white)
 
 
-def _write_description(out: str, settings: Dict[str, Any], *, cases: int) -> None:
+def _write_description(out: str, settings: dict[str, Any], *, cases: int) -> None:
     """Writes `dataset.json`, unless the folder holds a data set that is not this one."""
     path = os.path.join(out, "dataset.json")
     if os.path.isfile(path):
@@ -442,14 +443,14 @@ def _write_description(out: str, settings: Dict[str, Any], *, cases: int) -> Non
     description = {
         "name": "phantom",
         "description": "Generated CT-like scans of the trunk",
-        "licence": _LICENCE,
+        "license": _LICENSE,
         "channel_names": {"0": "CT"},
         "labels": {name: value for value, name in enumerate(CLASSES)},
         "numTraining": cases,
         "file_ending": ".nii.gz",
         "generator": settings,
     }
-    files.write_atomically(path, _as_json(description))
+    _atomic_files.write_atomically(path, _as_json(description))
 
 
 def _write_volume(
@@ -461,7 +462,7 @@ def _write_volume(
 ) -> None:
     """Writes a volume as .nii.gz, with the same bytes for the same content."""
     nifti = geometry.as_nifti(array, affine, orientation=orientation)
-    files.write_atomically(path, gzip.compress(nifti.to_bytes(), compresslevel=6, mtime=0))
+    _atomic_files.write_atomically(path, gzip.compress(nifti.to_bytes(), compresslevel=6, mtime=0))
 
 
 def _as_json(content: Any) -> bytes:

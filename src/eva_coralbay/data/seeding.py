@@ -8,7 +8,8 @@ stream of its own.
 
 import random
 import types
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch

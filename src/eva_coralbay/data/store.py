@@ -11,17 +11,11 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
 from multiprocessing import connection as connections
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Generator,
-    Iterable,
-    List,
     NamedTuple,
-    Sequence,
-    Tuple,
     TypeVar,
 )
 
@@ -32,10 +26,10 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 from torchvision import tv_tensors
 
-from eva_coralbay import files
-from eva_coralbay.data import geometry, prepared, stored_scan
-from eva_coralbay.data.errors import DatasetError
-from eva_coralbay.data.stored_scan import StoreError
+from eva_coralbay import _atomic_files
+from eva_coralbay.data import geometry, preparation, scan_file
+from eva_coralbay.data.scan_file import StoreError
+from eva_coralbay.errors import DatasetError
 
 _MAX_WORKERS = 8
 """How many processes prepare scans, unless said otherwise."""
@@ -73,13 +67,13 @@ class Source(NamedTuple):
     case: str
     """The id of the case."""
 
-    files: Tuple[str, ...]
+    files: tuple[str, ...]
     """The files it is made of, the scan first: when one changes, it is prepared anew."""
 
-    load: Callable[[], Tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]]
+    load: Callable[[], tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]]
     """Loads the scan in HU and its label map, each of shape [1, D, H, W]; can be pickled."""
 
-    extent_mm: Tuple[float, float, float] | None = None
+    extent_mm: tuple[float, float, float] | None = None
     """The extent of the scan along (D, H, W); if None, the header of the first file says it."""
 
 
@@ -87,10 +81,10 @@ class _Job(NamedTuple):
     """A scan to prepare."""
 
     source: Source
-    preparation: prepared.Preparation
+    preparation: preparation.Preparation
     path: str
     key: str
-    replaced: stored_scan.Identity | None
+    replaced: scan_file.Identity | None
     """The damaged file to replace; when there is another one by now, there is nothing to do."""
 
 
@@ -120,7 +114,7 @@ class PreparedStore:
         root: str,
         *,
         name: str,
-        preparation: prepared.Preparation,
+        preparation: preparation.Preparation,
         labels: Sequence[str] = (),
     ) -> None:
         """Initializes the store; nothing is written before something is prepared.
@@ -135,13 +129,13 @@ class PreparedStore:
         self._name = name
         self._preparation = preparation
         self._description = {
-            "version": stored_scan.VERSION,
+            "version": scan_file.VERSION,
             "name": name,
             "preparation": preparation._asdict(),
             "labels": list(labels),
         }
         self._folder = os.path.join(root, f"{_safe(name)}-{_digest(self._description)}")
-        self._damaged: set[stored_scan.Identity] = set()
+        self._damaged: set[scan_file.Identity] = set()
 
     def prepare(self, sources: Sequence[Source], *, workers: int | None = None) -> None:
         """Prepares the scans that are not there yet, or that are damaged.
@@ -170,7 +164,7 @@ class PreparedStore:
                 problems={} if stopped else problems,
             )
 
-    def open(self, source: Source) -> prepared.PreparedScan:
+    def open(self, source: Source) -> preparation.PreparedScan:
         """Opens a prepared scan.
 
         Args:
@@ -184,7 +178,7 @@ class PreparedStore:
         """
         return self._open(source)
 
-    def locate(self, source: Source) -> Tuple[str, str]:
+    def locate(self, source: Source) -> tuple[str, str]:
         """Returns the path of a prepared scan, whether or not it is there, and its key.
 
         Raises:
@@ -203,11 +197,11 @@ class PreparedStore:
             f"{os.path.basename(self._folder)}/{entry}",
         )
 
-    def missing(self, sources: Sequence[Source]) -> List[Source]:
+    def missing(self, sources: Sequence[Source]) -> list[Source]:
         """Returns the scans that are not there, and names the damaged ones in the log."""
         return [source for source in sources if not self._is_intact(source)]
 
-    def verify(self, sources: Sequence[Source]) -> List[Source]:
+    def verify(self, sources: Sequence[Source]) -> list[Source]:
         """Reads the prepared scans as a whole.
 
         Args:
@@ -222,9 +216,9 @@ class PreparedStore:
             if not self._is_intact(source, check=True)
         ]
 
-    def _open(self, source: Source) -> stored_scan.StoredScan:
+    def _open(self, source: Source) -> scan_file.StoredScan:
         path, key = self.locate(source)
-        scan = stored_scan.StoredScan(path, key=key, on_damage=self._damaged.add)
+        scan = scan_file.StoredScan(path, key=key, on_damage=self._damaged.add)
         if scan.identity in self._damaged:
             raise StoreError(f"Prepared scan '{path}' is damaged. Prepare the data set again.")
         return scan
@@ -244,15 +238,17 @@ class PreparedStore:
 
     def _job(self, source: Source) -> _Job:
         path, key = self.locate(source)
-        return _Job(source, self._preparation, path, key, stored_scan.identity(path))
+        return _Job(source, self._preparation, path, key, scan_file.identity(path))
 
     def _make_folder(self) -> None:
         """Makes the folder with its description, and removes what killed processes left there."""
         path = os.path.join(self._folder, "preparation.json")
         try:
             if not os.path.exists(path):
-                files.write_atomically(path, json.dumps(self._description, indent=2).encode())
-            files.remove_leftovers(self._folder)
+                _atomic_files.write_atomically(
+                    path, json.dumps(self._description, indent=2).encode()
+                )
+            _atomic_files.remove_leftovers(self._folder)
         except OSError as error:
             raise StoreError(_describe_write_error(self._folder, error)) from error
 
@@ -282,7 +278,7 @@ def suitable_workers(paths: Iterable[str]) -> int:
     return max(1, min(cores or 1, _MAX_WORKERS, size // _BYTES_PER_WORKER, memory))
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Tuple[Dict[str, str], bool]:
+def _run(jobs: Sequence[_Job], workers: int) -> tuple[dict[str, str], bool]:
     """Does all jobs and returns what went wrong, by case, and whether that stopped the others."""
     problems = {}
     outcomes = _do_in_processes(jobs, workers) if workers > 1 else (_do(job) for job in jobs)
@@ -297,11 +293,11 @@ def _run(jobs: Sequence[_Job], workers: int) -> Tuple[Dict[str, str], bool]:
 
 def _do(job: _Job) -> _Outcome:
     """Prepares a scan and writes it, unless somebody did meanwhile."""
-    if stored_scan.identity(job.path) != job.replaced:
+    if scan_file.identity(job.path) != job.replaced:
         return _Outcome(job.source.case)
     try:
-        scan = prepared.prepare(*job.source.load(), job.preparation)
-        content = stored_scan.encode(scan, key=job.key)
+        scan = preparation.prepare(*job.source.load(), job.preparation)
+        content = scan_file.encode(scan, key=job.key)
     except DatasetError as error:
         return _Outcome(job.source.case, str(error))
     except Exception as error:
@@ -311,7 +307,7 @@ def _do(job: _Job) -> _Outcome:
             f"({type(error).__name__}: {error}).",
         )
     try:
-        files.write_atomically(job.path, content)
+        _atomic_files.write_atomically(job.path, content)
     except OSError as error:
         return _Outcome(job.source.case, _describe_write_error(job.path, error), stops=True)
     return _Outcome(job.source.case)
@@ -333,7 +329,7 @@ def _describe_killed(job: _Job) -> _Outcome:
 
 def in_processes(
     function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int
-) -> Generator[Tuple[_Item, _Result | None], None, None]:
+) -> Generator[tuple[_Item, _Result | None], None, None]:
     """Calls a function in processes, which end with this one whatever ends it.
 
     Args:
@@ -350,8 +346,8 @@ def in_processes(
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(items)
-    running: Dict[connections.Connection, _Item] = {}
-    processes: Dict[connections.Connection, Any] = {}
+    running: dict[connections.Connection, _Item] = {}
+    processes: dict[connections.Connection, Any] = {}
 
     def start() -> connections.Connection:
         ours, theirs = context.Pipe()
@@ -418,7 +414,7 @@ def _serve(connection: connections.Connection, function: Callable[[Any], Any]) -
             connection.send(function(connection.recv()))
 
 
-def _estimate_bytes(source: Source, preparation: prepared.Preparation) -> float:
+def _estimate_bytes(source: Source, preparation: preparation.Preparation) -> float:
     """Returns about how much disk a prepared scan takes."""
     extent_mm = source.extent_mm
     if extent_mm is None:

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Type
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from rich import box, markup
 from rich import table as rich_table
@@ -10,12 +11,12 @@ from rich import table as rich_table
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import classification
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 AnyDataset = datasets.SegmentationDataset | classification.ClassificationDataset
 """A data set of either kind."""
 
-TASKS: Mapping[str, Type[datasets.TaskDataset] | Type[classification.ClassificationDataset]] = {
+TASKS: Mapping[str, type[datasets.TaskDataset] | type[classification.ClassificationDataset]] = {
     dataset.task: dataset
     for dataset in (
         datasets.BTCV,
@@ -39,7 +40,7 @@ TASKS: Mapping[str, Type[datasets.TaskDataset] | Type[classification.Classificat
 }
 """The data set of each task by its id."""
 
-OWN_DATA: Mapping[str, Type[datasets.SegmentationDataset]] = {
+OWN_DATA: Mapping[str, type[datasets.SegmentationDataset]] = {
     "nnunet": datasets.NnUNet,
     "msd": datasets.MSD,
 }
@@ -67,17 +68,17 @@ class Summary(NamedTuple):
     kind: str
     """What is to be predicted."""
 
-    cases: Dict[str, int]
+    cases: dict[str, int]
     """The number of cases by split, of the scheme that is ranked."""
 
     classes: int
     """The number of classes, without background."""
 
-    licence: str
-    """The licence of the data."""
+    license: str
+    """The license of the data."""
 
-    restrictions: List[str]
-    """What the licence forbids."""
+    restrictions: list[str]
+    """What the license forbids."""
 
     access: str
     """How to get the data."""
@@ -87,7 +88,7 @@ class Summary(NamedTuple):
 
 
 def build(name: str, root: str, **arguments: Any) -> AnyDataset:
-    """Builds the data set of a task, or of own scans, with all labelled cases.
+    """Builds the data set of a task, or of own scans, with all labeled cases.
 
     Args:
         name: The id of the task, or "nnunet" or "msd" for own scans in that layout.
@@ -105,7 +106,7 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
     return known[name](root, **arguments)
 
 
-def summarize(root: str | None = None, *, prepared_root: str | None = None) -> List[Summary]:
+def summarize(root: str | None = None, *, prepared_root: str | None = None) -> list[Summary]:
     """Summarizes all tasks.
 
     Args:
@@ -121,7 +122,7 @@ def summarize(root: str | None = None, *, prepared_root: str | None = None) -> L
     return [_summarize(task, root, prepared_root) for task in TASKS]
 
 
-def draw_table(summaries: List[Summary]) -> rich_table.Table:
+def draw_table(summaries: list[Summary]) -> rich_table.Table:
     """Draws a row for each task, below its kind.
 
     Args:
@@ -132,7 +133,7 @@ def draw_table(summaries: List[Summary]) -> rich_table.Table:
     table.add_column("task", no_wrap=True)
     table.add_column("/".join(_SPLITS), no_wrap=True)
     table.add_column("classes", justify="right")
-    table.add_column("licence", min_width=15)
+    table.add_column("license", min_width=15)
     for column in ("how to get", *(["on the disk"] if has_states else [])):
         table.add_column(column, overflow="fold")
     for kind, tasks in itertools.groupby(summaries, key=lambda summary: summary.kind):
@@ -168,7 +169,7 @@ def prepare(
     """
     if download and name in OWN_DATA:
         raise ValueError(f"'{name}' is for own scans, which cannot be downloaded.")
-    arguments: Dict[str, Any] = {"download": True} if download else {}
+    arguments: dict[str, Any] = {"download": True} if download else {}
     if prepared_root is not None:
         if _is_classification(name):
             raise ValueError(
@@ -178,7 +179,7 @@ def prepare(
         arguments["prepared_root"] = prepared_root
     dataset = build(name, root, **arguments)
     if not download:  # which prints it itself
-        _print_licence(dataset)
+        _print_license(dataset)
     dataset.prepare_data()  # nothing but the download, as there are no transforms
     dataset.setup()
     if isinstance(dataset, datasets.SegmentationDataset):
@@ -191,11 +192,11 @@ def _is_classification(name: str) -> bool:
     return name in TASKS and TASKS[name].kind == "classification"
 
 
-def _print_licence(dataset: AnyDataset) -> None:
+def _print_license(dataset: AnyDataset) -> None:
     if isinstance(dataset, task_lib.PublicTask):
-        print(f"The licence of {dataset.title}: {dataset.data_licence}")
+        print(f"The license of {dataset.title}: {dataset.data_license}")
     else:
-        print(f"The licence of {dataset.name}: {dataset.licence}")
+        print(f"The license of {dataset.name}: {dataset.license}")
 
 
 def _prepare_scans(dataset: datasets.SegmentationDataset, workers: int | None) -> None:
@@ -219,19 +220,19 @@ def _summarize(task: str, root: str | None, prepared_root: str | None) -> Summar
         kind=dataset.kind,
         cases={split: len(cases) for split, cases in splits.schemes[splits.default].items()},
         classes=len(set(dataset.labels) - {"background"}),
-        licence=dataset.data_licence.name,
-        restrictions=dataset.data_licence.restrictions,
+        license=dataset.data_license.name,
+        restrictions=dataset.data_license.restrictions,
         access=_BY_HAND.get(task, "download"),
         state=None if root is None else _find_state(task, os.path.join(root, task), prepared_root),
     )
 
 
-def _cells(summary: Summary) -> List[str]:
+def _cells(summary: Summary) -> list[str]:
     return [
         summary.task,
         "/".join(str(summary.cases.get(split, "-")) for split in _SPLITS),
         str(summary.classes),
-        "\n".join((summary.licence, *summary.restrictions)),
+        "\n".join((summary.license, *summary.restrictions)),
         summary.access,
         *([] if summary.state is None else [summary.state]),
     ]

@@ -7,7 +7,7 @@ draws its own augmentation, and one random stream a pipeline decides all of it.
 """
 
 import math
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ from monai import transforms as monai_transforms
 from torch.nn import functional
 from typing_extensions import override
 
-from eva_coralbay.data import prepared
+from eva_coralbay.data import preparation
 
 
 class EvalTransform:
     """Applies the HU window to a whole prepared scan.
 
     Its `preparation` says how the scans are to be prepared: resampled, and cropped to the body,
-    which is what lies above the lower end of the window. The crop holds every labelled voxel,
+    which is what lies above the lower end of the window. The crop holds every labeled voxel,
     so that none escapes the scoring.
     """
 
@@ -31,7 +31,7 @@ class EvalTransform:
         self,
         *,
         spacing: Sequence[float] = (1.5, 1.5, 1.5),
-        hu_window: Tuple[float, float] = (-175.0, 250.0),
+        hu_window: tuple[float, float] = (-175.0, 250.0),
     ) -> None:
         """Initializes the transform.
 
@@ -48,10 +48,10 @@ class EvalTransform:
             raise ValueError(f"`hu_window` must be (lowest, highest) in HU, got {hu_window}.")
 
         depth, height, width = (float(length) for length in spacing)
-        self.preparation = prepared.Preparation((depth, height, width), float(hu_window[0]))
+        self.preparation = preparation.Preparation((depth, height, width), float(hu_window[0]))
         self._hu_window = hu_window
 
-    def __call__(self, scan: prepared.PreparedScan) -> Tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, scan: preparation.PreparedScan) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a scan and its mask.
 
         Args:
@@ -69,10 +69,10 @@ class EvalTransform:
 
 
 class TrainTransform(EvalTransform, monai_transforms.Randomizable):
-    """Draws augmented crops, centred on voxels of classes drawn with equal chance.
+    """Draws augmented crops, centerd on voxels of classes drawn with equal chance.
 
     Each crop of size `roi_size` draws a class among those present (background included, equal
-    chances unless `class_ratios` says otherwise) and one of its voxels as centre; then flips
+    chances unless `class_ratios` says otherwise) and one of its voxels as center; then flips
     along each axis, a rotation by a multiple of 90 degrees in the axial plane, and a scale and
     a shift of the intensities, each with probability 0.1.
     """
@@ -90,7 +90,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         num_samples: int = 4,
         class_ratios: Sequence[float] | None = None,
         spacing: Sequence[float] = (1.5, 1.5, 1.5),
-        hu_window: Tuple[float, float] = (-175.0, 250.0),
+        hu_window: tuple[float, float] = (-175.0, 250.0),
     ) -> None:
         """Initializes the transform.
 
@@ -110,8 +110,8 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
 
     @override
     def __call__(  # type: ignore[reportIncompatibleMethodOverride]
-        self, scan: prepared.PreparedScan
-    ) -> Tuple[list[torch.Tensor], list[torch.Tensor]]:
+        self, scan: preparation.PreparedScan
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Draws the crops of one scan and reads no more than them.
 
         Args:
@@ -121,24 +121,24 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
             The crops in [0, 1] (float32) and their label maps (int64), `num_samples` of each, of
             shape [1, *roi_size]. Where the scan is smaller than a crop there are zeros around it.
         """
-        crops = [self._augment(*self._read(scan, centre)) for centre in self._draw_centres(scan)]
+        crops = [self._augment(*self._read(scan, center)) for center in self._draw_centers(scan)]
         images, targets = zip(*crops, strict=True)
         return list(images), list(targets)
 
     def _read(
-        self, scan: prepared.PreparedScan, centre: Tuple[int, int, int]
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        self, scan: preparation.PreparedScan, center: tuple[int, int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads the crop around a voxel, moved inside the scan where it sticks out."""
         depth, height, width = (
             _extent_around(index, size, length)
-            for index, size, length in zip(centre, self.roi_size, scan.grid.shape, strict=True)
+            for index, size, length in zip(center, self.roi_size, scan.grid.shape, strict=True)
         )
         box = depth, height, width
         image = self._scale_window(scan.read_image(box))
         return _pad(image, self.roi_size), _pad(scan.read_mask(box), self.roi_size)
 
-    def _draw_centres(self, scan: prepared.PreparedScan) -> list[Tuple[int, int, int]]:
-        """Draws the centres of the crops by the classes in the label map."""
+    def _draw_centers(self, scan: preparation.PreparedScan) -> list[tuple[int, int, int]]:
+        """Draws the centers of the crops by the classes in the label map."""
         counts = scan.label_counts
         classes, probabilities = self._class_probabilities(counts)
         return [
@@ -148,7 +148,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
 
     def _class_probabilities(
         self, counts: npt.NDArray[np.int64]
-    ) -> Tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Returns the label values that are present and the chance of each."""
         ratios = np.ones(len(counts)) if self._class_ratios is None else self._ratios(len(counts))
         ratios = np.where(counts > 0, ratios, 0.0)
@@ -168,7 +168,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
 
     def _augment(
         self, image: torch.Tensor, target: torch.Tensor
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Flips, rotates and changes the intensities of one crop."""
         axes = [axis for axis in (1, 2, 3) if self._happens()]
         turns = self._draw_turns() if self._happens() else 0

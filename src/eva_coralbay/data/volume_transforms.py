@@ -1,7 +1,7 @@
 """Makes the input of a classification from a volume: a fixed shape, float32, in [0, 1]."""
 
 import abc
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -80,10 +80,10 @@ class ResizeTransform(VolumeTransform):
 
 
 class CropTransform(VolumeTransform, monai_transforms.Randomizable):
-    """Cuts a box of a stated physical size out of the centre of a scan, by linear interpolation.
+    """Cuts a box of a stated physical size out of the center of a scan, by linear interpolation.
 
     The box lies along the axes of the patient, whatever those of the file are, unless it is
-    rotated. Its centre is the middle voxel (`length // 2` along each axis), where blocks around
+    rotated. Its center is the middle voxel (`length // 2` along each axis), where blocks around
     a nodule have the nodule, and it is what the box turns about. What lies outside of the scan
     is filled with the lowest HU.
     """
@@ -126,7 +126,7 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
         )[0]
 
     def _offsets(self) -> torch.Tensor:
-        """Returns the position of every voxel of the box from its centre, [D, H, W, 3]."""
+        """Returns the position of every voxel of the box from its center, [D, H, W, 3]."""
         axes = [
             torch.arange(length, dtype=torch.float64) - (length - 1) / 2 for length in self._size
         ]
@@ -148,7 +148,7 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
         return _turn(depth, (1, 2)) @ _turn(height, (0, 2)) @ _turn(width, (0, 1))
 
 
-def _turn(angle: float, plane: Tuple[int, int]) -> npt.NDArray[np.float64]:
+def _turn(angle: float, plane: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Returns the rotation by an angle in the plane of two axes."""
     matrix = np.eye(3)
     matrix[np.ix_(plane, plane)] = [

@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any, Dict, List
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,9 +16,10 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from typing_extensions import override
 
-from eva_coralbay import files, protocols
+from eva_coralbay import _atomic_files
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.evaluation import metrics, runs
+from eva_coralbay.evaluation import metrics, run_setup
+from eva_coralbay.tasks import protocols
 
 _PARTS = {"fit": "train", "validate": "val", "test": "test"}
 """The data set that a stage begins with."""
@@ -35,7 +36,7 @@ class ClassificationModule(module.ModelModule):
     def __init__(
         self,
         *,
-        encoder: Dict[str, Any] | nn.Module,
+        encoder: dict[str, Any] | nn.Module,
         criterion: nn.Module | None = None,
         protocol: protocols.ProtocolName = "frozen",
         seed: int = 0,
@@ -64,16 +65,16 @@ class ClassificationModule(module.ModelModule):
         self.seed = seed
         self.run_seed = seed
         self.encoder_sha256: str | None = None
-        self.classes: List[str] = []
+        self.classes: list[str] = []
 
         self._is_frozen = not protocols.PROTOCOLS[protocol].trains_encoder
         self._lr = lr
         self._lr_end = lr_end
         self._weight_decay = weight_decay
         self._example: torch.Tensor | None = None
-        self._encoder_identity: Dict[str, Any] = {}
-        self._input_identity: Dict[str, Any] = {}
-        self._embeddings_of: Dict[str, Any] | None = None
+        self._encoder_identity: dict[str, Any] = {}
+        self._input_identity: dict[str, Any] = {}
+        self._embeddings_of: dict[str, Any] | None = None
 
     @property
     @override
@@ -84,16 +85,16 @@ class ClassificationModule(module.ModelModule):
 
     @override
     def setup(self, stage: str) -> None:
-        self.classes = runs.set_classes(self)
+        self.classes = run_setup.set_classes(self)
         if stage == "predict":
             pl.seed_everything(self.seed, workers=True, verbose=False)
         elif self.head is None:
-            dataset = getattr(runs.datasets(self.trainer), _PARTS[stage])
+            dataset = getattr(run_setup.datasets(self.trainer), _PARTS[stage])
             self._example = dataset[0][0][None]
             self._input_identity = dataset.describe_inputs()
             self._embeddings_of = dataset.embeddings_of()
         if stage == "fit":
-            self.run_seed = runs.begin(self.trainer, self.seed)
+            self.run_seed = run_setup.begin(self.trainer, self.seed)
 
     @override
     def configure_model(self) -> None:
@@ -106,8 +107,8 @@ class ClassificationModule(module.ModelModule):
                 pl.seed_everything(self.seed, workers=True, verbose=False)
             self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
-            self.encoder_sha256 = runs.encoder_sha256(self.encoder)
-            self._encoder_identity = runs.describe_encoder(self.encoder)
+            self.encoder_sha256 = run_setup.encoder_sha256(self.encoder)
+            self._encoder_identity = run_setup.describe_encoder(self.encoder)
         self._check_embeddings()
         if self.head is None and self._example is not None:
             width = self._width(self._example)
@@ -119,7 +120,7 @@ class ClassificationModule(module.ModelModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        return runs.optimize(
+        return run_setup.optimize(
             [parameter for parameter in self.parameters() if parameter.requires_grad],
             self.trainer,
             lr=self._lr,
@@ -128,14 +129,14 @@ class ClassificationModule(module.ModelModule):
         )
 
     @override
-    def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._is_frozen:
             state = checkpoint["state_dict"]
             kept = [name for name in state if not name.startswith("encoder.")]
             checkpoint["state_dict"] = {name: state[name] for name in kept}
 
     @override
-    def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._is_frozen:
             checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
@@ -170,7 +171,7 @@ class ClassificationModule(module.ModelModule):
     def predict_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self._encode(INPUT_TENSOR_BATCH(*batch).data)
 
-    def describe_embeddings(self, inputs: Dict[str, Any]) -> Dict[str, Any]:
+    def describe_embeddings(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Returns what embeddings are made of.
 
         Args:
@@ -257,6 +258,6 @@ class EmbeddingsWriter(embeddings.ClassificationEmbeddingsWriter):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)
         path = os.path.join(self._output_dir, base.EMBEDDINGS_FILE)
-        inputs = runs.datasets(trainer).predict[0].describe_inputs()
+        inputs = run_setup.datasets(trainer).predict[0].describe_inputs()
         made_of: Any = pl_module.describe_embeddings(inputs)  # type: ignore[reportCallIssue]
-        files.write_atomically(path, json.dumps(made_of, indent=2).encode())
+        _atomic_files.write_atomically(path, json.dumps(made_of, indent=2).encode())

@@ -4,16 +4,11 @@ Those of segmentations are computed from label maps; no one-hot tensor exists an
 """
 
 import abc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import (
     Any,
-    Dict,
     Generic,
-    Iterator,
-    List,
-    Mapping,
     NoReturn,
-    Sequence,
-    Tuple,
     TypeVar,
 )
 
@@ -22,7 +17,7 @@ import torchmetrics
 from torch import distributed
 from typing_extensions import override
 
-from eva_coralbay.leaderboard import record, scores
+from eva_coralbay.results import record, scores
 
 _CHUNK_VOXELS = 2**18
 """Voxels that are handled at once: few enough to stay in a CPU's cache."""
@@ -95,21 +90,21 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
         """
         super().__init__()
 
-        self.classes: List[str] = list(classes or [])
-        self._rows: List[RowT] = []
+        self.classes: list[str] = list(classes or [])
+        self._rows: list[RowT] = []
 
     @property
-    def rows(self) -> List[RowT]:
+    def rows(self) -> list[RowT]:
         """The rows of the case table so far."""
         return list(self._rows)
 
     @property
     @abc.abstractmethod
-    def means(self) -> Dict[str, float]:
+    def means(self) -> dict[str, float]:
         """The values over the cases by name; NaN where one is not defined."""
 
     @override
-    def compute(self) -> Dict[str, torch.Tensor]:
+    def compute(self) -> dict[str, torch.Tensor]:
         """Returns the values over the cases (see :attr:`means`)."""
         return {name: torch.tensor(value) for name, value in self.means.items()}
 
@@ -139,7 +134,7 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
                     "repeats cases. Set the trainer's `devices` to 1."
                 )
 
-    def _case_ids(self, n_cases: int, metadata: Mapping[str, Any] | None) -> List[str]:
+    def _case_ids(self, n_cases: int, metadata: Mapping[str, Any] | None) -> list[str]:
         """Returns the ids of the batch's cases."""
         n_scored = len({row.case for row in self._rows})
         if metadata is None or "case" not in metadata:
@@ -166,7 +161,7 @@ class CaseDice(CaseMetric[record.CaseRow]):
 
     @property
     @override
-    def means(self) -> Dict[str, float]:
+    def means(self) -> dict[str, float]:
         """The means over cases, in double precision.
 
         `dice` is the mean over cases of the mean over their defined classes, and
@@ -208,7 +203,7 @@ class CaseDice(CaseMetric[record.CaseRow]):
         for case, matrix in zip(cases, confusion.tolist(), strict=True):
             self._rows.extend(self._score(case, matrix))
 
-    def _score(self, case: str, confusion: List[List[int]]) -> Iterator[record.CaseRow]:
+    def _score(self, case: str, confusion: list[list[int]]) -> Iterator[record.CaseRow]:
         """Yields the rows of one case from its confusion matrix (truth by prediction)."""
         for label, name in enumerate(self.classes[1:], start=1):
             truth = sum(confusion[label])
@@ -227,12 +222,12 @@ class CaseDice(CaseMetric[record.CaseRow]):
 class CaseClassification(CaseMetric[record.PredictionRow]):
     """Predicted probabilities by case, and what they are worth by patient.
 
-    See :func:`eva_coralbay.leaderboard.scores.summarize_classification`.
+    See :func:`eva_coralbay.results.scores.summarize_classification`.
     """
 
     @property
     @override
-    def means(self) -> Dict[str, float]:
+    def means(self) -> dict[str, float]:
         """The values over patients: `balanced_accuracy`, `auroc`, `auprc`, `calibration_error`."""
         return scores.summarize_classification(self._rows, self.classes)
 
@@ -291,7 +286,7 @@ def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: 
         )
 
 
-def _chunks(shape: Sequence[int]) -> Iterator[Tuple[int, slice]]:
+def _chunks(shape: Sequence[int]) -> Iterator[tuple[int, slice]]:
     """Yields (case index, slice along D) over label maps of shape [B, D, H, W]."""
     n_cases, depth, height, width = shape
     step = max(1, _CHUNK_VOXELS // max(1, height * width))

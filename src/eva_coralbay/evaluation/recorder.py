@@ -17,8 +17,9 @@ import pathlib
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
-from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Tuple
+from typing import Any, Literal
 
 import jsonargparse
 import lightning.pytorch as pl
@@ -32,9 +33,9 @@ from lightning.pytorch.trainer import states
 from torch import nn
 from typing_extensions import override
 
-from eva_coralbay import files
+from eva_coralbay import _atomic_files
 from eva_coralbay.evaluation import metrics, robustness
-from eva_coralbay.leaderboard import record, task_config
+from eva_coralbay.results import record, run_config
 
 _Part = Literal["val", "test"]
 _Selection = Literal["last", "best"]
@@ -64,18 +65,18 @@ class _Data:
     """What a data set says of itself; eva's own data sets say nothing of it."""
 
     name: str | None
-    licence: str | None
+    license: str | None
     split_name: str | None
-    case_ids: List[str] | None
-    checksums: Dict[str, str] | None
+    case_ids: list[str] | None
+    checksums: dict[str, str] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Scores:
     """What a pass over the cases gave."""
 
-    rows: List[Any]
-    means: Dict[str, float]
+    rows: list[Any]
+    means: dict[str, float]
     seconds: float
 
 
@@ -111,11 +112,11 @@ class Recorder(pl.Callback):
         self._model = model
         self._robustness = robustness
 
-        self._config: Dict[str, Any] | None = None
+        self._config: dict[str, Any] | None = None
         self._config_file: record.ConfigFile | None = None
-        self._data: Dict[_Part, _Data] = {}
+        self._data: dict[_Part, _Data] = {}
         self._fit_seconds: float | None = None
-        self._checkpoints: Dict[_Selection, str] = {}
+        self._checkpoints: dict[_Selection, str] = {}
         self._started = 0.0
         self._scores: _Scores | None = None
 
@@ -234,7 +235,7 @@ class Recorder(pl.Callback):
         if self._config is None:
             return None
         content = yaml.safe_dump(self._config, sort_keys=False).encode()
-        files.write_atomically(_log_dir(trainer) / _CONFIG_FILE, content)
+        _atomic_files.write_atomically(_log_dir(trainer) / _CONFIG_FILE, content)
         return record.ConfigFile(file=_CONFIG_FILE, sha256=hashlib.sha256(content).hexdigest())
 
     def _write(
@@ -246,7 +247,7 @@ class Recorder(pl.Callback):
         *,
         selection: _Selection,
         step: int | None,
-        robustness: Dict[str, Dict[str, record.Score]] | None = None,
+        robustness: dict[str, dict[str, record.Score]] | None = None,
     ) -> None:
         """Writes the case table and then the record that names it."""
         name = f"record_{part}_{selection}"
@@ -263,7 +264,7 @@ class Recorder(pl.Callback):
             task=record.Task(
                 id=self._task,
                 version=self._task_version,
-                config_sha256=None if self._config is None else task_config.sha256(self._config),
+                config_sha256=None if self._config is None else run_config.sha256(self._config),
             ),
             model=_model(pl_module, self._model),
             protocol=getattr(pl_module, "protocol", None),
@@ -275,7 +276,7 @@ class Recorder(pl.Callback):
                 ids_sha256=record.ids_sha256(case_ids),
             ),
             checkpoint=record.Checkpoint(selection=selection, step=step),
-            dataset=record.Dataset(name=data.name, checksums=data.checksums, licence=data.licence),
+            dataset=record.Dataset(name=data.name, checksums=data.checksums, license=data.license),
             environment=_environment(pl_module.device),
             cost=record.Cost(
                 fit_seconds=self._fit_seconds,
@@ -308,7 +309,7 @@ def logged_errors(what: str) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=1)
-def _resolved_config(argv: Tuple[str, ...]) -> Dict[str, Any] | None:
+def _resolved_config(argv: tuple[str, ...]) -> dict[str, Any] | None:
     """Parses the command line of eva once more.
 
     Args:
@@ -380,10 +381,10 @@ def _dataset(trainer: pl.Trainer, part: _Part) -> Any:
 def _describe(dataset: Any) -> _Data:
     """Returns what a data set says of itself, `None` for what it does not."""
     case_ids = getattr(dataset, "case_ids", None)
-    checksums: Callable[[], Dict[str, str]] | None = getattr(dataset, "checksums", None)
+    checksums: Callable[[], dict[str, str]] | None = getattr(dataset, "checksums", None)
     return _Data(
         name=getattr(dataset, "name", None),
-        licence=getattr(dataset, "licence", None),
+        license=getattr(dataset, "license", None),
         split_name=getattr(dataset, "split_name", None),
         case_ids=None if case_ids is None else list(case_ids),
         checksums=None if checksums is None else checksums(),
@@ -407,7 +408,7 @@ def _check_checkpoints(trainer: pl.Trainer) -> None:
         )
 
 
-def _checkpoint_callbacks(trainer: pl.Trainer) -> List[callbacks.ModelCheckpoint]:
+def _checkpoint_callbacks(trainer: pl.Trainer) -> list[callbacks.ModelCheckpoint]:
     """Returns the callbacks that save checkpoints."""
     return [
         callback
@@ -416,14 +417,14 @@ def _checkpoint_callbacks(trainer: pl.Trainer) -> List[callbacks.ModelCheckpoint
     ]
 
 
-def _checkpoint_paths(trainer: pl.Trainer) -> Dict[_Selection, str]:
+def _checkpoint_paths(trainer: pl.Trainer) -> dict[_Selection, str]:
     """Returns the paths of the checkpoints that the training has left."""
     best, last = [], []
     for callback in _checkpoint_callbacks(trainer):
         (last if callback.monitor is None else best).append(callback.best_model_path)
         last.append(callback.last_model_path)
 
-    paths: Dict[_Selection, str] = {}
+    paths: dict[_Selection, str] = {}
     if any(best):
         paths["best"] = next(filter(None, best))
     if any(last):
@@ -431,7 +432,7 @@ def _checkpoint_paths(trainer: pl.Trainer) -> Dict[_Selection, str]:
     return paths
 
 
-def _load(path: str) -> Dict[str, Any]:
+def _load(path: str) -> dict[str, Any]:
     """Loads a checkpoint without executing anything in it."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
@@ -463,7 +464,7 @@ def _is_reported(trainer: pl.Trainer, part: _Part) -> bool:
 
 def _score_perturbed(
     trainer: pl.Trainer, pl_module: pl.LightningModule, part: _Part
-) -> Dict[str, Dict[str, record.Score]]:
+) -> dict[str, dict[str, record.Score]]:
     """Returns the means on perturbed scans, by perturbation and metric."""
     return {
         name: {**_score(trainer, pl_module, part, loader, name).means}
@@ -520,7 +521,7 @@ def _model(pl_module: pl.LightningModule, name: str | None) -> record.Model:
         id=name,
         revision=None,
         weights_sha256=getattr(pl_module, "encoder_sha256", None),
-        licence=None,
+        license=None,
         training_datasets=None,
         parameters=sum(weight.numel() for weight in encoder.parameters()) if known else None,
     )

@@ -7,14 +7,15 @@ prediction back.
 
 import copy
 import dataclasses
-from typing import Any, Final, Iterator, Mapping, Tuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import torch
 from torch.nn import functional
 from torch.utils import data as torch_data
 from typing_extensions import override
 
-from eva_coralbay.data import prepared, transforms
+from eva_coralbay.data import preparation, transforms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Perturbation:
     """By how much the HU window moves, in HU."""
 
     window_scale: float = 1.0
-    """By what the width of the HU window is multiplied, about its centre."""
+    """By what the width of the HU window is multiplied, about its center."""
 
     has_thick_slices: bool = False
     """Whether two axial slices each are averaged, and the scan is resampled to its grid."""
@@ -57,17 +58,17 @@ class PerturbedTransform(transforms.EvalTransform):
             perturbation: What is done to each scan.
         """
         low, high = scoring._hu_window
-        centre = (low + high) / 2 + perturbation.window_shift
+        center = (low + high) / 2 + perturbation.window_shift
         half = (high - low) / 2 * perturbation.window_scale
         super().__init__(
-            spacing=scoring.preparation.spacing, hu_window=(centre - half, centre + half)
+            spacing=scoring.preparation.spacing, hu_window=(center - half, center + half)
         )
 
         self.preparation = scoring.preparation
         self._perturbation = perturbation
 
     @override
-    def __call__(self, scan: prepared.PreparedScan) -> Tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, scan: preparation.PreparedScan) -> tuple[torch.Tensor, torch.Tensor]:
         image, mask = scan.read_image(scan.whole), scan.read_mask(scan.whole)
         if self._perturbation.has_thick_slices:
             image = thicken_slices(image)
@@ -110,7 +111,7 @@ def check(dataset: Any) -> None:
         )
 
 
-def perturb(loader: torch_data.DataLoader[Any]) -> Iterator[Tuple[str, torch_data.DataLoader[Any]]]:
+def perturb(loader: torch_data.DataLoader[Any]) -> Iterator[tuple[str, torch_data.DataLoader[Any]]]:
     """Yields the loaders of the perturbed scans, one a perturbation.
 
     Args:

@@ -1,13 +1,13 @@
 """eva's trainer with what all tasks of the leaderboard share."""
 
-from typing import Any, List, Literal
+from typing import Any, Literal
 
 import eva
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
 
-from eva_coralbay import protocols
-from eva_coralbay.evaluation import figure, recorder
+from eva_coralbay.evaluation import figures, recorder
+from eva_coralbay.tasks import protocols
 
 
 class Trainer(eva.Trainer):
@@ -32,7 +32,7 @@ class Trainer(eva.Trainer):
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
         robustness: bool | Literal[0, 1] = False,
-        callbacks: List[pl_callbacks.Callback] | None = None,
+        callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> None:
         """Initializes the trainer.
@@ -75,7 +75,7 @@ class Trainer(eva.Trainer):
                     model=model,
                     robustness=bool(robustness),
                 ),
-                figure.CaseFigures(),
+                figures.CaseFigures(),
                 *(callbacks or []),
             ],
             logger=[

@@ -1,12 +1,15 @@
 """Two models on the same cases of a task: numbers, a sentence and a table."""
 
 import dataclasses
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import markup
 from rich import table as rich_table
 
-from eva_coralbay.leaderboard import record, results, statistics
+from eva_coralbay.leaderboard import statistics
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 
 METRICS = ("dice", "balanced_accuracy")
 """The metrics that are compared: the first that both models have."""
@@ -25,7 +28,7 @@ class Row:
     name: str
     """The class."""
 
-    values: Tuple[statistics.CaseValues, statistics.CaseValues]
+    values: tuple[statistics.CaseValues, statistics.CaseValues]
     """The values of A and B, of the same cases."""
 
     comparison: statistics.Comparison
@@ -47,14 +50,14 @@ class Pair:
     total: Row
     """Over all classes."""
 
-    classes: Tuple[Row, ...]
+    classes: tuple[Row, ...]
     """By class, in the order of the case table."""
 
     left_out: Mapping[str, str]
     """Why a class cannot be compared."""
 
     @property
-    def rows(self) -> Tuple[Row, ...]:
+    def rows(self) -> tuple[Row, ...]:
         """The row over all classes, then those of the classes."""
         return (self.total, *self.classes)
 
@@ -74,7 +77,7 @@ class Pair:
             f"{_format_p(comparison.p_value)}, {comparison.n_cases} cases."
         )
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Returns the numbers as JSON has them."""
         return {
             "task": self.task,
@@ -89,7 +92,7 @@ class Pair:
 
 
 def compare(
-    entries: Sequence[results.Entry],
+    entries: Sequence[results_folder.Entry],
     model_a: str,
     model_b: str,
     *,
@@ -104,8 +107,8 @@ def compare(
 
     Args:
         entries: The results, of any models.
-        model_a: The name of a model, as `<organisation>/<model>` or
-            `<organisation>/<model>@<revision>`.
+        model_a: The name of a model, as `<organization>/<model>` or
+            `<organization>/<model>@<revision>`.
         model_b: The name of the other one.
         task: The id of the task, or `<id>@<version>`.
         protocol: The protocol.
@@ -153,8 +156,7 @@ def draw_table(pair: Pair) -> rich_table.Table:
     """
     table = rich_table.Table(
         title=markup.escape(
-            f"{pair.task}, {pair.protocol}: {pair.metric}\n"
-            f"A = {pair.model_a}, B = {pair.model_b}"
+            f"{pair.task}, {pair.protocol}: {pair.metric}\nA = {pair.model_a}, B = {pair.model_b}"
         )
     )
     table.add_column("class", style="bold", overflow="fold")
@@ -188,8 +190,8 @@ def format_estimate(estimate: statistics.Estimate, sign: str = "") -> str:
 
 
 def _select(
-    entries: Sequence[results.Entry], model: str, task: str, protocol: str
-) -> List[results.Entry]:
+    entries: Sequence[results_folder.Entry], model: str, task: str, protocol: str
+) -> list[results_folder.Entry]:
     """Returns the seeds of a model on a task."""
     on_task = [
         entry
@@ -211,7 +213,7 @@ def _select(
         several = _list(f"{name} on {of}" for name, of in names)
         raise ValueError(
             f"There are several results of '{model}' on '{task}': {several}. Name the model as "
-            "<organisation>/<model>@<revision> and the task as <id>@<version>."
+            "<organization>/<model>@<revision> and the task as <id>@<version>."
         )
     return found
 
@@ -232,23 +234,23 @@ def _check_comparable(first: record.Record, second: record.Record, *models: str)
 
 def _compare(
     name: str,
-    runs_a: Sequence[results.Entry],
-    runs_b: Sequence[results.Entry],
+    runs_a: Sequence[results_folder.Entry],
+    runs_b: Sequence[results_folder.Entry],
     metric: str,
     class_name: str | None = None,
 ) -> Row:
     """Compares two models by all classes or by one."""
     values = statistics.restrict_to_common_cases(
         {
-            "A": results.case_values(runs_a, metric, class_name),
-            "B": results.case_values(runs_b, metric, class_name),
+            "A": results_folder.case_values(runs_a, metric, class_name),
+            "B": results_folder.case_values(runs_b, metric, class_name),
         }
     )
     (comparison,) = statistics.compare(values)
     return Row(name, (values["A"], values["B"]), comparison)
 
 
-def _as_dict(row: Row) -> Dict[str, Any]:
+def _as_dict(row: Row) -> dict[str, Any]:
     """Returns the numbers of a row as JSON has them."""
     first, second = row.values
     return {
@@ -270,7 +272,9 @@ def _task_name(result: record.Record) -> str:
 
 
 def _model_name(result: record.Record) -> str:
-    revision = results.UNVERSIONED if result.model.revision is None else result.model.revision
+    revision = (
+        results_folder.UNVERSIONED if result.model.revision is None else result.model.revision
+    )
     return f"{result.model.id}@{revision}"
 
 

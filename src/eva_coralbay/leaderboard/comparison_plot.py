@@ -5,7 +5,7 @@ import html
 import math
 import textwrap
 import zlib
-from typing import Iterable, List, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -207,7 +207,7 @@ def _subtract(row: comparison.Row) -> _Array:
     return row.values[0].by_case - row.values[1].by_case
 
 
-def _jitter(name: str, n: int) -> List[float]:
+def _jitter(name: str, n: int) -> list[float]:
     """Returns vertical offsets, the same at every call."""
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     return generator.uniform(-_JITTER, _JITTER, n).tolist()

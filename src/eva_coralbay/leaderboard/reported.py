@@ -6,11 +6,11 @@ There is a JSON file a model, `leaderboard/reported/<org>__<model>.json`, with a
 import json
 import os
 import pathlib
-from typing import Annotated, List, Literal
+from typing import Annotated, Literal
 
 import pydantic
 
-from eva_coralbay.leaderboard import model_cards
+from eva_coralbay.leaderboard import cards as model_cards
 
 
 class Source(pydantic.BaseModel):
@@ -66,7 +66,7 @@ class Reported(pydantic.BaseModel):
     """What a reader should know."""
 
 
-def read(path: str | os.PathLike[str]) -> List[Reported]:
+def read(path: str | os.PathLike[str]) -> list[Reported]:
     """Reads the numbers of a model.
 
     Args:
@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> List[Reported]:
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        numbers = pydantic.TypeAdapter(List[Reported]).validate_python(content)
+        numbers = pydantic.TypeAdapter(list[Reported]).validate_python(content)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no list of reported numbers: {error}") from error
     expected = pathlib.Path(path).stem.replace("__", "/")
@@ -87,7 +87,7 @@ def read(path: str | os.PathLike[str]) -> List[Reported]:
     return numbers
 
 
-def find(folder: str | os.PathLike[str]) -> List[Reported]:
+def find(folder: str | os.PathLike[str]) -> list[Reported]:
     """Reads all numbers of a folder, sorted by task, and by value from high to low.
 
     Args:

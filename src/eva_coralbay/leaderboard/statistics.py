@@ -26,11 +26,14 @@ value, higher is better: negate those of a metric of which lower is better. The 
 
 import dataclasses
 import math
-from typing import Any, Dict, Final, Iterable, List, Mapping, Sequence, Tuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+
+from eva_coralbay.errors import EvaCoralbayError
 
 CONFIDENCE: Final = 0.95
 """The confidence of every interval."""
@@ -56,7 +59,7 @@ _SCALING = np.array([[2], [4], [2], [3]])
 """The power by which each row of a spread (see :func:`_case_spread`) grows with the values."""
 
 
-class TooFewCases(ValueError):
+class TooFewCases(EvaCoralbayError):
     """There are too few cases with values for any statistics."""
 
 
@@ -78,13 +81,13 @@ class Components:
 class CaseValues:
     """The values of a model on a task: every seed on every case."""
 
-    cases: Tuple[str, ...]
+    cases: tuple[str, ...]
     """The case ids."""
 
     values: _Array
     """Finite values of shape [seeds, cases]; higher is better."""
 
-    excluded: Tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     """Ids of the cases without a value."""
 
     def __post_init__(self) -> None:
@@ -204,7 +207,7 @@ class Comparison:
 
     n_cases: int
 
-    n_seeds: Tuple[int, int]
+    n_seeds: tuple[int, int]
     """The number of seeds of A and B."""
 
     reason: str | None
@@ -220,7 +223,7 @@ class RankedModel:
     rank: int
     """The place by mean rank; models with the same mean rank share the better place."""
 
-    rank_interval: Tuple[int, int]
+    rank_interval: tuple[int, int]
     """The places that cannot be ruled out; those of all models hold together with 95 %."""
 
     tie_group: int
@@ -240,16 +243,16 @@ class RankedModel:
 class Ranking:
     """The ranking of the models that have values on all tasks."""
 
-    models: Tuple[RankedModel, ...]
+    models: tuple[RankedModel, ...]
     """From best to worst."""
 
-    unranked: Dict[str, Tuple[str, ...]]
+    unranked: dict[str, tuple[str, ...]]
     """The tasks that each of the other models lacks; none if there is no model to compare with."""
 
-    n_cases: Dict[str, int]
+    n_cases: dict[str, int]
     """The number of cases by task."""
 
-    agreement: Dict[str, float | None]
+    agreement: dict[str, float | None]
     """Kendall's tau-b of the order by mean rank with that by `win_rate` and by `mean`.
 
     `None` where it is not defined, as all models are equal in one of them.
@@ -286,7 +289,7 @@ def mean(values: CaseValues, *, resamples: int = 10_000, random_seed: int = 0) -
 
 def compare(
     models: Mapping[str, CaseValues], *, resamples: int = 10_000, random_seed: int = 0
-) -> List[Comparison]:
+) -> list[Comparison]:
     """Compares every pair of models on the same cases of a task.
 
     The p-value is the larger of two tests of the differences by case, their mean over the seeds:
@@ -350,7 +353,7 @@ def compare(
     )
 
 
-def correct(comparisons: Sequence[Comparison]) -> List[Comparison]:
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Corrects comparisons for their number, whatever they were corrected for before.
 
     Args:
@@ -370,7 +373,7 @@ def correct(comparisons: Sequence[Comparison]) -> List[Comparison]:
     ]
 
 
-def restrict_to_common_cases(models: Mapping[str, CaseValues]) -> Dict[str, CaseValues]:
+def restrict_to_common_cases(models: Mapping[str, CaseValues]) -> dict[str, CaseValues]:
     """Restricts models to the cases of which all of them have values.
 
     Args:
@@ -395,7 +398,7 @@ def restrict_to_common_cases(models: Mapping[str, CaseValues]) -> Dict[str, Case
     return restricted
 
 
-def holm(p_values: Sequence[float]) -> List[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Corrects p-values for their number (Holm 1979).
 
     Args:
@@ -467,8 +470,8 @@ def rank(
 
 
 def _rank_rows(
-    names: List[str], rows: List[List[CaseValues]], resamples: int, random_seed: int
-) -> List[RankedModel]:
+    names: list[str], rows: list[list[CaseValues]], resamples: int, random_seed: int
+) -> list[RankedModel]:
     """Ranks models by their values on every task, from best to worst."""
     estimates = _estimate_ranks(rows, resamples, np.random.default_rng(random_seed))
     mean_ranks = np.array([mean_rank.value for mean_rank, _, _ in estimates])
@@ -494,8 +497,8 @@ def _rank_rows(
 
 
 def _estimate_ranks(
-    rows: List[List[CaseValues]], resamples: int, generator: np.random.Generator
-) -> List[Tuple[Estimate, Estimate, Estimate]]:
+    rows: list[list[CaseValues]], resamples: int, generator: np.random.Generator
+) -> list[tuple[Estimate, Estimate, Estimate]]:
     """Estimates the mean rank, the win rate and the mean over the tasks of each model."""
     n_models, n_tasks = len(rows[0]), len(rows)
     ranks = np.zeros(n_models)
@@ -531,7 +534,7 @@ def _estimate_ranks(
     return list(zip(mean_ranks, others[:n_models], others[n_models:], strict=True))
 
 
-def _find_separated(rows: List[List[CaseValues]], mean_ranks: _Array) -> npt.NDArray[np.bool_]:
+def _find_separated(rows: list[list[CaseValues]], mean_ranks: _Array) -> npt.NDArray[np.bool_]:
     """Finds the pairs that are separated over all tasks.
 
     Args:
@@ -552,9 +555,9 @@ def _find_separated(rows: List[List[CaseValues]], mean_ranks: _Array) -> npt.NDA
     return ahead
 
 
-def _group_ties(order: npt.NDArray[np.intp], ahead: npt.NDArray[np.bool_]) -> Dict[int, int]:
+def _group_ties(order: npt.NDArray[np.intp], ahead: npt.NDArray[np.bool_]) -> dict[int, int]:
     """Returns the tie group of each model, from 1 on."""
-    groups: Dict[int, int] = {}
+    groups: dict[int, int] = {}
     best, group = order[0], 1
     for index in order:
         if ahead[best, index]:
@@ -563,7 +566,7 @@ def _group_ties(order: npt.NDArray[np.intp], ahead: npt.NDArray[np.bool_]) -> Di
     return groups
 
 
-def _agreement(models: List[RankedModel], values: List[float]) -> float | None:
+def _agreement(models: list[RankedModel], values: list[float]) -> float | None:
     """Returns Kendall's tau-b of the order by mean rank with that by other values."""
     if len(models) < 2:
         return None
@@ -577,7 +580,7 @@ def _ranks(values: _Array) -> _Array:
     return stats.rankdata(-values, axis=0)
 
 
-def _test(tasks: Sequence[Tuple[CaseValues, CaseValues]]) -> Tuple[float, float]:
+def _test(tasks: Sequence[tuple[CaseValues, CaseValues]]) -> tuple[float, float]:
     """Tests whether two models differ over all tasks (see :func:`compare` and :func:`rank`).
 
     Args:
@@ -638,7 +641,7 @@ def _reason(corrected_p_value: float, n_cases: int, n_pairs: int) -> str | None:
 
 def _estimate(
     values: _Array, deviations: _Array, spread: _Array, *, is_symmetric: bool = False
-) -> List[Estimate]:
+) -> list[Estimate]:
     """Computes expanded bootstrap intervals.
 
     Args:
@@ -738,7 +741,7 @@ def _degrees_of_freedom(spread: _Array) -> _Array:
 
 
 def _resample_means(
-    models: List[CaseValues], resamples: int, generator: np.random.Generator
+    models: list[CaseValues], resamples: int, generator: np.random.Generator
 ) -> _Array:
     """Resamples the means of models on a task: the cases together, the seeds of each alone.
 
@@ -767,7 +770,7 @@ def _resample(values: _Array, resamples: int, generator: np.random.Generator) ->
         The deviations of the resampled means, of shape [means, resamples].
     """
     n_units = values.shape[1]
-    centred = (values - values.mean(axis=1, keepdims=True)) / n_units
+    centerd = (values - values.mean(axis=1, keepdims=True)) / n_units
     deviations = np.empty((len(values), resamples))
     step = max(1, _CHUNK_VALUES // n_units)
     for start in range(0, resamples, step):
@@ -775,7 +778,7 @@ def _resample(values: _Array, resamples: int, generator: np.random.Generator) ->
         drawn = generator.integers(n_units, size=(n_samples, n_units))
         drawn += n_units * np.arange(n_samples)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=n_samples * n_units)
-        deviations[:, start : start + n_samples] = centred @ counts.reshape(
+        deviations[:, start : start + n_samples] = centerd @ counts.reshape(
             n_samples, n_units
         ).T.astype(np.float64)
     return deviations

@@ -7,18 +7,17 @@ import pathlib
 import re
 import statistics
 import tempfile
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 
-from eva_coralbay import files, protocols
-from eva_coralbay.leaderboard import (
-    model_cards,
-    record,
-    results,
-    task_config,
-    validation,
-)
+from eva_coralbay import _atomic_files
+from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.leaderboard import validation
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record, run_config
+from eva_coralbay.tasks import protocols
 
 _MACHINE_PATH = re.compile(r"(/|~|\.\.|file:|[A-Za-z]:[\\/]|\\\\)")
 """How a value begins that is a path of the machine."""
@@ -33,10 +32,10 @@ id: {id}
 name: {id}
 revision: null              # of the published weights
 weights: null               # {{url: https://..., sha256: ... or null}}
-licence: null               # of the weights
+license: null               # of the weights
 parameters: null
 pretraining: null           # [] for random weights, or a list of
-                            # {{name: ..., scans: 1000, use: unlabelled, source: https://...}}
+                            # {{name: ..., scans: 1000, use: unlabeled, source: https://...}}
 overlap: {{}}                 # btcv: {{kind: none, source: https://...}}
 sources: []
 """
@@ -47,13 +46,13 @@ sources: []
 class Submission:
     """What was written."""
 
-    entries: List[results.Entry]
+    entries: list[results_folder.Entry]
     """The results, sorted by path."""
 
-    templates: List[pathlib.Path]
+    templates: list[pathlib.Path]
     """Model cards to fill in, of models that had none."""
 
-    warnings: List[validation.Fault]
+    warnings: list[validation.Fault]
     """What the validation warns of."""
 
     pull_request: str
@@ -68,11 +67,11 @@ class _Result:
     cases: bytes
     config: bytes
 
-    def write(self, root: pathlib.Path) -> results.Entry:
+    def write(self, root: pathlib.Path) -> results_folder.Entry:
         """Writes the files, the record as the last; returns where it is."""
-        entry = results.Entry(root / results.relative_path(self.record), self.record)
-        files.write_atomically(entry.cases_path, self.cases)
-        files.write_atomically(entry.config_path, self.config)
+        entry = results_folder.Entry(root / results_folder.relative_path(self.record), self.record)
+        _atomic_files.write_atomically(entry.cases_path, self.cases)
+        _atomic_files.write_atomically(entry.config_path, self.config)
         self.record.write(entry.path)
         return entry
 
@@ -88,14 +87,14 @@ def submit(
 
     Of each run it takes the record that its protocol ranks, with the case table and the
     configuration, which is made one of this run alone, without paths of this machine. Revision,
-    licence and pre-training data are those of the model's card in `models/` beside the results
+    license and pre-training data are those of the model's card in `models/` beside the results
     folder; if there is none, a card to fill in is written there. If anything is wrong, nothing is
     written.
 
     Args:
         folders: Folders that runs wrote to.
         out: The results folder.
-        model_id: The name of the model, `<organisation>/<model>`; that of the runs if None.
+        model_id: The name of the model, `<organization>/<model>`; that of the runs if None.
         is_demo: Whether the results are to show the machinery, not the model.
 
     Returns:
@@ -129,7 +128,7 @@ def submit(
     return Submission(written, templates, warnings, draw_pull_request(written, cards))
 
 
-def find_ranked(folders: Sequence[str | os.PathLike[str]]) -> List[results.Entry]:
+def find_ranked(folders: Sequence[str | os.PathLike[str]]) -> list[results_folder.Entry]:
     """Finds the record of each run that its protocol ranks.
 
     Of a run that was repeated because it had been interrupted, only the repetition counts.
@@ -147,19 +146,20 @@ def find_ranked(folders: Sequence[str | os.PathLike[str]]) -> List[results.Entry
     ranked = []
     for folder in sorted({path.parent for path in paths}):
         found = [
-            results.Entry(path, record.Record.read(path)) for path in folder.glob("record_*.json")
+            results_folder.Entry(path, record.Record.read(path))
+            for path in folder.glob("record_*.json")
         ]
         ranked += _choose(found)
     finished = {_cell(entry.record) for entry in ranked if is_finished(entry)}
     return [entry for entry in ranked if is_finished(entry) or _cell(entry.record) not in finished]
 
 
-def is_finished(entry: results.Entry) -> bool:
+def is_finished(entry: results_folder.Entry) -> bool:
     """Whether the session of a run has come to its end, when eva writes its summary."""
-    return (entry.path.parent.parent / "results.json").is_file()
+    return (entry.path.parent.parent / "folder.json").is_file()
 
 
-def _choose(entries: Sequence[results.Entry]) -> List[results.Entry]:
+def _choose(entries: Sequence[results_folder.Entry]) -> list[results_folder.Entry]:
     """Returns the record of a run that its protocol ranks: of the test cases if there are any."""
     ranked = {}
     for entry in entries:
@@ -173,14 +173,14 @@ def _choose(entries: Sequence[results.Entry]) -> List[results.Entry]:
     return [ranked["val" if is_validated or "test" not in ranked else "test"][0]]
 
 
-def _cell(result: record.Record) -> Tuple[Any, ...]:
+def _cell(result: record.Record) -> tuple[Any, ...]:
     """Returns what there is one result of."""
     model, task = result.model.id, result.task
     return model, task.id, task.version, result.protocol, result.seed
 
 
 def _adapt(
-    entry: results.Entry,
+    entry: results_folder.Entry,
     cards: Mapping[str, model_cards.ModelCard],
     *,
     model_id: str | None,
@@ -200,7 +200,7 @@ def _adapt(
     result = result.model_copy(
         update={
             "kind": "demo" if is_demo else result.kind,
-            "task": result.task.model_copy(update={"config_sha256": task_config.sha256(config)}),
+            "task": result.task.model_copy(update={"config_sha256": run_config.sha256(config)}),
             "model": result.model.model_copy(update={"id": name, **_facts(card)}),
             "cases": result.cases.model_copy(update={"file": f"{stem}.cases.csv"}),
             "config": record.ConfigFile(
@@ -212,7 +212,7 @@ def _adapt(
     return _Result(record.Record.model_validate(result.model_dump()), cases, content)
 
 
-def _read_config(entry: results.Entry) -> Dict[str, Any]:
+def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
     """Reads the configuration of a run."""
     stated = entry.record.config
     if stated is None:
@@ -223,7 +223,7 @@ def _read_config(entry: results.Entry) -> Dict[str, Any]:
     path = entry.path.with_name(stated.file)
     if hashlib.sha256(_read_bytes(path)).hexdigest() != stated.sha256:
         raise ValueError(f"{path} is not as the run has written it: its hash is another.")
-    return task_config.read(path)
+    return run_config.read(path)
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:
@@ -237,13 +237,13 @@ def _read_bytes(path: pathlib.Path) -> bytes:
         ) from error
 
 
-def _name(entry: results.Entry, config: Mapping[str, Any]) -> str:
+def _name(entry: results_folder.Entry, config: Mapping[str, Any]) -> str:
     """Returns the name of the model of a run.
 
     Raises:
         ValueError: If it has none, or other weights than the name stands for.
     """
-    problem = results.find_bad_names(entry.record).get("model.id")
+    problem = results_folder.find_bad_names(entry.record).get("model.id")
     if problem is not None:
         raise ValueError(f"{entry.path}: `model.id` {problem} Give it by --model-id.")
     encoder = config["model"]["init_args"].get("encoder") or {}
@@ -258,14 +258,14 @@ def _name(entry: results.Entry, config: Mapping[str, Any]) -> str:
     return name
 
 
-def _facts(card: model_cards.ModelCard | None) -> Dict[str, Any]:
+def _facts(card: model_cards.ModelCard | None) -> dict[str, Any]:
     """Returns what the card of a model says that a run cannot know."""
     if card is None:
         return {}
     sets = card.pretraining
     return {
         "revision": card.revision,
-        "licence": card.licence,
+        "license": card.license,
         "training_datasets": None if sets is None else [each.name for each in sets],
     }
 
@@ -281,12 +281,12 @@ def _without_machine_paths(value: Any) -> Any:
     return value
 
 
-def _check_distinct(entries: Sequence[results.Entry], adapted: Sequence[_Result]) -> None:
+def _check_distinct(entries: Sequence[results_folder.Entry], adapted: Sequence[_Result]) -> None:
     """Checks that there is one run a cell."""
-    paths: Dict[pathlib.PurePosixPath, pathlib.Path] = {}
+    paths: dict[pathlib.PurePosixPath, pathlib.Path] = {}
     for entry, result in zip(entries, adapted, strict=True):
         try:
-            place = results.relative_path(result.record)
+            place = results_folder.relative_path(result.record)
         except ValueError as error:
             raise ValueError(f"{entry.path}: {error}") from error
         if place in paths:
@@ -297,7 +297,7 @@ def _check_distinct(entries: Sequence[results.Entry], adapted: Sequence[_Result]
         paths[place] = entry.path
 
 
-def _validate(adapted: Sequence[_Result]) -> List[validation.Fault]:
+def _validate(adapted: Sequence[_Result]) -> list[validation.Fault]:
     """Validates results in a temporary folder, and returns the warnings.
 
     Raises:
@@ -320,7 +320,7 @@ def _validate(adapted: Sequence[_Result]) -> List[validation.Fault]:
 def _check_new(adapted: Sequence[_Result], root: pathlib.Path) -> None:
     """Checks that no other run's result lies where one is to be written; the same one's may."""
     for result in adapted:
-        path = root / results.relative_path(result.record)
+        path = root / results_folder.relative_path(result.record)
         if path.exists() and _measured(record.Record.read(path)) != _measured(result.record):
             raise ValueError(
                 f"{path} is there with other values; nothing was written. Remove it and its two "
@@ -330,19 +330,19 @@ def _check_new(adapted: Sequence[_Result], root: pathlib.Path) -> None:
 
 def _measured(result: record.Record) -> record.Record:
     """Returns a record without what is from the card of the model."""
-    model = result.model.model_copy(update={"licence": None, "training_datasets": None})
+    model = result.model.model_copy(update={"license": None, "training_datasets": None})
     return result.model_copy(update={"model": model})
 
 
 def _write_template(folder: pathlib.Path, name: str) -> pathlib.Path:
     """Writes the card of a model of which nothing is known."""
     path = folder / f"{name.replace('/', '__')}.yaml"
-    files.write_atomically(path, _CARD.format(id=name).encode())
+    _atomic_files.write_atomically(path, _CARD.format(id=name).encode())
     return path
 
 
 def draw_pull_request(
-    entries: Sequence[results.Entry], cards: Mapping[str, model_cards.ModelCard]
+    entries: Sequence[results_folder.Entry], cards: Mapping[str, model_cards.ModelCard]
 ) -> str:
     """Writes the text of a pull request.
 
@@ -353,7 +353,7 @@ def draw_pull_request(
     Returns:
         The text, in Markdown.
     """
-    by_model: Dict[str, List[record.Record]] = {}
+    by_model: dict[str, list[record.Record]] = {}
     for entry in entries:
         by_model.setdefault(str(entry.record.model.id), []).append(entry.record)
     parts = [f"# Results of {', '.join(by_model)}"]
@@ -364,7 +364,7 @@ def draw_pull_request(
         "configurations are beside the records; paths of the machine were removed.\n\n"
         "- [ ] The model card says what the model was pre-trained on.\n"
         "- [ ] No scored case was used in the pre-training, or the card says so.\n"
-        "- [ ] The licences of the weights and of the data allow to publish these results."
+        "- [ ] The licenses of the weights and of the data allow to publish these results."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -374,7 +374,7 @@ def _describe(result: record.Record, card: model_cards.ModelCard | None) -> Iter
     model, sets = result.model, result.model.training_datasets
     facts = {
         "revision": model.revision,
-        "licence": model.licence,
+        "license": model.license,
         "parameters": None if model.parameters is None else f"{model.parameters:,}",
         "pre-training": None if sets is None else ", ".join(sets) or "none",
         "weights": None if card is None or card.weights is None else card.weights.url,
@@ -388,7 +388,7 @@ def _describe(result: record.Record, card: model_cards.ModelCard | None) -> Iter
 def _draw_table(found: Sequence[record.Record]) -> str:
     """Draws the results of a model: one row a task and protocol."""
     metrics = [name for name in _METRICS if any(name in result.metrics for result in found)]
-    groups: Dict[Tuple[str, str], List[record.Record]] = {}
+    groups: dict[tuple[str, str], list[record.Record]] = {}
     for result in found:
         key = (f"{result.task.id}@{result.task.version}", str(result.protocol))
         groups.setdefault(key, []).append(result)

@@ -32,26 +32,21 @@ import signal
 import subprocess  # nosec B404
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
     Literal,
-    Mapping,
-    Sequence,
-    Tuple,
 )
 
 import pydantic
 import yaml
 from rich import table as rich_table
 
-from eva_coralbay import files
-from eva_coralbay.leaderboard import record, results, submission
+from eva_coralbay import _atomic_files
+from eva_coralbay.leaderboard import submission
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 
 Cluster = Literal["local", "slurm"]
 """Where cells run."""
@@ -93,10 +88,10 @@ class _Part(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    env: Dict[str, Any] = {}
+    env: dict[str, Any] = {}
     """Values of the variables that configs read."""
 
-    args: Dict[str, Any] = {}
+    args: dict[str, Any] = {}
     """Values that no variable sets, by their name on the command line of `eva fit`."""
 
 
@@ -113,18 +108,18 @@ class Plan(_Part):
     output: str
     """The folder that the runs write to."""
 
-    seeds: List[pydantic.NonNegativeInt]
+    seeds: list[pydantic.NonNegativeInt]
     """The seeds."""
 
-    models: Dict[str, _Part]
+    models: dict[str, _Part]
     """The models, by the name that their records will have."""
 
-    tasks: Dict[str, _Task]
+    tasks: dict[str, _Task]
     """The tasks, by name."""
 
     @pydantic.field_validator("models", "tasks")
     @classmethod
-    def _check_names(cls, parts: Dict[str, Any]) -> Dict[str, Any]:
+    def _check_names(cls, parts: dict[str, Any]) -> dict[str, Any]:
         """Checks that every name can be that of a folder."""
         for name in parts:
             if not _NAME.fullmatch(name):
@@ -145,10 +140,10 @@ class Cell:
     folder: pathlib.Path
     """Where its runs write; another for other settings."""
 
-    environment: Dict[str, str]
+    environment: dict[str, str]
     """The variables that it sets, `OUTPUT_ROOT` included."""
 
-    arguments: List[str]
+    arguments: list[str]
     """The arguments of `eva`."""
 
     @property
@@ -162,7 +157,7 @@ class Cell:
         variables = [f"{key}={shlex.quote(value)}" for key, value in self.environment.items()]
         return " ".join([*variables, shlex.join(["eva", *self.arguments])])
 
-    def find_record(self) -> results.Entry | None:
+    def find_record(self) -> results_folder.Entry | None:
         """Finds the record that its protocol ranks, of a session that came to its end."""
         finished = filter(submission.is_finished, submission.find_ranked([self.folder]))
         return next(iter(finished), None)
@@ -208,7 +203,7 @@ def list_cells(
     models: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
-) -> List[Cell]:
+) -> list[Cell]:
     """Lists the cells of a sweep, task by task and seed by seed.
 
     What the configs read of the variables that are set in this process belongs to the cells too.
@@ -230,7 +225,7 @@ def list_cells(
     ]
 
 
-def look_up(cells: Sequence[Cell]) -> List[Outcome]:
+def look_up(cells: Sequence[Cell]) -> list[Outcome]:
     """Looks up what has become of cells so far, without running any.
 
     Args:
@@ -255,7 +250,7 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     retries: int = 0,
     report: Callable[[str], None] = print,
-) -> List[Outcome]:
+) -> list[Outcome]:
     """Runs cells as jobs of submitit, and waits for them.
 
     A cell with a finished record of the same settings is skipped. On SIGINT the running jobs are
@@ -283,7 +278,7 @@ def run(
     waiting = collections.deque((each, 1) for each in outcomes if each.state != "skipped")
     report(f"{len(waiting)} cells to run, {len(cells) - len(waiting)} are done already")
 
-    running: Dict[Any, Tuple[Outcome, int]] = {}
+    running: dict[Any, tuple[Outcome, int]] = {}
     with _interruptible():
         try:
             while waiting or running:
@@ -329,7 +324,7 @@ def draw_table(outcomes: Sequence[Outcome]) -> rich_table.Table:
 
 def describe_failure(outcome: Outcome) -> str:
     """Says which cell failed, with its log and the last lines of it."""
-    lines: List[str] = []
+    lines: list[str] = []
     if outcome.log is not None and outcome.log.is_file():
         # a progress bar overwrites its line
         text = outcome.log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
@@ -343,7 +338,7 @@ def describe_failure(outcome: Outcome) -> str:
     )
 
 
-def _select(known: Mapping[str, Any], names: Sequence[str] | None, kind: str) -> List[str]:
+def _select(known: Mapping[str, Any], names: Sequence[str] | None, kind: str) -> list[str]:
     """Returns the chosen names, all if none is."""
     for name in names or ():
         if name not in known:
@@ -358,7 +353,7 @@ def _build_cell(plan: Plan, model: str, task: str, seed: int) -> Cell:
     content, variables = _read_config(config)
     ambient = {name: os.environ[name] for name in variables if name in os.environ}
     chosen = {"MODEL_NAME": model, "TASK": task}
-    arguments: Dict[str, Any] = {"trainer.init_args.model": model}
+    arguments: dict[str, Any] = {"trainer.init_args.model": model}
     for part in parts:
         chosen |= {name: _format(value) for name, value in part.env.items()}
         arguments |= part.args
@@ -388,7 +383,7 @@ def _build_cell(plan: Plan, model: str, task: str, seed: int) -> Cell:
 
 
 @functools.lru_cache
-def _read_config(path: str) -> Tuple[Any, List[str]]:
+def _read_config(path: str) -> tuple[Any, list[str]]:
     """Reads a config, and the names of the variables that it reads."""
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -477,7 +472,7 @@ def _settle(outcome: Outcome, cluster: Cluster) -> None:
     outcome.state = "failed" if entry is None else "done"
     outcome.result = None if entry is None else entry.record
     if outcome.state == "failed":
-        files.write_atomically(outcome.cell.folder / _FAILURE, f"{outcome.log}\n".encode())
+        _atomic_files.write_atomically(outcome.cell.folder / _FAILURE, f"{outcome.log}\n".encode())
 
 
 def _cancel(jobs: Iterable[Any]) -> None:

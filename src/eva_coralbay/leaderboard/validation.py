@@ -11,19 +11,16 @@ import json
 import os
 import pathlib
 import stat
-from typing import Any, Dict, Final, Iterator, List, Mapping, Sequence, Set, Tuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import pydantic
 
-from eva_coralbay import protocols
-from eva_coralbay.leaderboard import (
-    model_cards,
-    record,
-    reported,
-    results,
-    scores,
-    task_config,
-)
+from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.leaderboard import reported
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record, run_config, scores
+from eva_coralbay.tasks import protocols
 
 TOLERANCE: Final = 1e-9
 """How far a metric may be from that of the case table."""
@@ -35,7 +32,7 @@ _SIZES: Mapping[str, int] = {
 }
 """The most bytes of a file by the end of its name."""
 
-_OTHERS = ("README.md", results.VERIFIED)
+_OTHERS = ("README.md", results_folder.VERIFIED)
 """The files that may lie in the folder beside the models."""
 
 _FACTS_SIZE = 100_000
@@ -75,7 +72,7 @@ class Fault:
         level = "warning" if self.is_warning else "error"
         return printable(": ".join(filter(None, (level, str(self.path), self.where, self.message))))
 
-    def as_dict(self) -> Dict[str, str]:
+    def as_dict(self) -> dict[str, str]:
         """Returns it as JSON has it."""
         return {
             "level": "warning" if self.is_warning else "error",
@@ -90,13 +87,13 @@ class _Registered:
     """What is known of a task of the leaderboard."""
 
     kind: str
-    classes: List[str]
+    classes: list[str]
     split_version: str
     default_scheme: str
-    schemes: Dict[str, Dict[str, List[str]]]
+    schemes: dict[str, dict[str, list[str]]]
 
 
-def validate(path: str | os.PathLike[str]) -> List[Fault]:
+def validate(path: str | os.PathLike[str]) -> list[Fault]:
     """Checks a results folder, a part of it, or one record with its files.
 
     Of a results folder, the model cards and the reported numbers beside it are checked too.
@@ -114,8 +111,8 @@ def validate(path: str | os.PathLike[str]) -> List[Fault]:
     if not root.exists():
         raise ValueError(f"There is no file or folder {path}.")
     found = _walk(root) if root.is_dir() else _files_of(root)
-    faults: List[Fault] = []
-    readable: Set[pathlib.Path] = set()
+    faults: list[Fault] = []
+    readable: set[pathlib.Path] = set()
     for file in found:
         problem = _find_problem(file, root)
         if problem is None:
@@ -127,7 +124,7 @@ def validate(path: str | os.PathLike[str]) -> List[Fault]:
     for file in sorted(readable):
         if file.suffix == ".json":
             try:
-                entries.append(results.Entry(file, record.Record.read(file)))
+                entries.append(results_folder.Entry(file, record.Record.read(file)))
             except ValueError as error:
                 faults += _explain(file, error)
     if not any(file.suffix == ".json" for file in found):
@@ -157,7 +154,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _walk(root: pathlib.Path) -> List[pathlib.Path]:
+def _walk(root: pathlib.Path) -> list[pathlib.Path]:
     """Returns all files and links below a folder; links are not followed."""
     found = []
     for folder, folders, names in os.walk(root):
@@ -166,7 +163,7 @@ def _walk(root: pathlib.Path) -> List[pathlib.Path]:
     return sorted(found)
 
 
-def _files_of(path: pathlib.Path) -> List[pathlib.Path]:
+def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
     """Returns a record and the files beside it that are there."""
     names = (f"{path.name.removesuffix('.json')}{suffix}" for suffix in _SIZES)
     files = (path.with_name(name) for name in names)
@@ -226,9 +223,9 @@ def _check_facts(root: pathlib.Path) -> Iterator[Fault]:
 
 def _check_verified(root: pathlib.Path) -> Iterator[Fault]:
     """Checks that the records that are said to be verified are there, and have not changed."""
-    path = root / results.VERIFIED
+    path = root / results_folder.VERIFIED
     try:
-        verified = results.read_verified(root)
+        verified = results_folder.read_verified(root)
     except ValueError as error:
         yield Fault(path, "", _without_path(error, path))
         return
@@ -258,20 +255,20 @@ def _without_path(error: Exception, path: pathlib.Path) -> str:
     return str(error).removeprefix(str(path)).lstrip(",: ")
 
 
-def _check_names(entry: results.Entry, root: pathlib.Path) -> Iterator[Fault]:
+def _check_names(entry: results_folder.Entry, root: pathlib.Path) -> Iterator[Fault]:
     """Checks that the record lies where its content says."""
-    problems = results.find_bad_names(entry.record)
+    problems = results_folder.find_bad_names(entry.record)
     for field, problem in problems.items():
         yield Fault(entry.path, field, problem)
     if problems:
         return
-    place = results.relative_path(entry.record)
+    place = results_folder.relative_path(entry.record)
     depth = len(entry.path.relative_to(root).parts)
     if entry.path.parts[-_DEPTH:] != place.parts or depth > _DEPTH:
         yield Fault(entry.path, "", f"by its content it belongs to {place}: move its files there.")
 
 
-def _check_task(entry: results.Entry) -> Iterator[Fault]:
+def _check_task(entry: results_folder.Entry) -> Iterator[Fault]:
     """Checks task, version, protocol, checkpoint and split."""
     result = entry.record
     if result.task.version not in _VERSIONS:
@@ -314,7 +311,7 @@ def _check_task(entry: results.Entry) -> Iterator[Fault]:
 
 
 def _check_split(
-    entry: results.Entry, registered: _Registered, protocol: protocols.Protocol
+    entry: results_folder.Entry, registered: _Registered, protocol: protocols.Protocol
 ) -> Iterator[Fault]:
     """Checks that the split is the one that the protocol scores."""
     split = entry.record.split
@@ -338,7 +335,7 @@ def _check_split(
             )
 
 
-def _choose_split(registered: _Registered, protocol: protocols.Protocol) -> Tuple[str, str]:
+def _choose_split(registered: _Registered, protocol: protocols.Protocol) -> tuple[str, str]:
     """Returns the scheme and the part of it that a protocol scores."""
     schemes = (name for name in protocol.split_schemes if name in registered.schemes)
     scheme = next(schemes, registered.default_scheme)
@@ -347,7 +344,7 @@ def _choose_split(registered: _Registered, protocol: protocols.Protocol) -> Tupl
     return scheme, "test" if is_tested else "val"
 
 
-def _check_config(entry: results.Entry, readable: Set[pathlib.Path]) -> Iterator[Fault]:
+def _check_config(entry: results_folder.Entry, readable: set[pathlib.Path]) -> Iterator[Fault]:
     """Checks that the configuration is there, and that of the record."""
     path, stated = entry.config_path, entry.record.config
     if stated is None:
@@ -359,11 +356,11 @@ def _check_config(entry: results.Entry, readable: Set[pathlib.Path]) -> Iterator
     if path not in readable:
         return
     try:
-        config = task_config.read(path)
+        config = run_config.read(path)
     except ValueError as error:
         yield Fault(path, "", _without_path(error, path))
         return
-    if task_config.sha256(config) != entry.record.task.config_sha256:
+    if run_config.sha256(config) != entry.record.task.config_sha256:
         yield Fault(
             path,
             "",
@@ -401,12 +398,12 @@ def _check_run(
 
 
 def _check_settings(
-    entry: results.Entry, config: Mapping[str, Any], protocol: protocols.Protocol
+    entry: results_folder.Entry, config: Mapping[str, Any], protocol: protocols.Protocol
 ) -> Iterator[Fault]:
     """Checks that a run had the settings of the task, and came to its end."""
     result = entry.record
     name = f"{result.task.id}@{result.task.version} under protocol {result.protocol}"
-    changes = task_config.find_changes(config, result.task.id, result.task.version, protocol)
+    changes = run_config.find_changes(config, result.task.id, result.task.version, protocol)
     for where, (found, value) in changes.items():
         yield Fault(
             entry.config_path,
@@ -424,7 +421,7 @@ def _check_settings(
         )
 
 
-def _check_table(entry: results.Entry, readable: Set[pathlib.Path]) -> Iterator[Fault]:
+def _check_table(entry: results_folder.Entry, readable: set[pathlib.Path]) -> Iterator[Fault]:
     """Checks the case table, and the metrics by it."""
     path, stated = entry.cases_path, entry.record.cases
     yield from _check_file(entry, "cases", path, stated.file, stated.sha256, readable)
@@ -449,12 +446,12 @@ def _check_table(entry: results.Entry, readable: Set[pathlib.Path]) -> Iterator[
 
 
 def _check_file(
-    entry: results.Entry,
+    entry: results_folder.Entry,
     field: str,
     path: pathlib.Path,
     name: str,
     sha256: str,
-    readable: Set[pathlib.Path],
+    readable: set[pathlib.Path],
 ) -> Iterator[Fault]:
     """Checks name, presence and hash of a file beside the record."""
     if name != path.name:
@@ -474,7 +471,7 @@ def _check_file(
         yield Fault(path, "", "is missing: it belongs to the record beside it.")
 
 
-def _check_cases(entry: results.Entry, rows: Sequence[record.Row]) -> Iterator[Fault]:
+def _check_cases(entry: results_folder.Entry, rows: Sequence[record.Row]) -> Iterator[Fault]:
     """Checks that the rows are of all cases of the split, each with all classes."""
     path, split = entry.cases_path, entry.record.split
     registered = _registered(entry.record.task.id)
@@ -504,7 +501,7 @@ def _check_cases(entry: results.Entry, rows: Sequence[record.Row]) -> Iterator[F
         )
         return
     wanted = {(name, metric) for name in classes for metric in {row.metric for row in rows}}
-    by_case: Dict[str, Set[Tuple[str, str]]] = {case: set() for case in cases}
+    by_case: dict[str, set[tuple[str, str]]] = {case: set() for case in cases}
     for row in rows:
         by_case[row.case].add((row.class_name, row.metric))
     for case, found in by_case.items():
@@ -524,7 +521,7 @@ def _check_values(path: pathlib.Path, rows: Sequence[record.Row]) -> Iterator[Fa
 
 def _find_bad_value(row: record.Row) -> str | None:
     """Returns what is wrong with a row, `None` if nothing is."""
-    is_bounded = row.metric not in results.LOWER_IS_BETTER
+    is_bounded = row.metric not in results_folder.LOWER_IS_BETTER
     if row.value is not None and (row.value < 0 or (is_bounded and row.value > 1)):
         return f"is {row.value}, but lies {'in 0 to 1' if is_bounded else 'at 0 or above'}."
     if isinstance(row, record.PredictionRow):
@@ -549,7 +546,7 @@ def _find_bad_value(row: record.Row) -> str | None:
     return None
 
 
-def _check_metrics(entry: results.Entry, rows: Sequence[record.Row]) -> Iterator[Fault]:
+def _check_metrics(entry: results_folder.Entry, rows: Sequence[record.Row]) -> Iterator[Fault]:
     """Checks that the metrics are those of the case table."""
     try:
         found = scores.summarize(rows)
@@ -577,9 +574,9 @@ def _check_metrics(entry: results.Entry, rows: Sequence[record.Row]) -> Iterator
                 yield Fault(entry.path, where, f"is {value}, but lies in 0 to 1.")
 
 
-def _check_cells(entries: Sequence[results.Entry]) -> Iterator[Fault]:
+def _check_cells(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
     """Checks that there is one record a model, revision, task, version, protocol and seed."""
-    first: Dict[Any, pathlib.Path] = {}
+    first: dict[Any, pathlib.Path] = {}
     for entry in entries:
         result = entry.record
         model, task = result.model, result.task
@@ -594,9 +591,9 @@ def _check_cells(entries: Sequence[results.Entry]) -> Iterator[Fault]:
         first.setdefault(cell, entry.path)
 
 
-def _check_weights(entries: Sequence[results.Entry]) -> Iterator[Fault]:
+def _check_weights(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
     """Warns of a model that had other weights on one task than on another, for one seed."""
-    groups: Dict[Any, List[results.Entry]] = {}
+    groups: dict[Any, list[results_folder.Entry]] = {}
     for entry in entries:
         model = entry.record.model
         groups.setdefault((model.id, model.revision, entry.record.seed), []).append(entry)
@@ -615,7 +612,7 @@ def _check_weights(entries: Sequence[results.Entry]) -> Iterator[Fault]:
                 )
 
 
-def _check_orphans(readable: Set[pathlib.Path]) -> Iterator[Fault]:
+def _check_orphans(readable: set[pathlib.Path]) -> Iterator[Fault]:
     """Checks that every table and configuration belongs to a record."""
     for path in readable:
         stem = path.name
@@ -627,9 +624,9 @@ def _check_orphans(readable: Set[pathlib.Path]) -> Iterator[Fault]:
                 yield Fault(path, "", f"belongs to no record: {stem}.json is missing beside it.")
 
 
-def _check_versions(entries: Sequence[results.Entry]) -> Iterator[Fault]:
+def _check_versions(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
     """Warns of records of one task that come from different software, settings or data."""
-    groups: Dict[Any, List[results.Entry]] = {}
+    groups: dict[Any, list[results_folder.Entry]] = {}
     for entry in entries:
         result = entry.record
         key = (result.kind, result.task.id, result.task.version, result.split.ids_sha256)
@@ -651,7 +648,7 @@ def _check_versions(entries: Sequence[results.Entry]) -> Iterator[Fault]:
                     )
 
 
-def _origin(result: record.Record) -> Dict[str, str | None]:
+def _origin(result: record.Record) -> dict[str, str | None]:
     """Returns what should be the same for all records of a task."""
     packages = result.environment.packages
     return {
@@ -661,7 +658,7 @@ def _origin(result: record.Record) -> Dict[str, str | None]:
     }
 
 
-def _cases_of(registered: _Registered, result: record.Record) -> List[str] | None:
+def _cases_of(registered: _Registered, result: record.Record) -> list[str] | None:
     """Returns the ids of the cases that a record is to be of, `None` if that is not known."""
     protocol = protocols.PROTOCOLS.get(result.protocol)  # type: ignore[reportArgumentType]
     if protocol is None:

@@ -8,21 +8,24 @@ import pathlib
 import subprocess  # nosec B404
 import sys
 import tempfile
-from typing import Any, Dict, Final, Iterator, List, Literal, Mapping, Tuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
 
 import yaml
 
-from eva_coralbay.leaderboard import record, results, scores, task_config, validation
+from eva_coralbay.leaderboard import validation
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record, run_config, scores
 
 RERUN_TOLERANCE: Final = 0.01
 """How far a metric in [0, 1] of a repeated run may be from the recorded one, by default.
 
 Other devices and versions add up the same numbers in another order; 0.01 is a point of Dice. On
 the same CPU with the same versions, a run repeats exactly. Distances, in mm, have no tolerance:
-a single voxel can move them by centimetres, so they are compared with the case table only.
+a single voxel can move them by centimeters, so they are compared with the case table only.
 """
 
-_MACHINE: Mapping[str, Tuple[str, ...]] = {
+_MACHINE: Mapping[str, tuple[str, ...]] = {
     "ACCELERATOR": ("trainer", "init_args", "accelerator"),
     "CHECKPOINT": ("model", "init_args", "encoder", "init_args", "model_kwargs", "checkpoint"),
     "DATA_ROOT": ("data", "init_args", "dataset", "init_args", "root"),
@@ -55,7 +58,7 @@ class Difference:
         )
 
 
-def recompute(entry: results.Entry) -> Dict[str, record.Score]:
+def recompute(entry: results_folder.Entry) -> dict[str, record.Score]:
     """Computes the metrics from the case table.
 
     Args:
@@ -73,8 +76,8 @@ def recompute(entry: results.Entry) -> Dict[str, record.Score]:
 
 
 def verify(
-    entry: results.Entry, *, rerun: bool = False, tolerance: float = RERUN_TOLERANCE
-) -> List[Difference]:
+    entry: results_folder.Entry, *, rerun: bool = False, tolerance: float = RERUN_TOLERANCE
+) -> list[Difference]:
     """Compares a record with its case table, and with a repetition of its run.
 
     A repetition builds what the configuration beside the record names, so it executes code of
@@ -120,7 +123,7 @@ def _compare(
     found: Mapping[str, record.Score],
     source: Literal["case table", "rerun"],
     tolerance: float,
-) -> List[Difference]:
+) -> list[Difference]:
     """Compares the metrics of a record with others."""
     stated = result.metrics
     names = dict.fromkeys((*stated, *found))
@@ -135,10 +138,12 @@ def _compare(
 def _is_distance(where: str) -> bool:
     """Whether a field of the metrics is a distance in mm, of all classes or of one."""
     name = where.removeprefix("metrics.")
-    return any(name == known or name.startswith(f"{known}_") for known in results.LOWER_IS_BETTER)
+    return any(
+        name == known or name.startswith(f"{known}_") for known in results_folder.LOWER_IS_BETTER
+    )
 
 
-def _identity(result: record.Record) -> Iterator[Tuple[str, Any]]:
+def _identity(result: record.Record) -> Iterator[tuple[str, Any]]:
     """Yields the fields that a repetition has in common with its run."""
     yield "task.config_sha256", result.task.config_sha256
     yield "model.weights_sha256", result.model.weights_sha256
@@ -147,7 +152,7 @@ def _identity(result: record.Record) -> Iterator[Tuple[str, Any]]:
     yield "seed", result.seed
 
 
-def _repeat(entry: results.Entry) -> record.Record:
+def _repeat(entry: results_folder.Entry) -> record.Record:
     """Repeats the run of a record.
 
     Returns:
@@ -174,13 +179,13 @@ def _repeat(entry: results.Entry) -> record.Record:
         return record.Record.read(found[0])
 
 
-def _read_config(entry: results.Entry) -> Dict[str, Any]:
+def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
     """Reads the configuration that the record states."""
     path, stated = entry.config_path, entry.record.config
     if stated is None:
         raise ValueError(f"{entry.path} states no configuration, so its run cannot be repeated.")
     _check_beside(path, stated.sha256)
-    return task_config.read(path)
+    return run_config.read(path)
 
 
 def _check_beside(path: pathlib.Path, sha256: str) -> None:
@@ -199,7 +204,7 @@ def _check_beside(path: pathlib.Path, sha256: str) -> None:
         )
 
 
-def _adapt(config: Dict[str, Any], result: record.Record, folder: pathlib.Path) -> str:
+def _adapt(config: dict[str, Any], result: record.Record, folder: pathlib.Path) -> str:
     """Changes a configuration so that it repeats one run on this machine.
 
     Args:
@@ -220,7 +225,7 @@ def _adapt(config: Dict[str, Any], result: record.Record, folder: pathlib.Path) 
             if key in part:
                 part[key] = yaml.safe_load(os.environ[variable])
 
-    command = task_config.command(config)
+    command = run_config.command(config)
     if command == "fit":
         return command
     embeddings = str(folder / "embeddings")

@@ -14,10 +14,9 @@ from typing import Any
 
 import safetensors.torch
 
-from eva_coralbay import files
-from eva_coralbay.models import checkpoints
+from eva_coralbay import _atomic_files
+from eva_coralbay.models import checkpoints, weight_files
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.models import weight_files
 
 _PREFIX = "encoder."
 """What the keys of an export begin with."""
@@ -66,7 +65,7 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     weights_path = folder / weight_files.WEIGHTS_NAMES[0]
     tensors = {_PREFIX + key: value.cpu().clone() for key, value in encoder.state_dict().items()}
-    files.write_atomically(weights_path, safetensors.torch.save(tensors, {"format": "pt"}))
+    _atomic_files.write_atomically(weights_path, safetensors.torch.save(tensors, {"format": "pt"}))
     config = {
         "architectures": [type(encoder).__name__],
         "model_type": "coralbay",
@@ -77,7 +76,7 @@ def save_pretrained(
         "weights_sha256": weight_files.file_sha256(weights_path),
     }
     text = json.dumps(config, indent=2) + "\n"
-    files.write_atomically(folder / weight_files.CONFIG_NAME, text.encode())
+    _atomic_files.write_atomically(folder / weight_files.CONFIG_NAME, text.encode())
     return folder
 
 

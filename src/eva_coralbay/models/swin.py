@@ -97,7 +97,7 @@ class SwinTransformer(nn.Module):
             tensor: Volume of shape [B, C, D, H, W].
 
         Yields:
-            Tensors of shape [B, F * 2**i, ceil(D / 2**(i + 1)), ...], not normalised.
+            Tensors of shape [B, F * 2**i, ceil(D / 2**(i + 1)), ...], not normalized.
         """
         hidden = self.patch_embed(tensor)
         yield hidden
@@ -156,7 +156,7 @@ class ConvolutionBlock(nn.Module):
         return _to_batch(_leaky_relu_(hidden.add_(residual)), batch_size)
 
     def _normed_convolution(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Convolves and normalises to [1, B * C, D, H, W].
+        """Convolves and normalizes to [1, B * C, D, H, W].
 
         The result is no view, unlike that of `instance_norm`: to write into a view in place
         costs copies of the whole map in the backward pass.
@@ -176,7 +176,7 @@ def _leaky_relu_(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def normalize_channels(tensor: torch.Tensor) -> torch.Tensor:
-    """Normalises each voxel of [B, C, D, H, W] over its channels, without weights."""
+    """Normalizes each voxel of [B, C, D, H, W] over its channels, without weights."""
     tokens = tensor.movedim(1, -1)
     return functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
 

@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from huggingface_hub import errors as hub_errors
 
+from eva_coralbay.errors import EvaCoralbayError
+
 CONFIG_NAME = "config.json"
 """The file of a folder that says what the weights are."""
 
@@ -20,7 +22,7 @@ WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """The weights of a folder, in the order in which they are looked for."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(EvaCoralbayError):
     """A checkpoint that cannot be used; the message says where, why and what to do."""
 
 

@@ -5,12 +5,13 @@ import math
 import os
 import pathlib
 import re
-from typing import List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib import axes, figure, ticker
 
-from eva_coralbay import files
+from eva_coralbay import _atomic_files
 
 NAME = "curves.png"
 """The name of the picture in the folder of its run."""
@@ -18,9 +19,9 @@ NAME = "curves.png"
 _COLUMNS = 3
 
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Colours that the colour-blind tell apart (Okabe and Ito)."""
+"""Colors that the color-blind tell apart (Okabe and Ito)."""
 
-_GREY = "#6b6b6b"
+_GRAY = "#6b6b6b"
 
 _UPDATE = "1 - momentum"
 """The column of the part of the student that the teacher takes, as its momentum is all near 1."""
@@ -41,7 +42,7 @@ class _Panel(NamedTuple):
     title: str
     """What is drawn, with its unit."""
 
-    curves: Sequence[Tuple[str, str]]
+    curves: Sequence[tuple[str, str]]
     """The column and the label of each curve."""
 
     logarithmic: bool = False
@@ -83,7 +84,7 @@ _PANELS = (
          ("monitor/knn_accuracy", "organ, of other cases")],
     ),
     _Panel(
-        "Norms", [("train/grad_norm", "gradient"), ("monitor/centre_norm", "centre")],
+        "Norms", [("train/grad_norm", "gradient"), ("monitor/center_norm", "center")],
         logarithmic=True,
     ),
     _Panel(
@@ -113,7 +114,7 @@ def read_metrics(folder: str) -> pd.DataFrame:
     earlier = sorted(
         path.glob("metrics.*.csv"), key=lambda part: int(re.findall(r"\d+", part.name)[0])
     )
-    kept: List[pd.DataFrame] = []
+    kept: list[pd.DataFrame] = []
     end = math.inf
     for part in map(_read_part, (path / "metrics.csv", *reversed(earlier))):
         kept.append(part.loc[part.index < end])
@@ -149,7 +150,7 @@ def draw_curves(folder: str, path: str | None = None) -> None:
         place.set_axis_off()
     content = io.BytesIO()
     picture.savefig(content, format="png", dpi=110)
-    files.write_atomically(path or os.path.join(folder, NAME), content.getvalue())
+    _atomic_files.write_atomically(path or os.path.join(folder, NAME), content.getvalue())
 
 
 def _read_part(path: pathlib.Path) -> pd.DataFrame:
@@ -164,18 +165,18 @@ def _read_part(path: pathlib.Path) -> pd.DataFrame:
 
 
 def _draw_panel(place: axes.Axes, panel: _Panel, metrics: pd.DataFrame) -> None:
-    for colour, (name, label) in zip(_PALETTE, panel.curves, strict=False):
+    for color, (name, label) in zip(_PALETTE, panel.curves, strict=False):
         values = metrics[name].dropna() if name in metrics else pd.Series()
         if values.empty:
             continue
         if panel.relative:
             largest = values.max()
             values, label = values / (largest or 1.0), f"{label} (1 = {largest:.2g})"
-        _draw_curve(place, values, colour, label, noisy=not panel.relative)
+        _draw_curve(place, values, color, label, noisy=not panel.relative)
     if panel.with_ln_k and "monitor/ln_k" in metrics:
         ln_k = metrics["monitor/ln_k"].max()
         place.axhline(
-            ln_k, color=_GREY, linestyle="--", linewidth=1.1, label=f"ln K = {ln_k:.2f}", zorder=1
+            ln_k, color=_GRAY, linestyle="--", linewidth=1.1, label=f"ln K = {ln_k:.2f}", zorder=1
         )
     if panel.logarithmic:
         place.set_yscale("log")
@@ -183,9 +184,9 @@ def _draw_panel(place: axes.Axes, panel: _Panel, metrics: pd.DataFrame) -> None:
         place.yaxis.set_major_formatter("{x:g}")
         place.yaxis.set_minor_formatter(ticker.NullFormatter())
     place.set_title(panel.title, fontsize=10.5, loc="left")
-    place.set_xlabel("step", fontsize=9, color=_GREY)
+    place.set_xlabel("step", fontsize=9, color=_GRAY)
     place.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    place.tick_params(labelsize=8.5, labelcolor=_GREY, color=_GREY, which="both", labelbottom=True)
+    place.tick_params(labelsize=8.5, labelcolor=_GRAY, color=_GRAY, which="both", labelbottom=True)
     place.grid(alpha=0.25)
     place.spines[["top", "right"]].set_visible(False)
     place.legend(
@@ -194,14 +195,14 @@ def _draw_panel(place: axes.Axes, panel: _Panel, metrics: pd.DataFrame) -> None:
 
 
 def _draw_curve(
-    place: axes.Axes, values: pd.Series, colour: str, label: str, *, noisy: bool
+    place: axes.Axes, values: pd.Series, color: str, label: str, *, noisy: bool
 ) -> None:
     """Draws a curve, and over a noisy one with many values their running mean."""
     if noisy and len(values) >= _MANY:
-        place.plot(values.index, values, color=colour, linewidth=0.7, alpha=0.25)
+        place.plot(values.index, values, color=color, linewidth=0.7, alpha=0.25)
         window = values.rolling(len(values) // _MEANS, center=True, min_periods=1)
         values = pd.Series(window.mean())
     marker = "o" if len(values) <= _FEW else None
     place.plot(
-        values.index, values, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3
+        values.index, values, color=color, label=label, linewidth=1.6, marker=marker, markersize=3
     )

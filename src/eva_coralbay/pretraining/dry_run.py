@@ -5,7 +5,8 @@ import math
 import os
 import tempfile
 import weakref
-from typing import Any, Iterable, List, NamedTuple, Set, Tuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -16,9 +17,9 @@ from torch.utils import _python_dispatch, _pytree, flop_counter
 from typing_extensions import override
 
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.pretraining import data as data_lib
 from eva_coralbay.pretraining import export
 from eva_coralbay.pretraining import module as module_lib
+from eva_coralbay.pretraining import samples as data_lib
 from eva_coralbay.pretraining import trainer as trainer_lib
 from eva_coralbay.pretraining import views as views_lib
 
@@ -41,7 +42,7 @@ _TFLOPS = (0.1, 50.0, 200.0, 400.0)
 class Report(NamedTuple):
     """What a training takes."""
 
-    rows: List[Tuple[str, str]]
+    rows: list[tuple[str, str]]
     """What is stated, and its value."""
 
 
@@ -171,7 +172,7 @@ def count_head_flops(head: nn.Module, views: views_lib.Views) -> float:
     return float(_FLOPS_OF_WEIGHT * count_parameters(head) * (student + views_lib.NUM_GLOBALS))
 
 
-def _count_crops(views: views_lib.Views) -> List[Tuple[int, int]]:
+def _count_crops(views: views_lib.Views) -> list[tuple[int, int]]:
     """Returns how many views of a sample there are of each kind, and their edge."""
     crops = [(views_lib.NUM_GLOBALS, views.global_size), (views.num_locals, views.local_size)]
     return [(number, size) for number, size in crops if number]
@@ -204,7 +205,7 @@ def _prove_export(
         )
 
 
-def _hours(flops: float, tflops: float | None) -> List[Tuple[float, float]]:
+def _hours(flops: float, tflops: float | None) -> list[tuple[float, float]]:
     """Returns speeds of a device in TFLOP/s, and the hours that some operations take at each."""
     speeds = _TFLOPS if tflops is None else (tflops,)
     return [(speed, flops / (speed * 1e12) / 3600.0) for speed in speeds]
@@ -239,11 +240,11 @@ class _Meter(_python_dispatch.TorchDispatchMode):
         self.flops = 0
         self.peak = 0
         self._live = 0
-        self._known: Set[int] = {tensor.untyped_storage()._cdata for tensor in ignored}
+        self._known: set[int] = {tensor.untyped_storage()._cdata for tensor in ignored}
 
     @override
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Tuple[Any, ...] = (), kwargs: Any | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
         count = flop_counter.flop_registry.get(func.overloadpacket)

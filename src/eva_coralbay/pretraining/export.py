@@ -12,19 +12,23 @@ import pathlib
 import pickle  # nosec B403
 import string
 import tempfile
+from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Dict, Mapping
+from typing import Any
 
 import torch
 import transformers
 from eva.vision import models as eva_models
 
-from eva_coralbay import files
+from eva_coralbay import _atomic_files
 from eva_coralbay.data import geometry
-from eva_coralbay.models import automodel  # noqa: F401  # makes AutoModel know the encoder
-from eva_coralbay.models import checkpoints
+from eva_coralbay.models import (
+    automodel,  # noqa: F401  # makes AutoModel know the encoder
+    checkpoints,
+    hub,
+    registry,
+)
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.models import hub, registry
 from eva_coralbay.pretraining import module
 
 _TEACHER = "teacher.encoder."
@@ -86,7 +90,7 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
             training={**training, "config": json.loads(training["config"])},
         )
         card = _draw_card(encoder, training, name=target.name)
-        files.write_atomically(written / "README.md", card.encode())
+        _atomic_files.write_atomically(written / "README.md", card.encode())
         prove(encoder, str(written))
         if target.exists():
             target.rmdir()
@@ -124,7 +128,7 @@ def prove(encoder: encoder_lib.CoralBayEncoder, folder: str) -> None:
             )
 
 
-def _read(path: str) -> Dict[str, Any]:
+def _read(path: str) -> dict[str, Any]:
     """Reads a checkpoint of a training."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

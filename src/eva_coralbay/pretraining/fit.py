@@ -2,15 +2,16 @@
 
 import argparse
 import tempfile
-from typing import Any, Callable, Dict, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jsonargparse
 from lightning.fabric.utilities import exceptions
 from rich import console as rich_console
 
-from eva_coralbay.pretraining import data as data_lib
 from eva_coralbay.pretraining import dry_run as dry_run_lib
 from eva_coralbay.pretraining import module as module_lib
+from eva_coralbay.pretraining import samples as data_lib
 from eva_coralbay.pretraining import trainer as trainer_lib
 from eva_coralbay.pretraining import views as views_lib
 
@@ -23,7 +24,7 @@ _NOISE = (
 )
 """What lines of a message of jsonargparse begin with that say nothing of the mistake."""
 
-_Built = Tuple[trainer_lib.Trainer, module_lib.Distillation, data_lib.PretrainingData]
+_Built = tuple[trainer_lib.Trainer, module_lib.Distillation, data_lib.PretrainingData]
 
 
 def fit(arguments: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ def _build(
 
 
 def _build_views(
-    trainer: Dict[str, Any], model: Dict[str, Any], data: data_lib.PretrainingData
+    trainer: dict[str, Any], model: dict[str, Any], data: data_lib.PretrainingData
 ) -> views_lib.Views:
     return data.views
 

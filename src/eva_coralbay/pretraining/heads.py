@@ -1,7 +1,7 @@
 """The projection head of DINO."""
 
 import itertools
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -61,7 +61,7 @@ class Head(nn.Module):
         before they are pooled: the logits of all scans would be the same, and nothing is learned
         for hundreds of steps. This is the initialization that depends on the data of [1]. The
         parts of an embedding have the same say: the coarsest map has two thirds of the channels,
-        but its mean is that of a few normalised voxels, which says least of a small view.
+        but its mean is that of a few normalized voxels, which says least of a small view.
 
         - [1] Weight Normalization, https://arxiv.org/abs/1602.07868, section 3
 

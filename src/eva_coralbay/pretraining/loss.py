@@ -4,7 +4,7 @@ All of it is computed in float32, under autocast too. In distributed training th
 from the logits of all ranks, so that the result is that of one process with the joint batch.
 """
 
-from typing import List
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -40,25 +40,26 @@ def distillation_loss(
     return pairs.masked_fill(same, 0.0).sum() / (terms * teacher_probs.shape[1])
 
 
-class Centring(nn.Module):
+class Centering(nn.Module):
     """Targets by subtracting the running mean of the teacher's logits, as in DINO.
 
-    The centre moves once an optimizer step, so that accumulated batches are as one.
+    The center moves once an optimizer step, so that accumulated batches are as one.
     """
 
-    centre: torch.Tensor
+    center: torch.Tensor
 
     def __init__(self, num_prototypes: int, *, momentum: float = 0.9) -> None:
-        """Initializes the centre with zeros.
+        """Initializes the center with zeros.
 
         Args:
             num_prototypes: The number of prototypes, K.
-            momentum: How much of the centre stays at each step.
+            momentum: How much of the center stays at each step.
         """
         super().__init__()
         self._momentum = momentum
-        self._means: List[torch.Tensor] = []
-        self.register_buffer("centre", torch.zeros(num_prototypes))
+        self._means: list[torch.Tensor] = []
+        self.register_buffer("center", torch.zeros(num_prototypes))
+        self.register_load_state_dict_pre_hook(_rename_center)
 
     def forward(self, logits: torch.Tensor, *, temperature: float) -> torch.Tensor:
         """Computes the targets, and keeps the mean of the logits for :meth:`end_step`.
@@ -71,17 +72,17 @@ class Centring(nn.Module):
             The probabilities, of shape [T, B, K].
         """
         self._means.append(logits.float().mean(dim=(0, 1)))
-        return functional.softmax((logits.float() - self.centre) / temperature, dim=-1)
+        return functional.softmax((logits.float() - self.center) / temperature, dim=-1)
 
     def end_step(self, *, is_taken: bool = True) -> None:
-        """Moves the centre towards the mean of all logits of the step, of all ranks.
+        """Moves the center towards the mean of all logits of the step, of all ranks.
 
         Args:
-            is_taken: False for a step that is left out: then the centre stays as it is.
+            is_taken: False for a step that is left out: then the center stays as it is.
         """
         if is_taken:
             mean = _sum_over_ranks(torch.stack(self._means).mean(dim=0)) / _world_size()
-            self.centre.lerp_(mean, 1.0 - self._momentum)
+            self.center.lerp_(mean, 1.0 - self._momentum)
         self._means.clear()
 
 
@@ -155,3 +156,9 @@ def _max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     if _world_size() > 1:
         distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
     return tensor
+
+
+def _rename_center(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads the center of checkpoints from before 0.2, where it was spelled `centre`."""
+    if f"{prefix}centre" in state_dict:
+        state_dict[f"{prefix}center"] = state_dict.pop(f"{prefix}centre")

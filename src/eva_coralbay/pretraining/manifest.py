@@ -9,13 +9,13 @@ import functools
 import hashlib
 import json
 import os
-from typing import Literal, Tuple
+from typing import Literal
 
 import pydantic
 
-from eva_coralbay import files
-from eva_coralbay.data import stored_scan
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay import _atomic_files
+from eva_coralbay.data import scan_file
+from eva_coralbay.errors import DatasetError
 
 VERSION = 1
 """The version of the format of the manifest."""
@@ -27,14 +27,14 @@ NAME = "manifest.json"
 class Geometry(pydantic.BaseModel, extra="forbid", frozen=True):
     """The grid of a scan."""
 
-    shape: Tuple[int, int, int]
+    shape: tuple[int, int, int]
     """The number of voxels along (D, H, W)."""
 
-    spacing: Tuple[float, float, float]
+    spacing: tuple[float, float, float]
     """The distance of voxels along (D, H, W), in mm."""
 
     @property
-    def extent_mm(self) -> Tuple[float, float, float]:
+    def extent_mm(self) -> tuple[float, float, float]:
         """How long it is along (D, H, W)."""
         (depth, height, width), spacing = self.shape, self.spacing
         return depth * spacing[0], height * spacing[1], width * spacing[2]
@@ -96,10 +96,10 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
     version: Literal[1] = VERSION
     """The version of the format."""
 
-    spacing: Tuple[float, float, float]
+    spacing: tuple[float, float, float]
     """The voxel spacing of the prepared scans along (D, H, W), in mm."""
 
-    cases: Tuple[Case, ...]
+    cases: tuple[Case, ...]
     """The scans, sorted by their ids."""
 
     _store: str = pydantic.PrivateAttr("")
@@ -134,10 +134,10 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
     def write(self, store: str) -> None:
         """Writes the manifest into a store, as a whole or not at all."""
         text = self.model_dump_json(indent=1, exclude_none=True)
-        files.write_atomically(os.path.join(store, NAME), text.encode())
+        _atomic_files.write_atomically(os.path.join(store, NAME), text.encode())
 
     @functools.cached_property
-    def prepared(self) -> Tuple[Case, ...]:
+    def prepared(self) -> tuple[Case, ...]:
         """The scans that can be used."""
         return tuple(case for case in self.cases if case.status == "prepared")
 
@@ -148,7 +148,7 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
         content = json.dumps([self.spacing, rows], default=pydantic.BaseModel.model_dump)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def open(self, case: Case) -> stored_scan.StoredScan:
+    def open(self, case: Case) -> scan_file.StoredScan:
         """Opens a prepared scan; its source need not be there.
 
         Args:
@@ -159,4 +159,4 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
         """
         if case.path is None or case.key is None:
             raise ValueError(f"Scan '{case.case}' was set aside: {case.reason}.")
-        return stored_scan.StoredScan(os.path.join(self._store, case.path), key=case.key)
+        return scan_file.StoredScan(os.path.join(self._store, case.path), key=case.key)

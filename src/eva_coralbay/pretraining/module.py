@@ -5,7 +5,7 @@ import importlib.metadata
 import inspect
 import json
 import math
-from typing import Any, Dict, List, Literal, Tuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ from typing_extensions import override
 
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.models import swin
-from eva_coralbay.pretraining import data as data_lib
 from eva_coralbay.pretraining import heads, loss, schedules, views
+from eva_coralbay.pretraining import samples as data_lib
 
 Scales = Literal["multi", "last"]
 """What is distilled: the embedding of all scales, or that of the last stage alone."""
 
-EMBEDDINGS: Dict[Scales, encoder_lib.EmbeddingsType] = {"multi": "multiscale", "last": "head"}
+EMBEDDINGS: dict[Scales, encoder_lib.EmbeddingsType] = {"multi": "multiscale", "last": "head"}
 """The embedding of the encoder that is distilled."""
 
 _PROTOTYPES = ((100, 1024), (1000, 4096), (5000, 8192))
@@ -79,7 +79,7 @@ class Distillation(modules.ModelModule):
 
     student: Network
     teacher: Network
-    targets: loss.Centring | loss.SinkhornKnopp
+    targets: loss.Centering | loss.SinkhornKnopp
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class Distillation(modules.ModelModule):
         patch_merging: swin.PatchMergingVariant = "octants",
         scales: Scales = "multi",
         num_prototypes: int | Literal["auto"] = "auto",
-        head_dims: Tuple[int, int, int] = (2048, 2048, 256),
-        balance: Literal["centring", "sinkhorn_knopp"] = "centring",
-        centre_momentum: float = 0.9,
+        head_dims: tuple[int, int, int] = (2048, 2048, 256),
+        balance: Literal["centering", "sinkhorn_knopp"] = "centering",
+        center_momentum: float = 0.9,
         koleo_weight: float = 0.0,
         student_temperature: float = 0.1,
         teacher_temperature: schedules.Schedule | None = None,
@@ -115,7 +115,7 @@ class Distillation(modules.ModelModule):
             num_prototypes: The number of prototypes, K; `auto` takes it from the number of scans.
             head_dims: The widths of the head's two hidden layers and of its bottleneck.
             balance: What keeps the teacher from collapse.
-            centre_momentum: How much of the centre stays at each step.
+            center_momentum: How much of the center stays at each step.
             koleo_weight: The weight of the KoLeo regularizer; 0 for none.
             student_temperature: The temperature of the student.
             teacher_temperature: The temperature of the teacher.
@@ -140,7 +140,7 @@ class Distillation(modules.ModelModule):
         self._patch_merging: swin.PatchMergingVariant = patch_merging
         self._head_dims = head_dims
         self._balance = balance
-        self._centre_momentum = centre_momentum
+        self._center_momentum = center_momentum
         self._koleo_weight = koleo_weight
         self._student_temperature = student_temperature
         self._teacher_temperature = teacher_temperature or schedules.Schedule(0.04, 0.07, 0.07, 0.3)
@@ -155,13 +155,13 @@ class Distillation(modules.ModelModule):
         self._compile_encoder = compile_encoder
         self._seed = seed
         self._nonfinite_steps = 0
-        self._cases: List[str] = []
-        self.monitored: Dict[str, float] = {}
+        self._cases: list[str] = []
+        self.monitored: dict[str, float] = {}
 
     @property
-    def centre(self) -> torch.Tensor | None:
-        """The centre of the teacher's logits, [K]; None with Sinkhorn-Knopp."""
-        return getattr(self.targets, "centre", None)
+    def center(self) -> torch.Tensor | None:
+        """The center of the teacher's logits, [K]; None with Sinkhorn-Knopp."""
+        return getattr(self.targets, "center", None)
 
     @property
     def data(self) -> data_lib.PretrainingData:
@@ -206,7 +206,7 @@ class Distillation(modules.ModelModule):
         self.targets = (
             loss.SinkhornKnopp()
             if self._balance == "sinkhorn_knopp"
-            else loss.Centring(int(self.num_prototypes), momentum=self._centre_momentum)
+            else loss.Centering(int(self.num_prototypes), momentum=self._center_momentum)
         )
 
     @override
@@ -222,7 +222,7 @@ class Distillation(modules.ModelModule):
             self._say_what_is_trained()
 
     @override
-    def on_train_batch_start(self, batch: Dict[str, Any], batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         lr = self._at(self._lr.scaled(self.effective_batch / _BASE_BATCH))
         weight_decay = self._at(self._weight_decay)
         for group in self._optimizer.param_groups:
@@ -231,7 +231,7 @@ class Distillation(modules.ModelModule):
         self._cases += batch["case"]
 
     @override
-    def training_step(self, batch: Dict[str, Any], batch_idx: int) -> STEP_OUTPUT:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> STEP_OUTPUT:
         # of this step and rank alone, so that a resumed run draws what an undisturbed one does
         torch.manual_seed(_mix(self._seed, int(batch["number"][0])))
         global_views, local_views = self._render(batch)
@@ -282,12 +282,12 @@ class Distillation(modules.ModelModule):
         is_taken = self._nonfinite_steps == skipped
         if is_taken:
             _follow(self.teacher, self.student, momentum=momentum)
-        if isinstance(self.targets, loss.Centring):
+        if isinstance(self.targets, loss.Centering):
             self.targets.end_step(is_taken=is_taken)
         self._cases = []
 
     @override
-    def on_load_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stated = checkpoint["coralbay"]
         self._nonfinite_steps = stated["nonfinite_steps"]
         if self._picks_prototypes and stated["num_prototypes"] != self.num_prototypes:
@@ -304,10 +304,10 @@ class Distillation(modules.ModelModule):
             )
 
     @override
-    def on_save_checkpoint(self, checkpoint: Dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["coralbay"] = self.describe()
 
-    def describe(self) -> Dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Returns what is to be known of the weights, in plain types, for the checkpoint."""
         logged = self.trainer.callback_metrics.items()
         monitored = ((f"monitor/{name}", value) for name, value in self.monitored.items())
@@ -319,7 +319,7 @@ class Distillation(modules.ModelModule):
             "summary": {name: float(value) for name, value in (*logged, *monitored)},
         }
 
-    def describe_data(self, data: data_lib.PretrainingData) -> Dict[str, Any]:
+    def describe_data(self, data: data_lib.PretrainingData) -> dict[str, Any]:
         """Returns what is known of the weights before there is a trainer.
 
         Args:
@@ -340,7 +340,7 @@ class Distillation(modules.ModelModule):
         }
 
     @torch.no_grad()
-    def embed(self, hounsfield: torch.Tensor, window: Tuple[float, float]) -> torch.Tensor:
+    def embed(self, hounsfield: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
         """Computes the teacher's embeddings.
 
         Args:
@@ -399,7 +399,7 @@ class Distillation(modules.ModelModule):
         self.student.head.standardize(torch.cat(embeddings), parts=parts)
         self.teacher.head.load_state_dict(self.student.head.state_dict())
 
-    def _render(self, batch: Dict[str, Any]) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+    def _render(self, batch: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Renders the views, each of shape [V * B, 1, G, G, G], all first ones first.
 
         Returns:
@@ -486,9 +486,9 @@ def _suitable_prototypes(num_scans: int) -> int:
     return next((number for limit, number in _PROTOTYPES if num_scans < limit), _MAX_PROTOTYPES)
 
 
-def _group_parameters(network: nn.Module) -> List[Dict[str, Any]]:
+def _group_parameters(network: nn.Module) -> list[dict[str, Any]]:
     """Groups the parameters by whether they decay; `decays` says so."""
-    groups: Dict[bool, List[nn.Parameter]] = {True: [], False: []}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not name.endswith("relative_position_bias_table")
@@ -502,7 +502,7 @@ def _follow(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
 
 
-def _arguments(instance: object) -> Dict[str, Any]:
+def _arguments(instance: object) -> dict[str, Any]:
     """Returns what an object was built with, but for paths, which tell of the machine."""
     arguments = {}
     for name in inspect.signature(type(instance).__init__).parameters:
@@ -513,7 +513,7 @@ def _arguments(instance: object) -> Dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in ("self", "store")}
 
 
-def _by_view(logits: torch.Tensor, batch: Dict[str, Any]) -> torch.Tensor:
+def _by_view(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
     """Views the logits [V * B, K] as [V, B, K]."""
     return logits.unflatten(0, (-1, len(batch["number"])))
 

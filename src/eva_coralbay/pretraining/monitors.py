@@ -4,7 +4,8 @@ import dataclasses
 import math
 import statistics
 import time
-from typing import Any, Dict, List, Mapping, Tuple
+from collections.abc import Mapping
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,9 +14,8 @@ from loguru import logger
 from torch.nn import functional
 from typing_extensions import override
 
-from eva_coralbay.pretraining import curves
+from eva_coralbay.pretraining import curves, neighbors
 from eva_coralbay.pretraining import module as module_lib
-from eva_coralbay.pretraining import neighbours
 
 WINDOWS = ((-160.0, 240.0), (-1000.0, 1000.0))
 """The two HU windows (lower, upper) that the consistency is measured between."""
@@ -41,7 +41,7 @@ def teacher_entropy(probs: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(probs).sum(dim=-1).mean()
 
 
-def count_prototypes(nearest: torch.Tensor) -> Tuple[int, float]:
+def count_prototypes(nearest: torch.Tensor) -> tuple[int, float]:
     """Counts the prototypes in use.
 
     Args:
@@ -98,7 +98,7 @@ def hu_consistency(first: torch.Tensor, second: torch.Tensor) -> HUConsistency:
     return HUConsistency(float(same), float(different), float(found.float().mean()))
 
 
-def find_collapse(values: Mapping[str, float]) -> Dict[str, str]:
+def find_collapse(values: Mapping[str, float]) -> dict[str, str]:
     """Says whether the training has collapsed, and what to change.
 
     Args:
@@ -119,7 +119,7 @@ def find_collapse(values: Mapping[str, float]) -> Dict[str, str]:
         found["single prototype"] = (
             f"next to all samples have the same prototype (entropy of the mean "
             f"{values['mean_entropy']:.2f} of {ln_k:.2f}), and the loss falls to 0. Set `balance: "
-            "sinkhorn_knopp`, raise `teacher_temperature`, or take a lower `centre_momentum`."
+            "sinkhorn_knopp`, raise `teacher_temperature`, or take a lower `center_momentum`."
         )
     if values.get("rank_me", math.inf) < _MIN_RANK:
         found["dimensional"] = (
@@ -142,30 +142,30 @@ class Monitors(pl_callbacks.Callback):
         every_n_steps: int = 1000,
         num_probes: int = 32,
         queue_size: int = 2048,
-        knn: Dict[str, Any] | None = None,
+        knn: dict[str, Any] | None = None,
     ) -> None:
         """Initializes the callback.
 
         Args:
             every_n_steps: The number of steps between two looks at what takes time: RankMe, HU
-                consistency, neighbours, the picture of the curves. All others are logged as often
+                consistency, neighbors, the picture of the curves. All others are logged as often
                 as the trainer logs.
             num_probes: The number of regions for the HU consistency.
             queue_size: The number of the latest embeddings for RankMe, which is not larger.
-            knn: The `class_path` and the `init_args` of a small labelled segmentation data set,
-                whose organs are told apart by their nearest neighbours; none if None.
+            knn: The `class_path` and the `init_args` of a small labeled segmentation data set,
+                whose organs are told apart by their nearest neighbors; none if None.
         """
         super().__init__()
         self._every_n_steps = every_n_steps
         self._num_probes = num_probes
         self._queue_size = queue_size
         self._knn = knn
-        self._embeddings: List[torch.Tensor] = []
-        self._nearest: List[torch.Tensor] = []
+        self._embeddings: list[torch.Tensor] = []
+        self._nearest: list[torch.Tensor] = []
         self._since_logged = _Sums()
-        self._values: Dict[str, float] = {}
-        self._warned: List[str] = []
-        self._seconds: Dict[str, List[float]] = {"data": [], "compute": []}
+        self._values: dict[str, float] = {}
+        self._warned: list[str] = []
+        self._seconds: dict[str, list[float]] = {"data": [], "compute": []}
         self._clock: float | None = None
 
     @override
@@ -198,13 +198,13 @@ class Monitors(pl_callbacks.Callback):
 
     @override
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Dict[str, Any]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # what follows is neither data nor compute
         self._clock = None
 
     @override
-    def state_dict(self) -> Dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             "embeddings": [part.cpu() for part in self._embeddings],
             "nearest": list(self._nearest),
@@ -214,7 +214,7 @@ class Monitors(pl_callbacks.Callback):
         }
 
     @override
-    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._embeddings = state_dict["embeddings"]
         self._nearest = state_dict["nearest"]
         self._since_logged = _Sums(**state_dict["since_logged"])
@@ -253,8 +253,8 @@ class Monitors(pl_callbacks.Callback):
             for name, parts in self._seconds.items()
             if parts
         }
-        if pl_module.centre is not None:
-            values["centre_norm"] = float(pl_module.centre.norm())
+        if pl_module.center is not None:
+            values["center_norm"] = float(pl_module.center.norm())
         values |= self._since_logged.describe()
         if self._nearest:
             used, effective = count_prototypes(torch.cat(self._nearest))
@@ -273,7 +273,7 @@ class Monitors(pl_callbacks.Callback):
             for name, scale in _split_scales(embeddings, pl_module).items():
                 values[f"rank_me_{name}"] = float(rank_me(scale))
         if self._knn is not None:
-            values["knn_accuracy"] = neighbours.measure(pl_module, self._knn, window=WINDOWS[0])
+            values["knn_accuracy"] = neighbors.measure(pl_module, self._knn, window=WINDOWS[0])
         self._log(trainer, values, step=step)
         for trainer_logger in trainer.loggers:
             trainer_logger.save()
@@ -282,7 +282,7 @@ class Monitors(pl_callbacks.Callback):
             self._warn()
 
     @torch.no_grad()
-    def _measure_consistency(self, pl_module: Any) -> Dict[str, float]:
+    def _measure_consistency(self, pl_module: Any) -> dict[str, float]:
         """Embeds the middles of the probes in both windows, with the teacher."""
         size, data = pl_module.data.views.global_size, pl_module.data
         low = (data.views.region_size - size) // 2
@@ -308,7 +308,7 @@ class Monitors(pl_callbacks.Callback):
                 logger.warning(f"Collapse ({kind}): {advice}")
         self._warned = list(found)
 
-    def _log(self, trainer: pl.Trainer, values: Dict[str, float], *, step: int) -> None:
+    def _log(self, trainer: pl.Trainer, values: dict[str, float], *, step: int) -> None:
         self._values.update(values)
         named = {f"monitor/{name}": value for name, value in values.items()}
         for trainer_logger in trainer.loggers:
@@ -335,7 +335,7 @@ class _Sums:
         total = probs.sum(dim=0).cpu()
         self.probs = total if self.probs is None else self.probs + total
 
-    def describe(self) -> Dict[str, float]:
+    def describe(self) -> dict[str, float]:
         """Returns the entropies by name; none if there was no sample."""
         if self.probs is None:
             return {}
@@ -345,7 +345,7 @@ class _Sums:
         }
 
 
-def _push(queue: List[torch.Tensor], part: torch.Tensor, *, size: int) -> None:
+def _push(queue: list[torch.Tensor], part: torch.Tensor, *, size: int) -> None:
     """Adds rows to a queue, and removes its oldest parts as long as so many rows remain."""
     queue.append(part)
     while sum(map(len, queue)) - len(queue[0]) >= size:
@@ -354,7 +354,7 @@ def _push(queue: List[torch.Tensor], part: torch.Tensor, *, size: int) -> None:
 
 def _split_scales(
     embeddings: torch.Tensor, pl_module: "module_lib.Distillation"
-) -> Dict[str, torch.Tensor]:
+) -> dict[str, torch.Tensor]:
     """Splits multi-scale embeddings [N, E] by the map that they were pooled of."""
     if pl_module.scales == "last":
         return {}

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess  # nosec B404
 import sys
-from typing import Any, Dict, List
+from typing import Any
 
 import eva
 import lightning.pytorch as pl
@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import files
+from eva_coralbay import _atomic_files
 
 _CHECKPOINTS = "checkpoints"
 """The folder of the checkpoints, below that of the run."""
@@ -45,8 +45,8 @@ class Trainer(eva.Trainer):
         keep_checkpoints: int = 3,
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
-        loggers: List[pl_loggers.Logger] | None = None,
-        callbacks: List[pl_callbacks.Callback] | None = None,
+        loggers: list[pl_loggers.Logger] | None = None,
+        callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> None:
         """Initializes the trainer.
@@ -113,7 +113,7 @@ class Trainer(eva.Trainer):
             sys.exit(128 + self._checkpoints.signal)
 
 
-def find_checkpoints(folder: str) -> List[pathlib.Path]:
+def find_checkpoints(folder: str) -> list[pathlib.Path]:
     """Returns the checkpoints of a run, the newest last.
 
     Args:
@@ -175,7 +175,7 @@ class Checkpoints(pl_callbacks.Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         folder = pathlib.Path(trainer.default_root_dir) / _CHECKPOINTS
         if trainer.is_global_zero and folder.is_dir():
-            files.remove_leftovers(folder)
+            _atomic_files.remove_leftovers(folder)
         trainer.save_checkpoint(folder / f"step={trainer.global_step}.ckpt")
         if trainer.is_global_zero:
             for path in find_checkpoints(trainer.default_root_dir)[: -self._keep]:
@@ -205,15 +205,15 @@ class _CheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(
-        self, checkpoint: Dict[str, Any], path: Any, storage_options: Any | None = None
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        with files.open_atomically(path) as file:
+        with _atomic_files.open_atomically(path) as file:
             torch.save(checkpoint, file)
 
     @override
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -3,16 +3,15 @@
 import io
 import math
 import pathlib
-from typing import List, Tuple
 
 import numpy as np
 import torch
 from matplotlib import figure, patches
 from torch.utils import data as torch_data
 
-from eva_coralbay import files, slices
-from eva_coralbay.data.errors import DatasetError
-from eva_coralbay.pretraining import data, manifest
+from eva_coralbay import _atomic_files, _slice_drawing
+from eva_coralbay.errors import DatasetError
+from eva_coralbay.pretraining import manifest, samples
 from eva_coralbay.pretraining import views as views_lib
 
 _PLANES = ("axial", "coronal", "sagittal")
@@ -21,8 +20,8 @@ _PLANES = ("axial", "coronal", "sagittal")
 _LETTERS = ("APRL", "SIRL", "SIAP")
 """The directions at the top, bottom, left and right of each plane."""
 
-_COLOURS = ("#ff9f1c", "#4e9bff")
-"""Colours of the boxes of global and of local views."""
+_COLORS = ("#ff9f1c", "#4e9bff")
+"""Colors of the boxes of global and of local views."""
 
 _WINDOW = (-1000.0, 1000.0)
 """The HU that the region is drawn in."""
@@ -62,11 +61,11 @@ def write_view_sheet(
     only = content.model_copy(
         update={"cases": tuple(known for known in content.cases if known.case == case)}
     )
-    sample = data.Regions(only, views, seed=seed).read(0)
+    sample = samples.Regions(only, views, seed=seed).read(0)
     picture = _draw(sample, views, title=f"{case}, seed {seed}")
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=100, facecolor="black")
-    files.write_atomically(pathlib.Path(path), buffer.getvalue())
+    _atomic_files.write_atomically(pathlib.Path(path), buffer.getvalue())
 
 
 def _draw(sample: dict, views: views_lib.Views, *, title: str) -> figure.Figure:
@@ -76,15 +75,15 @@ def _draw(sample: dict, views: views_lib.Views, *, title: str) -> figure.Figure:
     rows = math.ceil(number / columns)
     heights = (_REGION_HEIGHT, _VIEW_HEIGHT * rows)
     picture = figure.Figure(figsize=(16, sum(heights)), layout="constrained")
-    picture.suptitle(title, color=slices.INK)
+    picture.suptitle(title, color=_slice_drawing.INK)
     top, bottom = np.ravel(picture.subfigures(2, 1, squeeze=False, height_ratios=heights))
     for block in (top, bottom):
         block.set_facecolor("black")
     _draw_region(top, sample, views)
     torch.manual_seed(0)
     blocks = np.ravel(bottom.subfigures(rows, columns, squeeze=False))
-    for kind, size, colour in zip(
-        ("globals", "locals"), (views.global_size, views.local_size), _COLOURS, strict=True
+    for kind, size, color in zip(
+        ("globals", "locals"), (views.global_size, views.local_size), _COLORS, strict=True
     ):
         drawn = sample[kind]
         batch = torch_data.default_collate([drawn])
@@ -95,7 +94,7 @@ def _draw(sample: dict, views: views_lib.Views, *, title: str) -> figure.Figure:
             block = blocks[index + (0 if kind == "globals" else views_lib.NUM_GLOBALS)]
             block.set_facecolor("black")
             words = _describe(drawn, index, views, windows[index])
-            block.suptitle(f"{kind[:-1]} {index + 1}\n{words}", color=colour, fontsize=8)
+            block.suptitle(f"{kind[:-1]} {index + 1}\n{words}", color=color, fontsize=8)
             _draw_planes(block, view.numpy())
     return picture
 
@@ -105,10 +104,10 @@ def _draw_region(block: figure.SubFigure, sample: dict, views: views_lib.Views) 
     region = views_lib.apply_window(sample["hu"][0].float(), *_WINDOW).numpy()
     panels = block.subplots(1, 3)
     for axis, (panel, letters) in enumerate(zip(panels, _LETTERS, strict=True)):
-        slices.draw(panel, region.take(region.shape[axis] // 2, axis=axis), None, letters)
-        panel.set_title(f"region, {_PLANES[axis]}", color=slices.INK, fontsize=9)
+        _slice_drawing.draw(panel, region.take(region.shape[axis] // 2, axis=axis), None, letters)
+        panel.set_title(f"region, {_PLANES[axis]}", color=_slice_drawing.INK, fontsize=9)
         vertical, horizontal = (other for other in range(3) if other != axis)
-        for kind, colour in zip(("globals", "locals"), _COLOURS, strict=True):
+        for kind, color in zip(("globals", "locals"), _COLORS, strict=True):
             for low, edge in _boxes(sample[kind], views.region_size):
                 panel.add_patch(
                     patches.Rectangle(
@@ -116,7 +115,7 @@ def _draw_region(block: figure.SubFigure, sample: dict, views: views_lib.Views) 
                         edge,
                         edge,
                         fill=False,
-                        edgecolor=colour,
+                        edgecolor=color,
                         linewidth=1.2,
                     )
                 )
@@ -125,17 +124,17 @@ def _draw_region(block: figure.SubFigure, sample: dict, views: views_lib.Views) 
 def _draw_planes(block: figure.SubFigure, view: np.ndarray) -> None:
     """Draws the middle slices of a view, whose axes need not be those of the patient."""
     for axis, panel in enumerate(np.ravel(block.subplots(3, 1))):
-        slices.draw(panel, view.take(view.shape[axis] // 2, axis=axis), None, "")
+        _slice_drawing.draw(panel, view.take(view.shape[axis] // 2, axis=axis), None, "")
         if axis > 0:
             # D upwards, as in the region
             panel.invert_yaxis()
 
 
-def _boxes(drawn: views_lib.Drawn, region_size: int) -> List[Tuple[np.ndarray, float]]:
+def _boxes(drawn: views_lib.Drawn, region_size: int) -> list[tuple[np.ndarray, float]]:
     """Returns the first corner (D, H, W) and the edge of each view, in voxels of the region."""
     edges = region_size * drawn.theta[:, :, :3].abs().sum(dim=2)[:, 0].numpy()
-    centres = region_size * (drawn.theta[:, :, 3].flip(1).numpy() + 1.0) / 2.0
-    return [(centre - edge / 2.0, float(edge)) for centre, edge in zip(centres, edges, strict=True)]
+    centers = region_size * (drawn.theta[:, :, 3].flip(1).numpy() + 1.0) / 2.0
+    return [(center - edge / 2.0, float(edge)) for center, edge in zip(centers, edges, strict=True)]
 
 
 def _find_windows(

@@ -7,7 +7,7 @@ and the region on the accelerator, all of one size together.
 
 import dataclasses
 import itertools
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,10 +72,10 @@ class Views:
     num_locals: int = 8
     """The number of local views; global ones are two."""
 
-    global_edge: Tuple[int, int] = (96, 144)
+    global_edge: tuple[int, int] = (96, 144)
     """The range of the edge of what a global view shows, in voxels of the prepared scan."""
 
-    local_edge: Tuple[int, int] = (40, 72)
+    local_edge: tuple[int, int] = (40, 72)
     """The range of the edge of what a local view shows, in voxels of the prepared scan."""
 
     region_size: int = 144
@@ -131,7 +131,7 @@ class Drawn(NamedTuple):
 
 def draw(
     views: Views, extent: npt.NDArray[np.integer], generator: np.random.Generator
-) -> Tuple[Drawn, Drawn]:
+) -> tuple[Drawn, Drawn]:
     """Draws the views of a sample.
 
     Args:
@@ -196,7 +196,7 @@ def apply_window(
 
 def _draw_views(
     number: int,
-    edges: Tuple[int, int],
+    edges: tuple[int, int],
     min_width: float,
     views: Views,
     extent: npt.NDArray[np.integer],
@@ -218,7 +218,7 @@ def _draw_views(
 
 
 def _draw_theta(
-    edges: Tuple[int, int],
+    edges: tuple[int, int],
     region_size: int,
     extent: npt.NDArray[np.integer],
     generator: np.random.Generator,
@@ -227,12 +227,12 @@ def _draw_theta(
     edge = generator.uniform(*edges)
     # inside the scan, or all around it where it is smaller
     bounds = np.sort([extent[:, 0], extent[:, 1] - edge], axis=0).clip(0.0, region_size - edge)
-    centre = generator.uniform(*bounds) + edge / 2.0
+    center = generator.uniform(*bounds) + edge / 2.0
     signs = np.where(generator.random(3) < _P_FLIP, -1.0, 1.0)
     axes = _rotate_quarter(generator) if generator.random() < _P_TURN else np.eye(3)
     theta = np.empty((3, 4))
     theta[:, :3] = axes * signs * (edge / region_size)
-    theta[:, 3] = (2.0 * centre / region_size - 1.0)[::-1]
+    theta[:, 3] = (2.0 * center / region_size - 1.0)[::-1]
     return theta
 
 
@@ -245,13 +245,13 @@ def _rotate_quarter(generator: np.random.Generator) -> npt.NDArray[np.float64]:
     return np.linalg.matrix_power(quarter, int(generator.integers(1, 4)))
 
 
-def _draw_windows(min_width: float, generator: np.random.Generator) -> list[Tuple[float, float]]:
+def _draw_windows(min_width: float, generator: np.random.Generator) -> list[tuple[float, float]]:
     """Draws a window and those to take instead if the view is flat in it; the last is wide."""
     drawn = [_draw_window(min_width, generator) for _ in range(1 + _REDRAWS)]
     return [*drawn, _WIDE_WINDOW]
 
 
-def _draw_window(min_width: float, generator: np.random.Generator) -> Tuple[float, float]:
+def _draw_window(min_width: float, generator: np.random.Generator) -> tuple[float, float]:
     kind = generator.random()
     if kind < _P_WIDE:
         return _WIDE_WINDOW
@@ -266,7 +266,7 @@ def _draw_window(min_width: float, generator: np.random.Generator) -> Tuple[floa
     return level - width / 2.0, level + width / 2.0
 
 
-def _draw_intensities(generator: np.random.Generator) -> Tuple[float, float, float]:
+def _draw_intensities(generator: np.random.Generator) -> tuple[float, float, float]:
     """Draws gamma, smoothing and noise."""
     applied = generator.random(3) < _P_INTENSITY
     gamma = np.exp(generator.uniform(*np.log(_GAMMAS)))
@@ -280,7 +280,7 @@ def _draw_intensities(generator: np.random.Generator) -> Tuple[float, float, flo
 
 def _pick_window(
     hounsfield: torch.Tensor, windows: torch.Tensor
-) -> Tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Picks for each view the first window in which it is not flat, else the last one.
 
     Args:
@@ -302,7 +302,7 @@ def _pick_window(
 
 
 def _smooth(tensor: torch.Tensor) -> torch.Tensor:
-    """Averages each voxel of [B, V, G, G, G] with its neighbours, by (1, 2, 1) / 4 an axis."""
+    """Averages each voxel of [B, V, G, G, G] with its neighbors, by (1, 2, 1) / 4 an axis."""
     for dim in (2, 3, 4):
         size = tensor.shape[dim]
         lower = torch.cat([tensor.narrow(dim, 0, 1), tensor.narrow(dim, 0, size - 1)], dim=dim)

@@ -12,13 +12,14 @@ import stat
 import tarfile
 import threading
 import zipfile
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 
 from eva_coralbay.data import download
 from eva_coralbay.data.datasets import task
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _CONTENT = bytes(range(256)) * 1200
 _MD5 = f"md5:{hashlib.md5(_CONTENT).hexdigest()}"
@@ -45,9 +46,9 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: List[_Answer] = [_Answer()]
-        self.starts: List[str | None] = []
-        self.versions: List[str | None] = []
+        self.answers: list[_Answer] = [_Answer()]
+        self.starts: list[str | None] = []
+        self.versions: list[str | None] = []
 
     def resource(
         self, checksum: str | None = _MD5, filename: str = "sub/scans.bin"
@@ -90,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         end = len(_CONTENT) if answer.breaks_off_after is None else start + answer.breaks_off_after
         self.wfile.write(content[start:end])
 
-    def _reply(self, status: int, headers: Dict[str, str]) -> None:
+    def _reply(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -415,13 +416,13 @@ def test_a_disk_that_gets_full_leaves_nothing_of_an_archive(
     assert not _files(tmp_path / "root")
 
 
-def _make_zip(path: pathlib.Path, files: Dict[str, bytes]) -> None:
+def _make_zip(path: pathlib.Path, files: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
 
 
-def _make_tar(path: pathlib.Path, files: Dict[str, bytes]) -> None:
+def _make_tar(path: pathlib.Path, files: dict[str, bytes]) -> None:
     with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
@@ -429,7 +430,7 @@ def _make_tar(path: pathlib.Path, files: Dict[str, bytes]) -> None:
             archive.addfile(info, io.BytesIO(content))
 
 
-_MAKERS: Dict[str, Callable[[pathlib.Path, Dict[str, bytes]], None]] = {
+_MAKERS: dict[str, Callable[[pathlib.Path, dict[str, bytes]], None]] = {
     "a.zip": _make_zip,
     "a.tar": _make_tar,
     "a.tar.gz": _make_tar,
@@ -587,7 +588,7 @@ def _write(path: pathlib.Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _files(folder: pathlib.Path) -> List[pathlib.Path]:
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files below a folder, without the lock."""
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 

@@ -3,7 +3,8 @@
 import itertools
 import os
 import pathlib
-from typing import Any, Callable, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,7 @@ from nibabel import nifti1
 from torchvision import tv_tensors
 
 from eva_coralbay.data import geometry
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 AXIS_CODES = [
     "".join(codes)
@@ -72,8 +73,8 @@ def test_every_stored_orientation_is_read_at_its_world_position(
 def test_oblique_scans_keep_their_closest_axes_and_world_positions(
     tmp_path_factory: pytest.TempPathFactory,
     codes: str,
-    angles: Tuple[float, float, float],
-    shape: Tuple[int, int, int],
+    angles: tuple[float, float, float],
+    shape: tuple[int, int, int],
 ) -> None:
     affine = rotation(angles) @ stored_affine(codes, spacing_mm=(1.0, 1.5, 2.0))
     path = tmp_path_factory.mktemp("oblique") / "scan.nii"
@@ -331,7 +332,7 @@ def _rgb(path: pathlib.Path) -> None:
     save(path, np.zeros((2, 2, 2), dtype), np.eye(4))
 
 
-BROKEN_SCANS: dict[str, Tuple[Callable[[pathlib.Path], Any], str]] = {
+BROKEN_SCANS: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
     "missing": (lambda path: None, "unreadable .FileNotFoundError"),
     "empty": (lambda path: path.write_bytes(b""), "unreadable"),
     "no gzip": (lambda path: path.write_bytes(b"<html>not found</html>" * 50), "unreadable"),
@@ -379,10 +380,10 @@ def test_a_file_of_another_format_is_an_error(tmp_path: pathlib.Path) -> None:
     seed=st.integers(0, 2**16),
 )
 def test_resampling_equals_eva(
-    shape: Tuple[int, int, int],
-    old: Tuple[float, float, float],
-    new: Tuple[float, float, float],
-    origin: Tuple[float, float, float],
+    shape: tuple[int, int, int],
+    old: tuple[float, float, float],
+    new: tuple[float, float, float],
+    origin: tuple[float, float, float],
     seed: int,
 ) -> None:
     volume, mask = random_case(shape, geometry.straight_affine(old, origin), seed=seed)
@@ -402,10 +403,10 @@ def test_resampling_equals_eva(
     seed=st.integers(0, 2**16),
 )
 def test_resampling_of_rotated_scans_equals_eva(
-    shape: Tuple[int, int, int],
-    old: Tuple[float, float, float],
-    new: Tuple[float, float, float],
-    angles: Tuple[float, float, float],
+    shape: tuple[int, int, int],
+    old: tuple[float, float, float],
+    new: tuple[float, float, float],
+    angles: tuple[float, float, float],
     seed: int,
 ) -> None:
     affine = rotation(angles) @ geometry.straight_affine(old, (10.0, -20.0, 30.0))
@@ -446,9 +447,9 @@ def test_resampling_of_a_tilted_gantry_equals_eva() -> None:
     angles=st.tuples(*[st.floats(-0.4, 0.4)] * 3),
 )
 def test_the_affine_of_a_resampled_scan_is_true(
-    shape: Tuple[int, int, int],
-    new: Tuple[float, float, float],
-    angles: Tuple[float, float, float],
+    shape: tuple[int, int, int],
+    new: tuple[float, float, float],
+    angles: tuple[float, float, float],
 ) -> None:
     affine = rotation(angles) @ geometry.straight_affine((2.0, 1.0, 1.5), (10.0, -20.0, 30.0))
     content = torch.from_numpy(world_content(shape, affine))
@@ -497,7 +498,7 @@ def test_resampling_is_exact_when_matrix_products_are_not() -> None:
 
 
 @pytest.mark.parametrize("new", [(1.0, 1.0), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0)])
-def test_a_spacing_that_is_none_is_an_error(new: Tuple[float, ...]) -> None:
+def test_a_spacing_that_is_none_is_an_error(new: tuple[float, ...]) -> None:
     volume, _ = random_case((3, 3, 3), np.eye(4), seed=0)
 
     with pytest.raises(ValueError, match="three positive numbers"):
@@ -535,7 +536,7 @@ def test_the_parotids_lie_on_their_sides(case: str) -> None:
     volume = geometry.read_scan(image, case=case)
     mask = geometry.read_mask(label, case=case, like=geometry.Grid.of(volume), labels=range(6))
 
-    right, left, mandible, cord = (centre_of(mask[0] == value, volume) for value in (3, 4, 5, 2))
+    right, left, mandible, cord = (center_of(mask[0] == value, volume) for value in (3, 4, 5, 2))
 
     assert right[0] > left[0] + 40  # RAS+ world: x grows to the right
     assert mandible[1] > cord[1] + 20  # y grows to the front
@@ -565,7 +566,7 @@ def rotation(angles: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def world_content(
-    shape: Tuple[int, int, int], affine: npt.NDArray[np.float64]
+    shape: tuple[int, int, int], affine: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
     """Returns a volume whose values say where in the world each voxel lies."""
     indices = np.stack([*np.indices(shape), np.ones(shape)])
@@ -590,8 +591,8 @@ def save(path: pathlib.Path, array: npt.NDArray[Any], affine: npt.NDArray[np.flo
 
 
 def random_case(
-    shape: Tuple[int, int, int], affine: npt.NDArray[np.float64], *, seed: int
-) -> Tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
+    shape: tuple[int, int, int], affine: npt.NDArray[np.float64], *, seed: int
+) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
     """Returns a scan of noise in HU and a mask of random labels."""
     random = torch.Generator().manual_seed(seed)
     volume = torch.randn(1, *shape, generator=random) * 500
@@ -606,7 +607,7 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     assert difference.abs().max() < 1e-3
 
 
-def centre_of(structure: torch.Tensor, volume: eva_tv_tensors.Volume) -> npt.NDArray[np.float64]:
+def center_of(structure: torch.Tensor, volume: eva_tv_tensors.Volume) -> npt.NDArray[np.float64]:
     """Returns the RAS+ world position of the middle of a structure in mm."""
     index = structure.nonzero().double().mean(dim=0)
     return np.asarray(volume.affine) @ [*index.tolist(), 1.0]

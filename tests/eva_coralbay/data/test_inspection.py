@@ -1,7 +1,7 @@
 """Tests the picture and the statistics of a case."""
 
 import pathlib
-from typing import Any, List, Tuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +11,7 @@ from nibabel import nifti1
 from rich import console as rich_console
 
 from eva_coralbay.data import inspection
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import classification_layouts, layouts
 
 _STORED = np.zeros((10, 20, 30), np.int16)
@@ -73,7 +73,7 @@ def test_tables_name_absent_labels(own_data: str) -> None:
 def test_planes_are_drawn_as_radiologists_look_at_them(own_data: str) -> None:
     """The right and anterior liver is top left in the axial plane, the left spleen bottom right.
 
-    The planes go through the labelled voxel next to the middle of all labels, which is one of the
+    The planes go through the labeled voxel next to the middle of all labels, which is one of the
     spleen, so the liver is not seen in all of them.
     """
     axial, coronal, sagittal = _panels(inspection.draw(inspection.read("nnunet", own_data, "a")))
@@ -94,7 +94,7 @@ def test_planes_are_drawn_as_radiologists_look_at_them(own_data: str) -> None:
     assert sagittal.images[1].origin == "lower" and row > 15 and column > 10
 
 
-def test_planes_show_a_labelled_voxel(own_data: str) -> None:
+def test_planes_show_a_labeled_voxel(own_data: str) -> None:
     """There is none at the middle of liver and spleen."""
     inspected = inspection.read("nnunet", own_data, "a")
 
@@ -114,7 +114,7 @@ def test_legend_names_what_is_seen_and_covers_nothing(own_data: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 60, 60), (400, 12, 12)])
-def test_slabs_and_long_scans_fit(shape: Tuple[int, int, int], own_data: str) -> None:
+def test_slabs_and_long_scans_fit(shape: tuple[int, int, int], own_data: str) -> None:
     hounsfield = np.zeros(shape[::-1], np.int16)
     for folder, name in (("imagesTr", "a_0000"), ("labelsTr", "a")):
         path = pathlib.Path(own_data, folder, f"{name}.nii.gz")
@@ -126,7 +126,7 @@ def test_slabs_and_long_scans_fit(shape: Tuple[int, int, int], own_data: str) ->
 
 
 @pytest.mark.parametrize("window", [None, (-1350.0, 150.0)])
-def test_window(window: Tuple[float, float] | None, own_data: str) -> None:
+def test_window(window: tuple[float, float] | None, own_data: str) -> None:
     inspected = inspection.read("nnunet", own_data, "a")
 
     drawn = inspection.draw(inspected, window=window)
@@ -198,7 +198,7 @@ def test_unknown_directions_are_not_named(
     assert "directions unknown" in drawn.subfigs[0].get_suptitle()
 
 
-def _panels(drawn: figure.Figure) -> List[Any]:
+def _panels(drawn: figure.Figure) -> list[Any]:
     return [panel for panel in drawn.get_axes() if panel.images]
 
 
@@ -206,7 +206,7 @@ def _letters(panel: Any) -> str:
     return "".join(text.get_text() for text in panel.texts)
 
 
-def _middle(panel: Any) -> Tuple[float, float]:
+def _middle(panel: Any) -> tuple[float, float]:
     """Returns the middle (row, column) of the labels in a panel."""
     rows, columns = np.nonzero(panel.images[1].get_array()[..., 3])
     return rows.mean(), columns.mean()

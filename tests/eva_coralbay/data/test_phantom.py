@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eva_coralbay.data import datasets, phantom
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 COARSE: dict[str, Any] = {"shape": (36, 32, 40), "spacing_mm": (9.0, 9.0, 9.0)}
 """A small grid over the whole trunk, for what does not depend on resolution."""
@@ -72,7 +72,7 @@ def test_anatomy_differs_between_cases(cases: list[phantom.Phantom]) -> None:
 def test_organs_lie_where_they_belong(cases: list[phantom.Phantom]) -> None:
     for case in cases:
         # RAS+ world: x grows to the right, y to the front, z upwards
-        places = {name: world_centre(case, name) for name in phantom.CLASSES[1:]}
+        places = {name: world_center(case, name) for name in phantom.CLASSES[1:]}
         assert places["right_kidney"][0] > places["spine"][0] + 30
         assert places["left_kidney"][0] < places["spine"][0] - 30
         assert places["liver"][0] > places["spleen"][0] + 60
@@ -89,7 +89,7 @@ def test_the_data_set_is_read_as_generated(tmp_path: pathlib.Path) -> None:
 
     assert (len(train), val.case_ids) == (3, ["phantom_003"])
     assert train.classes == list(phantom.CLASSES)
-    assert (train.name, train.licence) == ("phantom", "CC0-1.0")
+    assert (train.name, train.license) == ("phantom", "CC0-1.0")
     for index in range(3):
         expected = phantom.generate(index, **COARSE)
         volume, mask, _ = train[index]
@@ -152,7 +152,7 @@ def test_some_case_must_be_left_to_train_on(tmp_path: pathlib.Path, val_cases: i
         phantom.write_dataset(str(tmp_path), cases=2, val_cases=val_cases, **COARSE)
 
 
-def world_centre(case: phantom.Phantom, name: str) -> Any:
+def world_center(case: phantom.Phantom, name: str) -> Any:
     """Returns the RAS+ world position of the middle of an organ in mm."""
     index = np.argwhere(case.labels == phantom.CLASSES.index(name)).mean(axis=0)
     return case.affine @ [*index, 1.0]

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,10 @@ from loguru import logger
 from torch.utils import data as torch_data
 from torchvision import tv_tensors
 
-from eva_coralbay.data import datasets, geometry, prepared, store, transforms
+from eva_coralbay.data import datasets, geometry, preparation, store, transforms
 from tests.eva_coralbay.data.datasets import layouts
 
-_PREPARATION = prepared.Preparation(spacing=(2.0, 2.0, 2.0))
+_PREPARATION = preparation.Preparation(spacing=(2.0, 2.0, 2.0))
 
 _FORK = multiprocessing.get_context("fork")
 """A forked process need not import torch anew."""
@@ -51,9 +52,9 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture
-def log() -> Iterator[List[str]]:
+def log() -> Iterator[list[str]]:
     """What is logged."""
-    messages: List[str] = []
+    messages: list[str] = []
     handler = logger.add(messages.append, format="{level} {message}")
     yield messages
     logger.remove(handler)
@@ -75,7 +76,7 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _load(
     image: pathlib.Path, label: pathlib.Path | None
-) -> Tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]:
+) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]:
     volume = geometry.read_scan(str(image), case="case")
     if label is None:
         return volume, None
@@ -90,7 +91,7 @@ def _source(folder: pathlib.Path, number: int) -> store.Source:
     )
 
 
-def _sources(folder: pathlib.Path) -> List[store.Source]:
+def _sources(folder: pathlib.Path) -> list[store.Source]:
     return [_source(folder, number) for number in range(8)]
 
 
@@ -99,19 +100,19 @@ def _store(root: pathlib.Path, **changes: Any) -> store.PreparedStore:
     return store.PreparedStore(str(root), **{**arguments, **changes})
 
 
-def _contents(root: pathlib.Path) -> Dict[str, bytes]:
+def _contents(root: pathlib.Path) -> dict[str, bytes]:
     """Returns all files below a folder."""
     return {
         str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
 
 
-def _entries(root: pathlib.Path) -> List[pathlib.Path]:
+def _entries(root: pathlib.Path) -> list[pathlib.Path]:
     return sorted(root.rglob("*.scan"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(scans: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, bytes]:
+def undisturbed(scans: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a store that nothing happened to."""
     root = tmp_path_factory.mktemp("undisturbed")
     _store(root).prepare(_sources(scans))
@@ -142,7 +143,7 @@ def test_a_scan_from_the_store_is_the_scan_in_memory(
     source = _source(scans, 0)
     toy = _store(tmp_path)
     toy.prepare([source])
-    stored, loaded = toy.open(source), prepared.prepare(*source.load(), _PREPARATION)
+    stored, loaded = toy.open(source), preparation.prepare(*source.load(), _PREPARATION)
     assert stored.grid.shape == loaded.grid.shape
     assert np.array_equal(stored.grid.affine, loaded.grid.affine)
     assert np.array_equal(stored.label_counts, loaded.label_counts)
@@ -160,7 +161,7 @@ def test_one_seed_draws_the_same_crops_with_and_without_the_store(
     toy = _store(tmp_path, preparation=transform.preparation)
     toy.prepare([source])
     results = []
-    for scan in (toy.open(source), prepared.prepare(*source.load(), transform.preparation)):
+    for scan in (toy.open(source), preparation.prepare(*source.load(), transform.preparation)):
         transform.set_random_state(seed)
         results.append(transform(scan))
     (images, targets), (expected_images, expected_targets) = results
@@ -199,7 +200,7 @@ def test_what_is_there_is_not_prepared_again(scans: pathlib.Path, tmp_path: path
     ids=["name", "preparation", "labels"],
 )
 def test_what_is_prepared_otherwise_lies_elsewhere(
-    scans: pathlib.Path, tmp_path: pathlib.Path, changes: Dict[str, Any]
+    scans: pathlib.Path, tmp_path: pathlib.Path, changes: dict[str, Any]
 ) -> None:
     _store(tmp_path).prepare([_source(scans, 0)])
     other = _store(tmp_path, **changes)
@@ -262,7 +263,7 @@ def test_a_missing_source_is_an_error(scans: pathlib.Path, tmp_path: pathlib.Pat
 
 
 def test_the_disk_that_it_needs_is_stated_before(
-    scans: pathlib.Path, tmp_path: pathlib.Path, log: List[str]
+    scans: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     _store(tmp_path).prepare(_sources(scans))
     (message,) = log
@@ -298,7 +299,7 @@ class _Images(torch_data.Dataset[torch.Tensor]):
 
 
 def test_killed_preparations_are_resumed(
-    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: Dict[str, bytes]
+    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes]
 ) -> None:
     started = time.monotonic()
     _in_process(_prepare, tmp_path / "timed", _sources(scans)).join()
@@ -317,7 +318,7 @@ def test_killed_preparations_are_resumed(
 
 
 def test_what_a_killed_process_was_writing_is_removed(
-    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: Dict[str, bytes]
+    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes]
 ) -> None:
     source = _source(scans, 0)
     _in_process(_prepare_and_die, tmp_path, source).join()
@@ -340,7 +341,7 @@ def _kill_self(descriptor: int) -> None:
 
 
 def test_two_preparers_share_the_work(
-    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: Dict[str, bytes]
+    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes]
 ) -> None:
     root, record = tmp_path / "store", tmp_path / "record"
     sources = [
@@ -377,7 +378,7 @@ def test_little_work_is_done_without_other_processes(
 
 @pytest.mark.usefixtures("forked")
 def test_workers_write_what_one_process_writes(
-    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: Dict[str, bytes]
+    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes]
 ) -> None:
     _store(tmp_path).prepare(_sources(scans), workers=3)
     assert _contents(tmp_path) == undisturbed
@@ -385,7 +386,7 @@ def test_workers_write_what_one_process_writes(
 
 @pytest.mark.slow
 def test_started_workers_write_what_one_process_writes(
-    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: Dict[str, bytes]
+    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes]
 ) -> None:
     _store(tmp_path).prepare(_sources(scans), workers=2)
     assert _contents(tmp_path) == undisturbed
@@ -544,7 +545,7 @@ def _dataset(root: pathlib.Path, **arguments: Any) -> datasets.NnUNet:
 
 @pytest.mark.parametrize("region", _REGIONS)
 def test_a_data_set_prepares_a_damaged_scan_anew(
-    tmp_path: pathlib.Path, region: str, log: List[str]
+    tmp_path: pathlib.Path, region: str, log: list[str]
 ) -> None:
     layouts.write_nnunet(tmp_path, ["case_0", "case_1"])
     dataset = _dataset(tmp_path)
@@ -564,9 +565,9 @@ def test_a_data_set_prepares_a_damaged_scan_anew(
 def test_a_damaged_scan_is_verified_and_replaced(
     scans: pathlib.Path,
     tmp_path: pathlib.Path,
-    undisturbed: Dict[str, bytes],
+    undisturbed: dict[str, bytes],
     region: str,
-    log: List[str],
+    log: list[str],
 ) -> None:
     toy, sources = _store(tmp_path), _sources(scans)
     toy.prepare(sources)
@@ -580,7 +581,7 @@ def test_a_damaged_scan_is_verified_and_replaced(
 
 
 def test_a_scan_that_is_cut_off_counts_as_missing(
-    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: Dict[str, bytes], log: List[str]
+    scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes], log: list[str]
 ) -> None:
     _store(tmp_path).prepare(_sources(scans))
     entry = _entries(tmp_path)[4]
@@ -604,7 +605,7 @@ def test_too_small_a_disk_is_refused_before(
 def test_a_disk_that_fills_up_leaves_whole_scans_only(
     scans: pathlib.Path,
     small_disk: pathlib.Path,
-    undisturbed: Dict[str, bytes],
+    undisturbed: dict[str, bytes],
     workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,23 +1,22 @@
 """Tests the registry of the tasks, its table, and the preparation of a task."""
 
 import pathlib
-from typing import List
 
 import pytest
 from rich import console as rich_console
 
 from eva_coralbay.data import datasets, tasks, transforms
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import classification_layouts, layouts, task_layouts
 
-_LABELLED = ["case_0", "case_1", "case_2"]
+_LABELED = ["case_0", "case_1", "case_2"]
 
 
 @pytest.fixture
 def own_data(tmp_path: pathlib.Path) -> pathlib.Path:
     """Returns a data set in nnU-Net's layout."""
-    layouts.write_nnunet(tmp_path / "own", _LABELLED)
+    layouts.write_nnunet(tmp_path / "own", _LABELED)
     return tmp_path / "own"
 
 
@@ -67,7 +66,7 @@ def test_summary() -> None:
         kind="segmentation",
         cases={"train": 92, "val": 13, "test": 26},
         classes=2,
-        licence="CC-BY-NC-ND-4.0",
+        license="CC-BY-NC-ND-4.0",
         restrictions=["non-commercial", "no derivatives"],
         access="account at codalab.org",
         state=None,
@@ -132,10 +131,10 @@ def test_prepares_everything_once(
     scans = {path: path.stat().st_mtime_ns for path in (own_data / "prepared").rglob("*.scan")}
     tasks.prepare("nnunet", str(own_data))
 
-    assert len(scans) == len(_LABELLED)
+    assert len(scans) == len(_LABELED)
     assert {path: path.stat().st_mtime_ns for path in scans} == scans
     output = capsys.readouterr().out.splitlines()
-    assert output[0] == "The licence of own: unknown"
+    assert output[0] == "The license of own: unknown"
     assert output[-1] == "All 3 scans of 'own' are prepared and intact."
 
 
@@ -178,18 +177,18 @@ def test_missing_files_are_an_error(own_data: pathlib.Path) -> None:
     assert not (own_data / "prepared").exists()
 
 
-def test_licence_comes_before_any_download(
+def test_license_comes_before_any_download(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(DatasetError, match="Register at https://competitions.codalab.org"):
         tasks.prepare("lits17", str(tmp_path / "lits17"), download=True)
 
     output = capsys.readouterr().out
-    assert output.startswith("The licence of LiTS17: CC-BY-NC-ND-4.0 (https://")
+    assert output.startswith("The license of LiTS17: CC-BY-NC-ND-4.0 (https://")
     assert "non-commercial, no derivatives" in output
 
 
-def test_licence_is_printed_once(
+def test_license_is_printed_once(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = task_lib.Resource("ftp://nowhere/Task09_Spleen.tar", "Task09_Spleen.tar")
@@ -198,7 +197,7 @@ def test_licence_is_printed_once(
     with pytest.raises(DatasetError, match="neither an http nor an https"):
         tasks.prepare("msd_task09_spleen", str(tmp_path), download=True)
 
-    assert capsys.readouterr().out.count("licence") == 1
+    assert capsys.readouterr().out.count("The license of") == 1
 
 
 def test_classifications_need_no_preparation(
@@ -228,11 +227,11 @@ def test_wrong_arguments(task: str, root: str, download: bool, message: str) -> 
         tasks.prepare(task, root, download=download)
 
 
-def _states(root: pathlib.Path) -> List[str | None]:
+def _states(root: pathlib.Path) -> list[str | None]:
     return [summary.state for summary in tasks.summarize(str(root))]
 
 
-def _print(summaries: List[tasks.Summary], *, width: int) -> List[str]:
+def _print(summaries: list[tasks.Summary], *, width: int) -> list[str]:
     console = rich_console.Console(width=width)
     with console.capture() as capture:
         console.print(tasks.draw_table(summaries))

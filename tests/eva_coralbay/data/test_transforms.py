@@ -10,7 +10,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from eva_coralbay.data import prepared, transforms
+from eva_coralbay.data import preparation, transforms
 
 _SPACING = (3.0, 2.0, 1.5)
 """The spacing of the generated scan in mm, as (D, H, W)."""
@@ -42,7 +42,7 @@ def _apply(
 ) -> Any:
     """Prepares a scan and its mask as the transform says, and applies it."""
     volume, mask = (_scan(), _mask()) if volume is None else (volume, mask)
-    return transform(prepared.prepare(volume, mask, transform.preparation))
+    return transform(preparation.prepare(volume, mask, transform.preparation))
 
 
 def _eva_transform() -> v2.Compose:

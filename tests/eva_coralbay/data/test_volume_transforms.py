@@ -82,7 +82,9 @@ def test_the_axes_of_the_file_do_not_matter(orientation: str) -> None:
     volume = _volume(array)
     transform = volume_transforms.CropTransform(size=(6, 6, 6), size_mm=(9.0, 6.0, 3.0))
     stored = geometry.as_nifti(
-        array, geometry.Grid.of(volume).affine, orientation=orientation  # codes of the file
+        array,
+        geometry.Grid.of(volume).affine,
+        orientation=orientation,  # codes of the file
     )
     turned = eva_tv_tensors.Volume(
         torch.from_numpy(np.asarray(stored.dataobj, dtype=np.float32)[None]),
@@ -100,15 +102,15 @@ def test_rotations_turn_about_the_nodule() -> None:
     still = volume_transforms.CropTransform(**arguments)(volume)
     images = [rotating(volume) for _ in range(5)]
     assert not torch.equal(images[0], images[1])
-    centre = _centre_of_mass(still)
-    np.testing.assert_allclose(centre, 16, atol=1e-4)
+    center = _center_of_mass(still)
+    np.testing.assert_allclose(center, 16, atol=1e-4)
     for image in images:
         assert not torch.equal(image, still)
         assert image.sum() == pytest.approx(still.sum().item(), rel=0.01)
-        np.testing.assert_allclose(_centre_of_mass(image), centre, atol=0.02)
+        np.testing.assert_allclose(_center_of_mass(image), center, atol=0.02)
 
 
-def _centre_of_mass(image: torch.Tensor) -> npt.NDArray[np.float64]:
+def _center_of_mass(image: torch.Tensor) -> npt.NDArray[np.float64]:
     """Returns the mean position of what is brighter than the lung around the nodule."""
     weights = (image[0].double() - image.min()).numpy()
     return np.array([np.average(index, weights=weights) for index in np.indices(weights.shape)])

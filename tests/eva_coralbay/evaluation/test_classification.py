@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ from sklearn import metrics as sklearn_metrics
 from torch import nn
 from torch.utils import data as torch_data
 
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from eva_coralbay.evaluation import ClassificationModule, EmbeddingsWriter, Recorder, metrics
-from eva_coralbay.leaderboard import record
+from eva_coralbay.results import record
 from tests.eva_coralbay.evaluation import toy
 
 CLASSES = ["normal", "ill"]
@@ -55,10 +55,10 @@ class ToyDataset(torch_data.Dataset):
         self._root = embeddings_root
         self._scheme = scheme
 
-    def describe_inputs(self) -> Dict[str, Any]:
+    def describe_inputs(self) -> dict[str, Any]:
         return {"split scheme": self._scheme}
 
-    def embeddings_of(self) -> Dict[str, Any] | None:
+    def embeddings_of(self) -> dict[str, Any] | None:
         if self._root is None:
             return None
         try:
@@ -72,7 +72,7 @@ class ToyDataset(torch_data.Dataset):
     def __len__(self) -> int:
         return len(self.case_ids)
 
-    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         label = index // 2 % 2
         if self._root is None:
             generator = torch.Generator().manual_seed(index)
@@ -120,7 +120,7 @@ def _recorder() -> Recorder:
     return Recorder(task="toy", task_version="1")
 
 
-def _tables(root: pathlib.Path, part: str = "test") -> List[pathlib.Path]:
+def _tables(root: pathlib.Path, part: str = "test") -> list[pathlib.Path]:
     return sorted(root.rglob(f"record_{part}_last.cases.csv"))
 
 
@@ -215,7 +215,7 @@ def test_feature_maps_are_rejected(tmp_path: pathlib.Path) -> None:
 
 
 def _score(
-    probabilities: Any, truths: Any, patients: Any, classes: List[str] | None = None
+    probabilities: Any, truths: Any, patients: Any, classes: list[str] | None = None
 ) -> metrics.CaseClassification:
     metric = metrics.CaseClassification(classes or CLASSES)
     metadata = {"case": [f"case_{index}" for index in range(len(truths))], "patient": patients}

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -30,7 +30,7 @@ def _naive_dice(pred: np.ndarray, truth: np.ndarray, label: int) -> float | None
     return 2 * int((a & b).sum()) / total if total else None
 
 
-def _label_maps(seed: int, n_cases: int, n_classes: int) -> Tuple[torch.Tensor, torch.Tensor]:
+def _label_maps(seed: int, n_cases: int, n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two label maps [B, D, H, W], in which classes are often absent."""
     rng = np.random.default_rng(seed)
     shape = (n_cases, *rng.integers(1, 6, size=3))
@@ -158,7 +158,7 @@ def test_without_ids_cases_are_numbered() -> None:
     ],
 )
 def test_errors_name_the_case(
-    preds: torch.Tensor, target: torch.Tensor, metadata: Dict[str, List[str]], message: str
+    preds: torch.Tensor, target: torch.Tensor, metadata: dict[str, list[str]], message: str
 ) -> None:
     """A wrong input is rejected and leaves no row behind."""
     metric = metrics.CaseDice(_CLASSES)

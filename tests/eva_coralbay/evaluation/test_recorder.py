@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any, Dict, List
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,7 +20,7 @@ from lightning.pytorch import callbacks
 from typing_extensions import override
 
 from eva_coralbay.evaluation import recorder
-from eva_coralbay.leaderboard import record
+from eva_coralbay.results import record
 from tests.eva_coralbay.evaluation import toy
 
 _CONFIG = """
@@ -78,7 +78,7 @@ data:
 class _Spy(pl.Callback):
     """Keeps the weights as they are after the recorder's hook."""
 
-    weights: List[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,15 +90,15 @@ def _recorder() -> recorder.Recorder:
     return recorder.Recorder(task="toy", task_version="2", model="toy/model")
 
 
-def _folders(root: pathlib.Path) -> List[pathlib.Path]:
+def _folders(root: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in root.glob("*/run_*") if path.is_dir())
 
 
-def _records(folder: pathlib.Path) -> List[str]:
+def _records(folder: pathlib.Path) -> list[str]:
     return sorted(path.name for path in folder.glob("record_*"))
 
 
-def _naive_dice(checkpoint: pathlib.Path) -> Dict[str, float]:
+def _naive_dice(checkpoint: pathlib.Path) -> dict[str, float]:
     """The liver's Dice by case, computed by hand from a checkpoint."""
     module = toy.ToyModule()
     module.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
@@ -111,7 +111,7 @@ def _naive_dice(checkpoint: pathlib.Path) -> Dict[str, float]:
     return values
 
 
-def _liver(table: pathlib.Path) -> Dict[str, float]:
+def _liver(table: pathlib.Path) -> dict[str, float]:
     rows = record.read_cases(table)
     return {row.case: row.value for row in rows if row.class_name == "liver" and row.value}
 
@@ -212,7 +212,7 @@ def test_data_sets_of_eva_say_nothing_of_themselves(tmp_path: pathlib.Path) -> N
     trainer.run_evaluation_session(toy.ToyModule(), toy.datamodule(val=toy.UnknownDataset()))
     (folder,) = _folders(tmp_path)
     read = record.Record.read(folder / "record_val_last.json")
-    assert read.dataset == record.Dataset(name=None, checksums=None, licence=None)
+    assert read.dataset == record.Dataset(name=None, checksums=None, license=None)
     assert (read.split.name, read.split.n) == (None, 3)
     assert set(_liver(folder / read.cases.file)) == {"0", "1", "2"}
 

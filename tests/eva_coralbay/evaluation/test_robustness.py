@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import pathlib
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import jsonargparse
 import numpy as np
@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from eva_coralbay.data import SegmentationData, phantom, prepared, transforms
+from eva_coralbay.data import SegmentationData, phantom, preparation, transforms
 from eva_coralbay.data.datasets import NnUNet
 from eva_coralbay.evaluation import SegmentationModule, Trainer, recorder, robustness
-from eva_coralbay.leaderboard import record
+from eva_coralbay.results import record
 from tests.eva_coralbay.evaluation import toy
 
 _CONFIGS = pathlib.Path(__file__).parents[3] / "configs/vision/radiology/online/segmentation"
@@ -42,21 +42,23 @@ class Thresholds(nn.Module):
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
-        centres = torch.linspace(0, 1, out_channels).reshape(1, -1, 1, 1, 1)
-        self.centres = nn.Parameter(centres)
+        centers = torch.linspace(0, 1, out_channels).reshape(1, -1, 1, 1, 1)
+        self.centers = nn.Parameter(centers)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return -((features[0] - self.centres) ** 2)
+        return -((features[0] - self.centers) ** 2)
 
 
-def _scan(seed: int, shape: Tuple[int, int, int] = (5, 6, 7)) -> prepared.LoadedScan:
+def _scan(seed: int, shape: tuple[int, int, int] = (5, 6, 7)) -> preparation.LoadedScan:
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(1, *shape, generator=generator) * 1500 - 700
     mask = torch.randint(0, 3, (1, *shape), generator=generator, dtype=torch.uint8)
-    return prepared.LoadedScan(image, mask, np.diag([2.0, 2.0, 2.0, 1.0]))
+    return preparation.LoadedScan(image, mask, np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
-def _perturb(scan: prepared.PreparedScan, **perturbation: Any) -> Tuple[torch.Tensor, torch.Tensor]:
+def _perturb(
+    scan: preparation.PreparedScan, **perturbation: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     scoring = transforms.EvalTransform(hu_window=_WINDOW)
     return robustness.PerturbedTransform(scoring, robustness.Perturbation(**perturbation))(scan)
 
@@ -75,7 +77,7 @@ def test_nothing_done_is_the_transform_itself() -> None:
         ({"window_scale": 1.25}, (-262.5, 362.5)),
     ],
 )
-def test_the_window_moves(perturbation: Dict[str, float], window: Tuple[float, float]) -> None:
+def test_the_window_moves(perturbation: dict[str, float], window: tuple[float, float]) -> None:
     scan = _scan(1)
     low, high = window
     hounsfield = scan.read_image(scan.whole).numpy()
@@ -99,13 +101,13 @@ def test_thick_slices_are_means_of_two_on_the_same_grid(n_slices: int, seed: int
 
 
 def _thicken_by_hand(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Averages two slices each and interpolates between their centres, column by column."""
+    """Averages two slices each and interpolates between their centers, column by column."""
     n_slices = len(image)
     pairs = [[start, min(start + 1, n_slices - 1)] for start in range(0, n_slices, 2)]
-    centres = [start + 0.5 for start in range(0, n_slices, 2)]
+    centers = [start + 0.5 for start in range(0, n_slices, 2)]
     columns = image.reshape(n_slices, -1).T.astype(np.float64)
     thick = [
-        np.interp(np.arange(n_slices), centres, [column[pair].mean() for pair in pairs])
+        np.interp(np.arange(n_slices), centers, [column[pair].mean() for pair in pairs])
         for column in columns
     ]
     return np.array(thick).T.reshape(image.shape)
@@ -143,7 +145,7 @@ def _evaluate(
     protocol: Any = "frozen",
     has_test: bool = False,
     **arguments: Any,
-) -> Dict[str, record.Record]:
+) -> dict[str, record.Record]:
     """Runs an evaluation session, and returns the records of its validation cases by selection."""
     Identity.calls = 0
     trainer = Trainer(
@@ -206,7 +208,7 @@ def test_perturbed_values_are_those_of_the_weights_that_count(
     read = _evaluate(root, tmp_path, protocol="frozen-eva", robustness=True)["best"]
     (checkpoint,) = tmp_path.rglob("best.ckpt")
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
-    centres = weights["decoder.centres"].numpy().reshape(-1, 1, 1, 1)
+    centers = weights["decoder.centers"].numpy().reshape(-1, 1, 1, 1)
 
     dataset = NnUNet(
         str(root),
@@ -217,8 +219,8 @@ def test_perturbed_values_are_those_of_the_weights_that_count(
     dataset.setup()
     values = []
     for image, target, _ in (dataset[index] for index in range(len(dataset))):
-        predicted = np.abs(image.numpy() - centres).argmin(axis=0)
-        values.append(_mean_dice(predicted, target.numpy()[0], len(centres)))
+        predicted = np.abs(image.numpy() - centers).argmin(axis=0)
+        values.append(_mean_dice(predicted, target.numpy()[0], len(centers)))
     assert read.robustness is not None
     assert read.robustness["window_plus_50_hu"]["dice"] == pytest.approx(np.mean(values), abs=1e-3)
     assert read.metrics["dice"] != pytest.approx(np.mean(values), abs=5e-3)

@@ -1,7 +1,8 @@
 """A run of eva's trainer that takes a second: one convolution on three tiny volumes."""
 
 import hashlib
-from typing import Any, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import eva
 import torch
@@ -24,7 +25,7 @@ class ToyDataset(torch_data.Dataset):
 
     classes = CLASSES
     name = "Toy"
-    licence = "CC0-1.0"
+    license = "CC0-1.0"
     split_name = "fold_0"
 
     def __init__(self, n_cases: int = 3, first_seed: int = 0) -> None:
@@ -32,13 +33,13 @@ class ToyDataset(torch_data.Dataset):
         self.case_ids = [f"case_{first_seed + index}" for index in range(n_cases)]
         self._first_seed = first_seed
 
-    def checksums(self) -> Dict[str, str]:
+    def checksums(self) -> dict[str, str]:
         return {"images": hashlib.sha256(str(self.case_ids).encode()).hexdigest()}
 
     def __len__(self) -> int:
         return len(self.case_ids)
 
-    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         generator = torch.Generator().manual_seed(self._first_seed + index)
         image = torch.rand(1, 6, 8, 10, generator=generator)
         target = (image > 0.6).long()
@@ -57,7 +58,7 @@ class UnknownDataset(torch_data.Dataset):
     def __len__(self) -> int:
         return len(self._toy)
 
-    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         image, target, _ = self._toy[index]
         return image, target, {}
 
@@ -104,7 +105,7 @@ class ToyModule(module.ModelModule):
         return self.validation_step(batch)
 
 
-def savers() -> List[callbacks.Callback]:
+def savers() -> list[callbacks.Callback]:
     """The callbacks that save the best and the last checkpoint."""
     return [
         callbacks.ModelCheckpoint(filename="best", monitor="val/dice", mode="max"),
@@ -116,7 +117,7 @@ def trainer(
     root: str, extra: Sequence[callbacks.Callback], *, max_steps: int = 6, **kwargs: Any
 ) -> eva.Trainer:
     """A trainer that validates and saves every second step, on CPU."""
-    defaults: Dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "callbacks": [*savers(), *extra],
         "check_val_every_n_epoch": None,

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import numpy as np
 import yaml
 
-from eva_coralbay import files, protocols
+from eva_coralbay import _atomic_files
 from eva_coralbay.data import tasks
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.leaderboard import record, results, scores, task_config
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record, run_config, scores
+from eva_coralbay.tasks import protocols
 
 _OWN_SETTINGS = {
     "trainer": {"max_steps": 6},
@@ -30,7 +33,7 @@ def write(
     seed: int = 0,
     rows: Sequence[record.Row] | None = None,
     **changes: Any,
-) -> results.Entry:
+) -> results_folder.Entry:
     """Writes a record, its case table and its configuration where they belong.
 
     Args:
@@ -53,12 +56,12 @@ def write(
     content = yaml.safe_dump(config).encode()
     result = record.Record.model_validate(
         {
-            "task": {"id": task, "version": "1", "config_sha256": task_config.sha256(config)},
+            "task": {"id": task, "version": "1", "config_sha256": run_config.sha256(config)},
             "model": {
                 "id": model,
                 "revision": None,
                 "weights_sha256": "1" * 64,
-                "licence": None,
+                "license": None,
                 "training_datasets": None,
                 "parameters": 6,
             },
@@ -74,7 +77,7 @@ def write(
                 "selection": "best" if part == "val" else "last",
                 "step": config["trainer"]["init_args"]["max_steps"],
             },
-            "dataset": {"name": task, "checksums": {"images": "2" * 64}, "licence": "CC-BY-4.0"},
+            "dataset": {"name": task, "checksums": {"images": "2" * 64}, "license": "CC-BY-4.0"},
             "environment": {
                 "packages": {"eva-coralbay": "0.1.0", "monai": "1.5.0"},
                 "python": "3.11.7",
@@ -93,15 +96,15 @@ def write(
             **changes,
         }
     )
-    entry = results.Entry(root / results.relative_path(result), result)
-    files.write_atomically(entry.config_path, content)
+    entry = results_folder.Entry(root / results_folder.relative_path(result), result)
+    _atomic_files.write_atomically(entry.config_path, content)
     table = record.write_cases(entry.cases_path, rows)
     result = result.model_copy(update={"cases": table})
     result.write(entry.path)
-    return results.Entry(entry.path, result)
+    return results_folder.Entry(entry.path, result)
 
 
-def class_names(task: str) -> List[str]:
+def class_names(task: str) -> list[str]:
     """Returns the classes of the case table of a task."""
     if task not in tasks.TASKS:
         return ["lung", "liver"]
@@ -109,7 +112,7 @@ def class_names(task: str) -> List[str]:
     return list(dataset.labels[1:] if dataset.kind == "segmentation" else dataset.labels)
 
 
-def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> List[record.CaseRow]:
+def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[record.CaseRow]:
     """Draws the rows of a segmentation, of which the first has no value."""
     generator = np.random.default_rng(seed)
     rows = []
@@ -123,7 +126,7 @@ def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> List[r
     return rows
 
 
-def describe(*, task: str, model: str, protocol: str, seed: int) -> Dict[str, Any]:
+def describe(*, task: str, model: str, protocol: str, seed: int) -> dict[str, Any]:
     """Returns a resolved configuration."""
     names = {"task": task, "task_version": "1", "model": model, "protocol": protocol, "n_runs": 1}
     path = resources.files("eva_coralbay.leaderboard") / "settings.json"

@@ -4,7 +4,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from eva_coralbay.leaderboard import record
+from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard import result_files
 
 

@@ -4,7 +4,8 @@ import io
 import json
 import pathlib
 import shutil
-from typing import Any, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from rich import console
 from scipy import stats
 
-from eva_coralbay import cli
-from eva_coralbay.leaderboard import comparison, comparison_plot, record, results, statistics
+from eva_coralbay.cli import main
+from eva_coralbay.leaderboard import comparison, comparison_plot, statistics
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard import result_files
 
 _CLASSES = ("liver", "spleen", "pancreas <b>")
@@ -22,7 +25,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 def _write(
     root: pathlib.Path, model: str, values: Any, *, cases: Sequence[str] = (), **kwargs: Any
-) -> results.Entry:
+) -> results_folder.Entry:
     """Writes a result with values [cases, classes], of which those that are NaN are excluded."""
     values = np.asarray(values)
     rows = [
@@ -33,14 +36,14 @@ def _write(
     return result_files.write(root, model=model, task="own", rows=rows, **kwargs)
 
 
-def _cases(n: int) -> List[str]:
+def _cases(n: int) -> list[str]:
     return [f"case_{index:02d}" for index in range(n)]
 
 
 def _compare(root: pathlib.Path, *models: str, **kwargs: Any) -> comparison.Pair:
     first, second = models or ("lab/a", "lab/b")
     return comparison.compare(
-        results.find(root), first, second, **{"task": "own", "protocol": "frozen", **kwargs}
+        results_folder.find(root), first, second, **{"task": "own", "protocol": "frozen", **kwargs}
     )
 
 
@@ -173,11 +176,11 @@ def test_a_revision_is_named_where_there_are_several(tmp_path: pathlib.Path) -> 
     assert pair.total.comparison.difference.value == pytest.approx(-0.1, abs=0.02)
 
 
-def _write_revision(root: pathlib.Path, revision: str, entry: results.Entry) -> None:
+def _write_revision(root: pathlib.Path, revision: str, entry: results_folder.Entry) -> None:
     """Writes a result as one of a revision of its model."""
     model = entry.record.model.model_copy(update={"revision": revision})
     changed = entry.record.model_copy(update={"model": model})
-    path = root / results.relative_path(changed)
+    path = root / results_folder.relative_path(changed)
     changed.write(path)
     shutil.copy(entry.cases_path, path.parent)
 
@@ -209,12 +212,12 @@ def test_command_prints_and_draws(
 ) -> None:
     plot = tmp_path / "plots/cases.svg"
     arguments = ["leaderboard", "compare", "lab/a", "lab/b", "--task=own", f"--results={tmp_path}"]
-    assert cli.main([*arguments, f"--out={plot}"]) == 0
+    assert main.main([*arguments, f"--out={plot}"]) == 0
     output = capsys.readouterr().out
     assert "spleen" in output and output.endswith(f"{apart.verdict}\n")
     assert plot.read_text(encoding="utf-8") == comparison_plot.draw(apart)
 
-    assert cli.main([*arguments, "--json"]) == 0
+    assert main.main([*arguments, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content == json.loads(json.dumps(apart.as_dict()))
     assert content["rows"][0]["mean_a"] == pytest.approx(_values(20).mean())

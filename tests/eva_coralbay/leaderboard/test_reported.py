@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 
@@ -11,7 +11,7 @@ from eva_coralbay.leaderboard import reported
 _NUMBERS = pathlib.Path(__file__).parents[3] / "leaderboard" / "reported"
 """The numbers of the repository."""
 
-_NUMBER: Dict[str, Any] = {
+_NUMBER: dict[str, Any] = {
     "kind": "reported",
     "model": "org/model",
     "task": "btcv",
@@ -45,7 +45,7 @@ def test_the_numbers_of_eva_are_there() -> None:
     ],
 )
 def test_invalid_numbers_are_rejected(
-    tmp_path: pathlib.Path, change: Dict[str, Any], message: str
+    tmp_path: pathlib.Path, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "org__model.json"
     path.write_text(json.dumps([_NUMBER | change]))

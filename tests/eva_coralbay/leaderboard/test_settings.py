@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import pathlib
-from typing import Any, Dict
+from typing import Any
 from unittest import mock
 
 import jsonargparse
@@ -18,9 +18,9 @@ import pytest
 import yaml
 from eva.core import interface
 
-from eva_coralbay import protocols
 from eva_coralbay.data import tasks
-from eva_coralbay.leaderboard import task_config
+from eva_coralbay.results import run_config
+from eva_coralbay.tasks import protocols
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _SETTINGS = _ROOT / "src/eva_coralbay/leaderboard/settings.json"
@@ -46,7 +46,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     )
 
 
-def _resolve(path: pathlib.Path) -> Dict[str, Any]:
+def _resolve(path: pathlib.Path) -> dict[str, Any]:
     """Returns a config as a run has it whose user sets no variable."""
     kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     with mock.patch.dict(os.environ, kept, clear=True):
@@ -54,7 +54,7 @@ def _resolve(path: pathlib.Path) -> Dict[str, Any]:
         return yaml.safe_load(_parser().dump(config, skip_none=False))["fit"]
 
 
-def _name(config: Dict[str, Any]) -> str:
+def _name(config: dict[str, Any]) -> str:
     trainer = config["trainer"]["init_args"]
     mode = protocols.PROTOCOLS[trainer["protocol"]].mode
     return f"{trainer['task']}@{trainer['task_version']}, {mode}"
@@ -63,9 +63,9 @@ def _name(config: Dict[str, Any]) -> str:
 @pytest.mark.parametrize("path", _PATHS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_they_are_those_of_the_config(path: pathlib.Path) -> None:
     config = _resolve(path)
-    assert json.loads(_SETTINGS.read_text())[_name(config)] == task_config.settings(config)
+    assert json.loads(_SETTINGS.read_text())[_name(config)] == run_config.settings(config)
     assert _name(config).endswith(path.parts[-3])
-    assert not task_config.find_changes(
+    assert not run_config.find_changes(
         config, path.stem, "1", protocols.PROTOCOLS[config["trainer"]["init_args"]["protocol"]]
     )
 
@@ -81,15 +81,15 @@ def test_changes_are_found() -> None:
     config["data"]["init_args"]["dataset"]["init_args"]["split_scheme"] = "voco"
     config["model"]["init_args"]["lr_warmup"] = 5
     config["model"]["init_args"]["decoder"]["init_args"]["feature_size"] = "12"
-    assert task_config.find_changes(config, "btcv", "1", _FROZEN) == {
+    assert run_config.find_changes(config, "btcv", "1", _FROZEN) == {
         "data.init_args.dataset.init_args.split_scheme": ("voco", None),
         "model.init_args.lr_warmup": (5, None),
         "trainer.max_steps": (6, 20000),
     }
-    assert task_config.find_changes(config, "own", "1", _FROZEN) == {}
+    assert run_config.find_changes(config, "own", "1", _FROZEN) == {}
 
 
 if __name__ == "__main__":
     configs = [_resolve(path) for path in _PATHS]
-    content = {_name(config): task_config.settings(config) for config in configs}
+    content = {_name(config): run_config.settings(config) for config in configs}
     _SETTINGS.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -1,7 +1,8 @@
 """Tests the statistics: against scipy, by their properties, and on data with a known truth."""
 
 import math
-from typing import Any, Callable, Dict, List, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ def _cases(n: int) -> tuple[str, ...]:
 
 def _draw(
     seed: int, *, n_models: int = 4, n_cases: int = 20, n_seeds: int = 1, step: float = 0.0
-) -> Dict[str, statistics.CaseValues]:
+) -> dict[str, statistics.CaseValues]:
     """Draws models of which each is better than the next by `step`; the cases differ more."""
     generator = np.random.default_rng(seed)
     difficulty = generator.beta(9, 1.5, n_cases)
@@ -64,7 +65,7 @@ def test_a_case_without_a_value_in_one_run_is_excluded_from_all() -> None:
         ([], "0 seeds and 0 cases"),
     ],
 )
-def test_runs_that_cannot_be_gathered(runs: List[Any], message: str) -> None:
+def test_runs_that_cannot_be_gathered(runs: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         statistics.CaseValues.from_runs(runs)
 
@@ -149,7 +150,7 @@ def test_interval_is_that_of_scipy_at_the_expanded_level(n_cases: int) -> None:
 )
 @settings(deadline=None, max_examples=60)
 def test_interval_holds_the_mean_and_moves_with_the_values(
-    values: List[float], shift: float, scale: float
+    values: list[float], shift: float, scale: float
 ) -> None:
     estimate = statistics.mean(_case_values(values), resamples=_RESAMPLES).mean
     assert min(values) - 1e-9 <= estimate.low <= estimate.value + 1e-9
@@ -201,7 +202,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 @given(p_values=_P_VALUES, seed=st.integers(0, 100))
 @settings(deadline=None)
-def test_holm_is_the_step_down_procedure(p_values: List[float], seed: int) -> None:
+def test_holm_is_the_step_down_procedure(p_values: list[float], seed: int) -> None:
     corrected = statistics.holm(p_values)
     order = np.random.default_rng(seed).permutation(len(p_values))
     assert statistics.holm([p_values[index] for index in order]) == pytest.approx(
@@ -214,7 +215,7 @@ def test_holm_is_the_step_down_procedure(p_values: List[float], seed: int) -> No
         assert p_value <= value <= min(1.0, len(p_values) * p_value) + 1e-12
 
 
-def _step_down(p_values: Sequence[float], level: float) -> List[bool]:
+def _step_down(p_values: Sequence[float], level: float) -> list[bool]:
     """Holm's procedure as it is written: stop at the first that is not small enough."""
     rejected = [False] * len(p_values)
     for step, index in enumerate(np.argsort(p_values)):

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from eva_coralbay import cli
-from eva_coralbay.leaderboard import model_cards, record, results, submission, validation
+from eva_coralbay.cli import main
+from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.leaderboard import submission, validation
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard import run_files
 
 _PLACE = pathlib.Path("lab__net/unversioned/btcv@1/frozen/seed_0.json")
@@ -35,7 +38,7 @@ def test_runs_become_valid_results(tmp_path: pathlib.Path) -> None:
     submitted = submission.submit([tmp_path / "logs"], out)
 
     assert validation.validate(out) == []
-    entries = results.find(out)
+    entries = results_folder.find(out)
     assert [entry.path.relative_to(out).name for entry in entries] == ["seed_0.json", "seed_1.json"]
     assert entries[0].path.relative_to(out) == _PLACE
     for entry, run in zip(entries, runs, strict=True):
@@ -187,7 +190,7 @@ def test_the_model_is_named(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "logs" / "run_0" / "record_test_last.json"
     path.write_text(path.read_text().replace('"lab/net"', '"net"'))
 
-    with pytest.raises(ValueError, match="named <organisation>/<model>.*by --model-id"):
+    with pytest.raises(ValueError, match="named <organization>/<model>.*by --model-id"):
         submission.submit([tmp_path / "logs"], tmp_path / "results")
     submission.submit([tmp_path / "logs"], tmp_path / "results", model_id="lab/net")
 
@@ -229,10 +232,10 @@ def test_facts_are_those_of_the_card(tmp_path: pathlib.Path) -> None:
         "name": "Net",
         "revision": "v1",
         "weights": {"url": "https://example.org/net", "sha256": None},
-        "licence": "MIT",
+        "license": "MIT",
         "parameters": None,
         "pretraining": [
-            {"name": "S", "scans": 3, "use": "unlabelled", "source": "https://example.org"}
+            {"name": "S", "scans": 3, "use": "unlabeled", "source": "https://example.org"}
         ],
         "overlap": {},
         "sources": [],
@@ -243,11 +246,11 @@ def test_facts_are_those_of_the_card(tmp_path: pathlib.Path) -> None:
     submitted = submission.submit([tmp_path / "logs"], tmp_path / "results")
 
     model = submitted.entries[0].record.model
-    assert (model.revision, model.licence, model.training_datasets) == ("v1", "MIT", ["S"])
+    assert (model.revision, model.license, model.training_datasets) == ("v1", "MIT", ["S"])
     assert model.parameters == 6
     assert submitted.entries[0].path.parts[-4] == "v1"
     assert submitted.templates == []
-    assert "- licence: MIT" in submitted.pull_request
+    assert "- license: MIT" in submitted.pull_request
 
 
 def test_a_model_without_a_card_gets_one_to_fill_in(tmp_path: pathlib.Path) -> None:
@@ -257,13 +260,13 @@ def test_a_model_without_a_card_gets_one_to_fill_in(tmp_path: pathlib.Path) -> N
 
     assert submitted.templates == [tmp_path / "models" / "lab__net.yaml"]
     card = model_cards.find(tmp_path / "models")["lab/net"]
-    assert card.pretraining is None and card.licence is None
-    assert "- licence: unknown" in submitted.pull_request
+    assert card.pretraining is None and card.license is None
+    assert "- license: unknown" in submitted.pull_request
 
     text = submitted.templates[0].read_text()
-    submitted.templates[0].write_text(text.replace("licence: null ", "licence: MIT "))
+    submitted.templates[0].write_text(text.replace("license: null ", "license: MIT "))
     again = submission.submit([tmp_path / "logs"], tmp_path / "results")
-    assert again.entries[0].record.model.licence == "MIT"
+    assert again.entries[0].record.model.license == "MIT"
     assert again.templates == []
 
 
@@ -280,7 +283,7 @@ def test_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> 
     run_files.write(tmp_path / "logs")
     arguments = ["--out", str(tmp_path / "results"), "--demo"]
 
-    exit_code = cli.main(["leaderboard", "submit", str(tmp_path / "logs"), *arguments])
+    exit_code = main.main(["leaderboard", "submit", str(tmp_path / "logs"), *arguments])
 
     printed = capsys.readouterr()
     assert exit_code == 0
@@ -290,7 +293,7 @@ def test_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_command_without_a_run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exit_code = cli.main(["leaderboard", "submit", str(tmp_path)])
+    exit_code = main.main(["leaderboard", "submit", str(tmp_path)])
 
     assert exit_code == 1
     assert "There is no record below" in capsys.readouterr().err

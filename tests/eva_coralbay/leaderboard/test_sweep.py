@@ -8,14 +8,15 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, List
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from eva_coralbay import cli
-from eva_coralbay.leaderboard import record, sweep
+from eva_coralbay.cli import main
+from eva_coralbay.leaderboard import sweep
+from eva_coralbay.results import record
 
 _RECORD = pathlib.Path(__file__).with_name("data") / "record_v2.json"
 """What is recorded."""
@@ -66,16 +67,16 @@ def plan(state: pathlib.Path, tmp_path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _list(plan: dict[str, Any], **kwargs: Any) -> List[sweep.Cell]:
+def _list(plan: dict[str, Any], **kwargs: Any) -> list[sweep.Cell]:
     return sweep.list_cells(sweep.Plan.model_validate(plan), **kwargs)
 
 
-def _run(plan: dict[str, Any], tmp_path: pathlib.Path, **kwargs: Any) -> List[sweep.Outcome]:
+def _run(plan: dict[str, Any], tmp_path: pathlib.Path, **kwargs: Any) -> list[sweep.Outcome]:
     pytest.importorskip("submitit")
     return sweep.run(_list(plan), "local", folder=tmp_path / "jobs", at_once=4, **kwargs)
 
 
-def _started(state: pathlib.Path) -> List[str]:
+def _started(state: pathlib.Path) -> list[str]:
     path = state / "started"
     return sorted(path.read_text().split()[::2]) if path.exists() else []
 
@@ -197,7 +198,7 @@ def test_a_failed_cell_is_tried_again(
 ) -> None:
     plan["seeds"] = [0]
     (state / "fail_a_0").touch()
-    lines: List[str] = []
+    lines: list[str] = []
 
     outcomes = _run(plan, tmp_path, retries=1, report=lines.append)
 
@@ -282,10 +283,10 @@ def test_what_is_done_is_seen_without_running(
     ],
 )
 def test_numbers_that_cannot_be(
-    options: List[str], message: str, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as error:
-        cli.main(["leaderboard", "sweep", "sweep.yaml", "--local", *options])
+        main.main(["leaderboard", "sweep", "sweep.yaml", "--local", *options])
     assert error.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -326,19 +327,19 @@ def test_command(
     arguments = ["leaderboard", "sweep", str(path), "--seeds", "0"]
     (state / "silent_b_0").touch()
 
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [cell.command for cell in _list(plan, seeds=[0])]
     assert printed.err.count("to do") == 2
-    assert cli.main([*arguments, "--local"]) == 1
+    assert main.main([*arguments, "--local"]) == 1
     ran = capsys.readouterr().out
     assert "failed: lab/b on btcv, seed 0" in ran
-    assert cli.main([*arguments, "--print"]) == 0
+    assert main.main([*arguments, "--print"]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [cell.command for cell in _list(plan, seeds=[0])]
     assert [printed.err.count(state) for state in ("done", "failed", "to do")] == [1, 1, 0]
     (state / "silent_b_0").unlink()
-    assert cli.main([*arguments, "--local"]) == 0
+    assert main.main([*arguments, "--local"]) == 0
 
 
 def test_the_demonstration_is_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,21 +9,25 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
-from eva_coralbay import cli, protocols
+from eva_coralbay.cli import main
 from eva_coralbay.data import tasks
-from eva_coralbay.leaderboard import record, results, scores, task_config, validation
+from eva_coralbay.leaderboard import validation
 from eva_coralbay.leaderboard.page import board
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record, run_config, scores
+from eva_coralbay.tasks import protocols
 from tests.eva_coralbay.leaderboard import result_files
 
 _CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "vision" / "radiology"
 
 
-def _edit(entry: results.Entry, **changes: Any) -> None:
+def _edit(entry: results_folder.Entry, **changes: Any) -> None:
     """Changes fields of a record on the disk, by `part__field`."""
     content = json.loads(entry.path.read_text())
     for name, value in changes.items():
@@ -35,7 +39,7 @@ def _edit(entry: results.Entry, **changes: Any) -> None:
     entry.path.write_text(json.dumps(content))
 
 
-def _rewrite(entry: results.Entry, rows: List[record.Row], *, metrics: bool = True) -> None:
+def _rewrite(entry: results_folder.Entry, rows: list[record.Row], *, metrics: bool = True) -> None:
     """Writes another case table, with a record that fits to it."""
     table = record.write_cases(entry.cases_path, rows)
     _edit(entry, cases=table.model_dump())
@@ -44,86 +48,86 @@ def _rewrite(entry: results.Entry, rows: List[record.Row], *, metrics: bool = Tr
         _edit(entry, metrics={k: None if v != v else v for k, v in found.items()})
 
 
-def _change_metric(entry: results.Entry) -> None:
+def _change_metric(entry: results_folder.Entry) -> None:
     _edit(entry, metrics__dice=0.99)
 
 
-def _change_row(entry: results.Entry) -> None:
+def _change_row(entry: results_folder.Entry) -> None:
     text = entry.cases_path.read_text()
     value = next(row.value for row in entry.rows if row.value)
     entry.cases_path.write_text(text.replace(repr(value), "1.0", 1))
 
 
-def _change_row_and_hash(entry: results.Entry) -> None:
+def _change_row_and_hash(entry: results_folder.Entry) -> None:
     rows = entry.rows
     rows[1] = dataclasses.replace(rows[1], value=0.5, truth_voxels=3, predicted_voxels=2)
     _rewrite(entry, rows)
 
 
-def _raise_dice(entry: results.Entry) -> None:
+def _raise_dice(entry: results_folder.Entry) -> None:
     rows = entry.rows
     rows[1] = dataclasses.replace(rows[1], value=1.25)
     _rewrite(entry, rows)
 
 
-def _drop_case(entry: results.Entry) -> None:
+def _drop_case(entry: results_folder.Entry) -> None:
     _rewrite(entry, [row for row in entry.rows if row.case != entry.rows[-1].case])
 
 
-def _drop_row(entry: results.Entry) -> None:
+def _drop_row(entry: results_folder.Entry) -> None:
     _rewrite(entry, entry.rows[:-1])
 
 
-def _drop_class(entry: results.Entry) -> None:
+def _drop_class(entry: results_folder.Entry) -> None:
     _rewrite(entry, [row for row in entry.rows if row.class_name != "spleen"])
 
 
-def _repeat_row(entry: results.Entry) -> None:
+def _repeat_row(entry: results_folder.Entry) -> None:
     lines = entry.cases_path.read_text().splitlines()
     entry.cases_path.write_text("\n".join([*lines, lines[-1]]) + "\n")
 
 
-def _count_wrong(entry: results.Entry) -> None:
+def _count_wrong(entry: results_folder.Entry) -> None:
     _edit(entry, cases__rows=5)
 
 
-def _other_split(entry: results.Entry) -> None:
+def _other_split(entry: results_folder.Entry) -> None:
     _edit(entry, split__name="voco@1")
 
 
-def _other_cases(entry: results.Entry) -> None:
+def _other_cases(entry: results_folder.Entry) -> None:
     rows = [dataclasses.replace(row, case=f"my_{row.case}") for row in entry.rows]
     _rewrite(entry, rows)
     _edit(entry, split__ids_sha256=record.ids_sha256([row.case for row in rows]))
 
 
-def _copy_as_seed_7(entry: results.Entry) -> None:
+def _copy_as_seed_7(entry: results_folder.Entry) -> None:
     for path in (entry.path, entry.cases_path, entry.config_path):
         shutil.copy(path, path.with_name(path.name.replace("seed_0", "seed_7")))
 
 
-def _move(entry: results.Entry) -> None:
+def _move(entry: results_folder.Entry) -> None:
     folder = entry.path.parents[2] / "btcv@2" / "frozen"
     folder.mkdir(parents=True)
     for path in (entry.path, entry.cases_path, entry.config_path):
         path.rename(folder / path.name)
 
 
-def _nan(entry: results.Entry) -> None:
+def _nan(entry: results_folder.Entry) -> None:
     entry.path.write_text(re.sub(r'"dice": [\d.e-]+', '"dice": NaN', entry.path.read_text()))
 
 
-def _nan_in_table(entry: results.Entry) -> None:
+def _nan_in_table(entry: results_folder.Entry) -> None:
     text = entry.cases_path.read_text()
     value = next(row.value for row in entry.rows if row.value)
     entry.cases_path.write_text(text.replace(repr(value), "nan", 1))
 
 
-def _truncate(entry: results.Entry) -> None:
+def _truncate(entry: results_folder.Entry) -> None:
     entry.path.write_text(entry.path.read_text()[:-100])
 
 
-def _repeat_key(entry: results.Entry) -> None:
+def _repeat_key(entry: results_folder.Entry) -> None:
     entry.path.write_text(entry.path.read_text().replace('"seed":', '"seed": 3, "seed":'))
 
 
@@ -133,45 +137,45 @@ def _fill(path: pathlib.Path, size: int = 100_000_000) -> None:
         file.truncate(size)
 
 
-def _link(entry: results.Entry) -> None:
+def _link(entry: results_folder.Entry) -> None:
     entry.cases_path.rename(entry.path.parents[5] / "elsewhere.csv")
     entry.cases_path.symlink_to(entry.path.parents[5] / "elsewhere.csv")
 
 
-def _link_folder(entry: results.Entry) -> None:
+def _link_folder(entry: results_folder.Entry) -> None:
     (entry.path.parents[4] / "lab__other").symlink_to(entry.path.parents[3])
 
 
-def _pipe(entry: results.Entry) -> None:
+def _pipe(entry: results_folder.Entry) -> None:
     entry.cases_path.unlink()
     os.mkfifo(entry.cases_path)
 
 
-def _swap_config(entry: results.Entry) -> None:
+def _swap_config(entry: results_folder.Entry) -> None:
     config = yaml.safe_load(entry.config_path.read_text())
     config["trainer"]["init_args"]["max_steps"] = 10**6
     _write_config(entry, config)
 
 
-def _edit_config(entry: results.Entry, part: str, **changes: Any) -> None:
+def _edit_config(entry: results_folder.Entry, part: str, **changes: Any) -> None:
     """Changes arguments in a configuration, and its two hashes in the record."""
     config = yaml.safe_load(entry.config_path.read_text())
     config[part]["init_args"] |= changes
     _write_config(entry, config)
-    _edit(entry, task__config_sha256=task_config.sha256(config))
+    _edit(entry, task__config_sha256=run_config.sha256(config))
 
 
-def _other_protocol_in_config(entry: results.Entry) -> None:
+def _other_protocol_in_config(entry: results_folder.Entry) -> None:
     config = yaml.safe_load(entry.config_path.read_text())
     config["trainer"]["init_args"]["protocol"] = "scratch"
     _write_config(entry, config)
 
 
-def _unsafe_config(entry: results.Entry) -> None:
+def _unsafe_config(entry: results_folder.Entry) -> None:
     entry.config_path.write_text("a: !!python/object/apply:os.abort []\n")
 
 
-def _write_config(entry: results.Entry, config: Dict[str, Any]) -> None:
+def _write_config(entry: results_folder.Entry, config: dict[str, Any]) -> None:
     content = yaml.safe_dump(config).encode()
     entry.config_path.write_bytes(content)
     _edit(entry, config__sha256=hashlib.sha256(content).hexdigest())
@@ -181,7 +185,7 @@ class _Tampering(NamedTuple):
     """What is done to a good result, and the fault that must be found."""
 
     name: str
-    change: Callable[[results.Entry], object]
+    change: Callable[[results_folder.Entry], object]
     file: str
     where: str
     message: str
@@ -268,7 +272,7 @@ _TAMPERINGS = [
         lambda entry: _edit(entry, model__id="lab/<script>alert(1)</script>"),
         ".json",
         "model.id",
-        "named <organisation>/<model>",
+        "named <organization>/<model>",
     ),
     _Tampering(
         "large record", lambda entry: _fill(entry.path), ".json", "", "has 100,000,000 bytes"
@@ -416,15 +420,15 @@ def _entry_path(root: pathlib.Path) -> pathlib.Path:
     return root / "lab__net" / "unversioned" / "btcv@1" / "frozen" / "seed_0.json"
 
 
-def _entry(root: pathlib.Path) -> results.Entry:
-    return results.Entry(_entry_path(root), record.Record.read(_entry_path(root)))
+def _entry(root: pathlib.Path) -> results_folder.Entry:
+    return results_folder.Entry(_entry_path(root), record.Record.read(_entry_path(root)))
 
 
 def test_a_good_folder_has_no_faults(folder: pathlib.Path) -> None:
     assert validation.validate(folder) == []
     assert validation.validate(folder / "lab__net") == []
     assert validation.validate(_entry(folder).path) == []
-    assert len(results.find(folder)) == 6
+    assert len(results_folder.find(folder)) == 6
 
 
 @pytest.mark.parametrize("tampering", _TAMPERINGS, ids=lambda tampering: tampering.name)
@@ -453,7 +457,7 @@ def test_mixed_versions_are_a_warning(
     (fault,) = validation.validate(folder)
     assert (fault.path, fault.where) == (entry.path, "environment.packages.monai")
     assert "is 1.6.0, but 1.5.0 in 2 of the 3 records of btcv@1" in fault.message
-    assert cli.main(["leaderboard", "validate", str(folder)]) == 0
+    assert main.main(["leaderboard", "validate", str(folder)]) == 0
     assert "warning" in capsys.readouterr().out
 
 
@@ -470,9 +474,9 @@ def test_embeddings_have_settings_of_their_own(tmp_path: pathlib.Path) -> None:
         task="luna25", model="lab/net", protocol="frozen-offline", seed=0
     )
     assert (
-        task_config.find_changes(config, "luna25", "1", protocols.PROTOCOLS["frozen-offline"]) == {}
+        run_config.find_changes(config, "luna25", "1", protocols.PROTOCOLS["frozen-offline"]) == {}
     )
-    changes = task_config.find_changes(config, "luna25", "1", protocols.PROTOCOLS["frozen"])
+    changes = run_config.find_changes(config, "luna25", "1", protocols.PROTOCOLS["frozen"])
     assert changes["trainer.max_steps"] == (12500, 5000)
 
 
@@ -494,12 +498,12 @@ def test_other_weights_of_a_model_are_a_warning(folder: pathlib.Path) -> None:
 
 def test_verified_records_are_there_and_as_they_were(folder: pathlib.Path) -> None:
     """The list that the page reads is one that the validation takes."""
-    entry, verified = _entry(folder), folder / results.VERIFIED
+    entry, verified = _entry(folder), folder / results_folder.VERIFIED
     digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
     line = f"{digest}  {entry.path.relative_to(folder)}\n"
     verified.write_text(line)
     assert validation.validate(folder) == []
-    track, *_ = board.gather(results.find(folder), {}, [], folder).tracks
+    track, *_ = board.gather(results_folder.find(folder), {}, [], folder).tracks
     assert sum(row.n_verified for row in track.rows) == 1
 
     verified.write_text(line + f"{digest}  ../elsewhere.json\n" + f"{digest}  lab__a/x.json\n")
@@ -525,7 +529,7 @@ def test_cards_and_reported_numbers_are_checked(folder: pathlib.Path) -> None:
     link.symlink_to(card)
     faults = validation.validate(folder)
     assert {fault.path for fault in faults} == {card, numbers, link}
-    assert "licence" in {fault.where for fault in faults if fault.path == card}
+    assert "license" in {fault.where for fault in faults if fault.path == card}
     assert "0.value" in {fault.where for fault in faults if fault.path == numbers}
     assert ["is a link" in fault.message for fault in faults if fault.path == link] == [True]
 
@@ -543,7 +547,7 @@ def test_all_faults_are_told(folder: pathlib.Path, capsys: pytest.CaptureFixture
     _change_metric(_entry(folder))
     _edit(_entry(folder), surprise=1, protocol=3)
     (folder / "lab__a__b" / "notes.txt").touch()
-    assert cli.main(["leaderboard", "validate", str(folder), "--json"]) == 1
+    assert main.main(["leaderboard", "validate", str(folder), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [fault["where"] for fault in told if "seed_0.json" in fault["path"]] == [
         "protocol",
@@ -551,14 +555,14 @@ def test_all_faults_are_told(folder: pathlib.Path, capsys: pytest.CaptureFixture
     ]
     assert [fault["level"] for fault in told] == ["error"] * 3
 
-    assert cli.main(["leaderboard", "validate", str(folder)]) == 1
+    assert main.main(["leaderboard", "validate", str(folder)]) == 1
     output = capsys.readouterr().out
     assert f"error: {_entry_path(folder)}: surprise: Extra inputs are not permitted" in output
     assert "3 errors, 0 warnings" in output
 
 
 def test_a_message_is_one_line(folder: pathlib.Path) -> None:
-    """A name cannot end the line, or colour the terminal of who checks."""
+    """A name cannot end the line, or color the terminal of who checks."""
     (folder / "a\n::error::b\x1b[31m.txt").touch()
     (fault,) = validation.validate(folder)
     assert str(fault).isprintable() and r"a\n::error::b\x1b[31m.txt" in str(fault)

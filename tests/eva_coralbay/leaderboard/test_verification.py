@@ -5,13 +5,15 @@ import json
 import pathlib
 import subprocess
 import sys
-from typing import Any, List, Literal
+from typing import Any, Literal
 
 import pytest
 import yaml
 
-from eva_coralbay import cli
-from eva_coralbay.leaderboard import commands, record, results, verification
+from eva_coralbay.cli import leaderboard, main
+from eva_coralbay.leaderboard import verification
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 from tests.eva_coralbay.evaluation import test_recorder
 from tests.eva_coralbay.leaderboard import result_files
 
@@ -22,11 +24,11 @@ class _Run:
     def __init__(self, leaves: record.Record | None, returncode: int = 0) -> None:
         """Initializes the run."""
         self.returncode = returncode
-        self.command: List[str] = []
+        self.command: list[str] = []
         self.config: Any = None
         self._leaves = leaves
 
-    def __call__(self, command: List[str], **kwargs: Any) -> "_Run":
+    def __call__(self, command: list[str], **kwargs: Any) -> "_Run":
         self.command = command
         self.config = yaml.safe_load(pathlib.Path(command[-1]).read_text())
         if self._leaves is not None:
@@ -49,14 +51,14 @@ def test_other_metrics_are_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
     del metrics["dice_spleen"]
     entry.record.model_copy(update={"metrics": metrics}).write(entry.path)
 
-    assert cli.main(["leaderboard", "verify", str(entry.path), "--json"]) == 1
+    assert main.main(["leaderboard", "verify", str(entry.path), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [(each["where"], each["found"]) for each in told] == [
         ("metrics.dice", dice),
         ("metrics.nsd", None),
         ("metrics.dice_spleen", entry.record.metrics["dice_spleen"]),
     ]
-    assert cli.main(["leaderboard", "verify", str(entry.path)]) == 1
+    assert main.main(["leaderboard", "verify", str(entry.path)]) == 1
     output = capsys.readouterr().out
     assert "metrics.nsd: 0.5 recorded, None by case table" in output
     assert "3 differences between the record and its case table" in output
@@ -82,11 +84,11 @@ def test_a_file_that_is_not_there_is_named(
     entry = result_files.write(tmp_path)
     for path, options in ((entry.config_path, ["--rerun"]), (entry.cases_path, [])):
         path.unlink()
-        assert cli.main(["leaderboard", "verify", str(entry.path), *options]) == 1
+        assert main.main(["leaderboard", "verify", str(entry.path), *options]) == 1
         message = capsys.readouterr().err
         assert f"error: {path} cannot be read (No such file or directory): put" in message
     entry.path.unlink()
-    assert cli.main(["leaderboard", "verify", str(entry.path)]) == 1
+    assert main.main(["leaderboard", "verify", str(entry.path)]) == 1
     message = capsys.readouterr().err
     assert f"error: {entry.path} cannot be read (No such file or directory): name" in message
 
@@ -194,8 +196,8 @@ def test_what_cannot_be_repeated_is_told(
 
 
 def test_the_command_has_the_tolerance_of_the_function() -> None:
-    parser = commands.argparse.ArgumentParser()
-    commands.Verify().add_arguments(parser)
+    parser = leaderboard.argparse.ArgumentParser()
+    leaderboard.Verify().add_arguments(parser)
     assert parser.parse_args(["record"]).tolerance == verification.RERUN_TOLERANCE
 
 
@@ -210,7 +212,7 @@ def test_a_run_of_eva_is_repeated(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     for suffix in (".json", ".cases.csv"):
         (run / f"record_val_last{suffix}").rename(run / f"seed_0{suffix}")
     (run / "config.yaml").rename(run / "seed_0.config.yaml")
-    entry = results.Entry(run / "seed_0.json", record.Record.read(run / "seed_0.json"))
+    entry = results_folder.Entry(run / "seed_0.json", record.Record.read(run / "seed_0.json"))
     assert verification.verify(entry, rerun=True, tolerance=1e-9) == []
 
     config = yaml.safe_load(entry.config_path.read_text())
@@ -219,7 +221,7 @@ def test_a_run_of_eva_is_repeated(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     assert {"metrics.dice", "task.config_sha256"} <= {each.where for each in found}
 
 
-def _with_config(entry: results.Entry, config: Any) -> results.Entry:
+def _with_config(entry: results_folder.Entry, config: Any) -> results_folder.Entry:
     """Writes another configuration, and states it."""
     content = yaml.safe_dump(config).encode()
     entry.config_path.write_bytes(content)

@@ -14,7 +14,7 @@ _GOLDEN = pathlib.Path(__file__).parent / "data" / "legacy_states.safetensors"
 
 
 def _states(patch_merging: swin.PatchMergingVariant) -> list[torch.Tensor]:
-    """The normalised hidden states of our encoder with the weights of the formula."""
+    """The normalized hidden states of our encoder with the weights of the formula."""
     encoder = CoralBayEncoder(feature_size=legacy_formula.FEATURE_SIZE, patch_merging=patch_merging)
     encoder = encoder.double().eval()
     _fill(encoder.swinViT)

@@ -1,6 +1,6 @@
 """What makes the trainings of the tests short."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import pytest
 

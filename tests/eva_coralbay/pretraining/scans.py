@@ -1,7 +1,8 @@
 """CT scans as the files of a scanner or of a converter, for the tests of the intake."""
 
 import pathlib
-from typing import Any, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np

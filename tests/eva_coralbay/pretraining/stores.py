@@ -9,7 +9,7 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from scipy import ndimage
 
-from eva_coralbay.data import geometry, prepared, store
+from eva_coralbay.data import geometry, preparation, store
 from eva_coralbay.pretraining.manifest import Case, Geometry, Manifest
 from eva_coralbay.pretraining.views import Views
 
@@ -25,7 +25,7 @@ SPACING = (3.0, 3.0, 3.0)
 def write_store(folder: pathlib.Path, *, cases: int = 3, shape: tuple = (50, 48, 46)) -> str:
     """Writes a store of random scans and returns its path."""
     prepared_store = store.PreparedStore(
-        str(folder), name="ct", preparation=prepared.Preparation(SPACING)
+        str(folder), name="ct", preparation=preparation.Preparation(SPACING)
     )
     rows = []
     for index in range(cases):

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import fit
 from tests.eva_coralbay.pretraining import small_config, stores
 

@@ -17,24 +17,24 @@ _K = 40
 
 def test_equals_dino_of_lightly_over_steps() -> None:
     reference = lightly.loss.DINOLoss(_K, center_momentum=0.9, student_temp=0.1)
-    centring = loss.Centring(_K, momentum=0.9)
+    centering = loss.Centering(_K, momentum=0.9)
     for temperature in (0.04, 0.05, 0.07):
         teacher, student = torch.randn(2, 5, _K), torch.randn(6, 5, _K, requires_grad=True)
         expected = reference(list(teacher), list(student), teacher_temp=temperature)
         (expected_gradient,) = torch.autograd.grad(expected, student)
-        targets = centring(teacher, temperature=temperature)
+        targets = centering(teacher, temperature=temperature)
         value = loss.distillation_loss(targets, student, temperature=0.1)
         (gradient,) = torch.autograd.grad(value, student)
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-6)
-        centring.end_step()
-        torch.testing.assert_close(centring.centre, reference.center[0, 0], rtol=0, atol=1e-6)
+        centering.end_step()
+        torch.testing.assert_close(centering.center, reference.center[0, 0], rtol=0, atol=1e-6)
 
 
 def test_no_local_views() -> None:
     reference = lightly.loss.DINOLoss(_K)
     teacher, student = torch.randn(2, 5, _K), torch.randn(2, 5, _K)
-    targets = loss.Centring(_K)(teacher, temperature=0.04)
+    targets = loss.Centering(_K)(teacher, temperature=0.04)
     value = loss.distillation_loss(targets, student, temperature=0.1)
     torch.testing.assert_close(value, reference(list(teacher), list(student)))
 
@@ -46,21 +46,21 @@ def test_is_ln_k_where_all_is_uniform() -> None:
     assert value.item() == pytest.approx(math.log(_K), rel=1e-6)
 
 
-def test_centre_is_untouched_by_a_step_that_is_left_out() -> None:
-    centring = loss.Centring(_K)
-    centring(torch.randn(2, 5, _K), temperature=0.04)
-    centring.end_step()
-    before = centring.centre.clone()
-    centring(torch.full((2, 5, _K), math.nan), temperature=0.04)
-    centring.end_step(is_taken=False)
-    torch.testing.assert_close(centring.centre, before, rtol=0, atol=0)
-    centring(torch.randn(2, 5, _K), temperature=0.04)
-    centring.end_step()
-    assert torch.isfinite(centring.centre).all()
+def test_center_is_untouched_by_a_step_that_is_left_out() -> None:
+    centering = loss.Centering(_K)
+    centering(torch.randn(2, 5, _K), temperature=0.04)
+    centering.end_step()
+    before = centering.center.clone()
+    centering(torch.full((2, 5, _K), math.nan), temperature=0.04)
+    centering.end_step(is_taken=False)
+    torch.testing.assert_close(centering.center, before, rtol=0, atol=0)
+    centering(torch.randn(2, 5, _K), temperature=0.04)
+    centering.end_step()
+    assert torch.isfinite(centering.center).all()
 
 
-def test_accumulated_batches_move_the_centre_as_one() -> None:
-    joint, apart = loss.Centring(_K), loss.Centring(_K)
+def test_accumulated_batches_move_the_center_as_one() -> None:
+    joint, apart = loss.Centering(_K), loss.Centering(_K)
     for _ in range(2):
         logits = torch.randn(2, 6, _K)
         expected = joint(logits, temperature=0.04)
@@ -68,7 +68,7 @@ def test_accumulated_batches_move_the_centre_as_one() -> None:
         torch.testing.assert_close(torch.cat(found, dim=1), expected, rtol=1e-5, atol=1e-6)
         joint.end_step()
         apart.end_step()
-    torch.testing.assert_close(apart.centre, joint.centre, rtol=0, atol=1e-6)
+    torch.testing.assert_close(apart.center, joint.center, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -79,8 +79,8 @@ def test_is_float32_under_autocast(dtype: torch.dtype) -> None:
     embeddings = (1.0 + 0.1 * torch.randn(12, 30)).to(dtype)
 
     def compute() -> list[torch.Tensor]:
-        centring, balance = loss.Centring(_K), loss.SinkhornKnopp()
-        probs = [targets(teacher, temperature=0.04) for targets in (centring, balance)]
+        centering, balance = loss.Centering(_K), loss.SinkhornKnopp()
+        probs = [targets(teacher, temperature=0.04) for targets in (centering, balance)]
         values = [loss.distillation_loss(each, student, temperature=0.1) for each in probs]
         return [*probs, *values, loss.koleo_loss(embeddings)]
 

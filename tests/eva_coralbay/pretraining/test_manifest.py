@@ -6,7 +6,7 @@ import pathlib
 import pydantic
 import pytest
 
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
 from tests.eva_coralbay.pretraining import stores
 

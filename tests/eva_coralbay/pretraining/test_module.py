@@ -116,7 +116,7 @@ def test_a_training(store: str, tmp_path: pathlib.Path) -> None:
     moved = (after[f"student.{key}"] - before[f"student.{key}"]).abs().max()
     followed = (after[f"teacher.{key}"] - before[f"teacher.{key}"]).abs().max()
     assert 0 < followed < moved
-    assert module.centre.abs().max() > 0
+    assert module.center.abs().max() > 0
     paths = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert paths == ["step=1.ckpt", "step=2.ckpt"]
     content = torch.load(tmp_path / "checkpoints/step=2.ckpt", weights_only=True)
@@ -126,7 +126,7 @@ def test_a_training(store: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_accumulated_batches_are_as_one(store: str, tmp_path: pathlib.Path) -> None:
-    """All of them are centred by one centre, which moves at the end of the step.
+    """All of them are centerd by one center, which moves at the end of the step.
 
     The tolerance is for kernels that round another way for another batch.
     """
@@ -137,8 +137,8 @@ def test_accumulated_batches_are_as_one(store: str, tmp_path: pathlib.Path) -> N
             drop_path_rate=0.0, callbacks=[runs.Ranks(str(out))],
         )  # fmt: skip
     runs.assert_same_gradient(apart, joint, tolerance=1e-4)
-    found, centre = (runs.read_rank(out, "state")["targets.centre"] for out in (apart, joint))
-    torch.testing.assert_close(found, centre, rtol=0, atol=1e-6)
+    found, center = (runs.read_rank(out, "state")["targets.center"] for out in (apart, joint))
+    torch.testing.assert_close(found, center, rtol=0, atol=1e-6)
 
 
 def test_koleo_takes_two_samples(store: str, tmp_path: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from eva_coralbay.data import phantom
-from eva_coralbay.pretraining import Monitors, curves, monitors, neighbours
+from eva_coralbay.pretraining import Monitors, curves, monitors, neighbors
 from eva_coralbay.pretraining.monitors import find_collapse
 from tests.eva_coralbay.pretraining import runs, stores
 
@@ -74,14 +74,14 @@ def test_finds_the_kind_of_a_collapse(
 
 
 def test_a_training_with_monitors(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "_CROPS", 1)
-    labelled = str(tmp_path / "phantom")
+    monkeypatch.setattr(neighbors, "_CROPS", 1)
+    labeled = str(tmp_path / "phantom")
     phantom.write_dataset(
-        labelled, cases=3, val_cases=2, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)
+        labeled, cases=3, val_cases=2, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)
     )
     description = {
         "class_path": "eva_coralbay.data.datasets.NnUNet",
-        "init_args": {"root": labelled, "prepared": False},
+        "init_args": {"root": labeled, "prepared": False},
     }
     store = stores.write_store(tmp_path / "store", cases=2)
     plain, watched = tmp_path / "plain", tmp_path / "watched"

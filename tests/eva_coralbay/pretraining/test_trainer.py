@@ -218,11 +218,11 @@ def test_goes_on_after_kill_9(store: str, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("balance", ["centring", "sinkhorn_knopp"])
+@pytest.mark.parametrize("balance", ["centering", "sinkhorn_knopp"])
 def test_two_processes_are_one_with_the_joint_batch(
     store: str, tmp_path: pathlib.Path, balance: str
 ) -> None:
-    """The gradient, within 1e-5 of its largest entry, and the centre; all state on both ranks."""
+    """The gradient, within 1e-5 of its largest entry, and the center; all state on both ranks."""
     options = {
         "store": f'"{store}"', "steps": 2, "balance": f'"{balance}"', "drop_path_rate": 0.0,
     }  # fmt: skip
@@ -238,7 +238,7 @@ def test_two_processes_are_one_with_the_joint_batch(
     _, untrained, _ = runs.build(store=store, out=str(tmp_path))
     untrained.build(num_scans=3)
     assert not torch.equal(first[f"teacher.{weight}"], untrained.state_dict()[f"teacher.{weight}"])
-    if balance == "centring":
-        centre = runs.read_rank(one, "state")["targets.centre"]
-        assert centre.abs().max() > 0.01
-        torch.testing.assert_close(first["targets.centre"], centre, rtol=0, atol=1e-5)
+    if balance == "centering":
+        center = runs.read_rank(one, "state")["targets.center"]
+        assert center.abs().max() > 0.01
+        torch.testing.assert_close(first["targets.center"], center, rtol=0, atol=1e-5)

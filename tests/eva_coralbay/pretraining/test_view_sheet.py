@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils import data as torch_data
 
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import view_sheet
 from eva_coralbay.pretraining import views as views_lib
 from tests.eva_coralbay.pretraining import stores

@@ -64,8 +64,8 @@ def test_views_lie_in_the_scan(seed: int, low: int, length: int) -> None:
         edges = 64.0 * views.theta[:, :, :3].abs().sum(dim=2)[:, 0]
         assert ((edges >= least - 1e-3) & (edges <= most + 1e-3)).all()
         # x, y, z to D, H, W
-        centres = 32.0 * (views.theta[:, :, 3].flip(1) + 1.0)
-        lower, upper = centres - edges[:, None] / 2, centres + edges[:, None] / 2
+        centers = 32.0 * (views.theta[:, :, 3].flip(1) + 1.0)
+        lower, upper = centers - edges[:, None] / 2, centers + edges[:, None] / 2
         assert (lower >= -1e-3).all() and (upper <= 64.0 + 1e-3).all()
         for edge, start, stop in zip(edges, lower[:, 0], upper[:, 0], strict=True):
             inside = start >= low - 1e-3 and stop <= low + length + 1e-3

@@ -1,7 +1,5 @@
 """The CT scans of the abdominal multi-organ benchmark AMOS."""
 
-from typing import Dict
-
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
@@ -12,7 +10,7 @@ _CT = r"(0[0-4]\d{2}|0500)"
 
 
 class AMOS22(task_lib.TaskDataset):
-    """AMOS22: its 300 labelled CT scans with 15 organs; the MRI scans are left out.
+    """AMOS22: its 300 labeled CT scans with 15 organs; the MRI scans are left out.
 
     The label values are those of its `dataset.json`, as VoCo's copy has them
     (https://github.com/Luffy03/Large-Scale-Medical/blob/main/Downstream/monai/Amos/dataset_CT.json).
@@ -43,7 +41,7 @@ class AMOS22(task_lib.TaskDataset):
         "bladder",
         "prostate_or_uterus",
     )
-    data_licence = task_lib.Licence("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
+    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
     """That of the record at Zenodo; the `dataset.json` in the archive names CC BY-SA 4.0."""
     homepage = "https://zenodo.org/records/7262581"
     how_to_get = (
@@ -59,7 +57,7 @@ class AMOS22(task_lib.TaskDataset):
     )
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             "amos_",
             image=rf"images(?:Tr|Va)/amos_{_CT}(?:_0000)?\.nii\.gz",

@@ -4,7 +4,8 @@ import abc
 import functools
 import hashlib
 import os
-from typing import Any, Callable, ClassVar, Dict, List, Literal, NamedTuple, Tuple
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
@@ -12,11 +13,10 @@ from loguru import logger
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data import geometry
-from eva_coralbay.data import prepared as prepared_lib
-from eva_coralbay.data import store
+from eva_coralbay.data import geometry, store
+from eva_coralbay.data import preparation as prepared_lib
 from eva_coralbay.data import transforms as transforms_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _MAX_NAMED = 10
 """How many broken cases one error message names."""
@@ -44,7 +44,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     the axes. Prepared scans are kept on disk (`eva_coralbay.data.store`) and made by
     `prepare_data`, unless `prepared` is off: then each is made anew whenever it is used.
 
-    In the split "train" a case without any labelled voxel is an error, as
+    In the split "train" a case without any labeled voxel is an error, as
     nothing can be learned from it; elsewhere it is scored by the rules of the metric.
     """
 
@@ -64,7 +64,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
         Args:
             root: The folder of the data set; nothing is written to it but the prepared scans.
-            split: The split to use, all labelled cases if None.
+            split: The split to use, all labeled cases if None.
             transforms: What makes image and target of a prepared scan.
             prepared: Whether the prepared scans are kept on disk.
             prepared_root: The folder that they are kept in, `prepared/` in the root if None.
@@ -77,8 +77,8 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         self._prepared = prepared
         self._prepared_root = prepared_root or os.path.join(root, "prepared")
 
-        self._files: Dict[str, CaseFiles] = {}
-        self._case_ids: List[str] = []
+        self._files: dict[str, CaseFiles] = {}
+        self._case_ids: list[str] = []
 
     @property
     @abc.abstractmethod
@@ -87,13 +87,13 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
     @property
     @abc.abstractmethod
-    def licence(self) -> str:
-        """The licence of the data."""
+    def license(self) -> str:
+        """The license of the data."""
 
     @property
     @override
     @abc.abstractmethod
-    def classes(self) -> List[str]:
+    def classes(self) -> list[str]:
         """The name of each label value, beginning with "background"."""
 
     @property
@@ -102,14 +102,14 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """The name of the scheme that says which case is in which split."""
 
     @abc.abstractmethod
-    def _find_files(self) -> Dict[str, CaseFiles]:
+    def _find_files(self) -> dict[str, CaseFiles]:
         """Returns the files of the cases that exist under the root, by case id.
 
         A case of which only one of the two files exists is part of it.
         """
 
     @abc.abstractmethod
-    def _split_cases(self) -> List[str]:
+    def _split_cases(self) -> list[str]:
         """Returns the ids of the cases of the split, whether they exist or not.
 
         The files of the existing ones are known when it is called.
@@ -117,11 +117,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
     @property
     @override
-    def class_to_idx(self) -> Dict[str, int]:
+    def class_to_idx(self) -> dict[str, int]:
         return {name: value for value, name in enumerate(self.classes)}
 
     def has_split(self, split: Literal["train", "val", "test"]) -> bool:
-        """Whether there are labelled cases for a split."""
+        """Whether there are labeled cases for a split."""
         return split in ("train", "val")
 
     @property
@@ -130,7 +130,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return self._split
 
     @property
-    def case_ids(self) -> List[str]:
+    def case_ids(self) -> list[str]:
         """The ids of the cases of the split, in the order of the samples."""
         return list(self._case_ids)
 
@@ -144,7 +144,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             labels=self.classes,
         )
 
-    def sources(self) -> List[store.Source]:
+    def sources(self) -> list[store.Source]:
         """Returns what the prepared scan of each case is made from, in the order of the samples."""
         return [self._source(case) for case in self._case_ids]
 
@@ -190,7 +190,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return len(self._case_ids)
 
     @override
-    def __getitem__(self, index: int) -> Tuple[Any, Any, Dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[Any, Any, dict[str, Any]]:
         case = self._case_ids[index]
         if self._transforms is None:
             image, target = self._load_case(case)
@@ -226,14 +226,14 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return self._read_mask(case, grid)
 
     @override
-    def load_metadata(self, index: int) -> Dict[str, Any]:
+    def load_metadata(self, index: int) -> dict[str, Any]:
         return {"case": self._case_ids[index]}
 
     @override
     def filename(self, index: int) -> str:
         return self._files[self._case_ids[index]].image
 
-    def checksums(self) -> Dict[str, str]:
+    def checksums(self) -> dict[str, str]:
         """Reads all files of the split and returns what identifies their content.
 
         Returns:
@@ -251,11 +251,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             case, self._source_files(case), functools.partial(self._load_case, case)
         )
 
-    def _source_files(self, case: str) -> Tuple[str, ...]:
+    def _source_files(self, case: str) -> tuple[str, ...]:
         """Returns the paths of the files that a case is made of, the image first."""
         return tuple(self._path(path) for path in self._files[case])
 
-    def _transform_prepared(self, case: str, transforms: Callable) -> Tuple[Any, Any]:
+    def _transform_prepared(self, case: str, transforms: Callable) -> tuple[Any, Any]:
         """Applies the transforms to the prepared scan of a case."""
         if not self._prepared:
             scan = prepared_lib.prepare(*self._load_case(case), self._preparation)
@@ -270,11 +270,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
     def _transform(
         self, case: str, scan: prepared_lib.PreparedScan, transforms: Callable
-    ) -> Tuple[Any, Any]:
+    ) -> tuple[Any, Any]:
         self._check_foreground(case, bool(scan.label_counts[1:].any()))
         return transforms(scan)
 
-    def _load_case(self, case: str) -> Tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
+    def _load_case(self, case: str) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
         """Reads the scan and the label map of a case."""
         volume = self._read_scan(case)
         return volume, self._read_mask(case, geometry.Grid.of(volume))
@@ -300,11 +300,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         if self._split == "train" and not has_foreground:
             raise DatasetError(
                 f"Case '{case}', file '{self._path(self._files[case].label)}': the mask has no "
-                "labelled voxel, so nothing can be learned from it. Correct the mask, or take "
+                "labeled voxel, so nothing can be learned from it. Correct the mask, or take "
                 "the case out of the train split."
             )
 
-    def _find_problems(self, case: str) -> List[str]:
+    def _find_problems(self, case: str) -> list[str]:
         """Returns what is wrong with the files and headers of a case."""
         if case not in self._files:
             return [f"Case '{case}': neither image nor label exist. Restore them."]
@@ -328,7 +328,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """Returns what is put before the problems of a case, where its split is worth naming."""
         return ""
 
-    def _summarize(self, problems: List[str]) -> str:
+    def _summarize(self, problems: list[str]) -> str:
         listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
         rest = len(problems) - _MAX_NAMED
         return (
@@ -339,7 +339,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     def _describe(self) -> str:
         return f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name})"
 
-    def _checksum(self, files: List[Tuple[str, ...]]) -> str:
+    def _checksum(self, files: list[tuple[str, ...]]) -> str:
         digest = hashlib.sha256()
         for case, paths in zip(self._case_ids, files, strict=True):
             digest.update(f"{' '.join([case, *map(_file_sha256, paths)])}\n".encode())

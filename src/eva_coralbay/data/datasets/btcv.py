@@ -1,7 +1,5 @@
 """The abdominal part of Beyond the Cranial Vault."""
 
-from typing import Dict
-
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
@@ -37,7 +35,7 @@ class BTCV(task_lib.TaskDataset):
         "right_adrenal_gland",
         "left_adrenal_gland",
     )
-    data_licence = task_lib.Licence("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
+    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
     homepage = "https://www.synapse.org/Synapse:syn3193805"
     how_to_get = (
         "Register at https://www.synapse.org, accept the terms of Synapse:syn3193805, download "
@@ -45,7 +43,7 @@ class BTCV(task_lib.TaskDataset):
     )
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             "img",
             image=r"(?:imagesTr|Training/img)/img(\d{4})(?:_0000)?\.nii(?:\.gz)?",

@@ -1,7 +1,5 @@
 """The FLARE 2022 challenge."""
 
-from typing import Dict
-
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
@@ -9,7 +7,7 @@ from eva_coralbay.data.datasets import task as task_lib
 
 
 class FLARE22(task_lib.TaskDataset):
-    """Fast and Low-resource semi-supervised Abdominal oRgan sEgmentation: 50 labelled scans.
+    """Fast and Low-resource semi-supervised Abdominal oRgan sEgmentation: 50 labeled scans.
 
     The label values are those that the challenge gives; they were checked in VoCo's data list
     (https://github.com/Luffy03/VoCo/blob/main/Finetune/Flare22/dataset/dataset.json) and at
@@ -37,7 +35,7 @@ class FLARE22(task_lib.TaskDataset):
         "duodenum",
         "left_kidney",
     )
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "CC-BY-NC-SA-4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"
     )
     """The strictest that is stated: others read CC BY 4.0 from the record at Zenodo."""
@@ -55,7 +53,7 @@ class FLARE22(task_lib.TaskDataset):
     )
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             "FLARE22_Tr_",
             image=r"images(?:Tr)?/FLARE22_Tr_(\d{4})(?:_0000)?\.nii(?:\.gz)?",

@@ -1,7 +1,5 @@
 """The 2023 Kidney and Kidney Tumor Segmentation Challenge."""
 
-from typing import Dict, Tuple
-
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
@@ -17,7 +15,7 @@ _LABELS = "https://raw.githubusercontent.com/neheller/kits23/main/dataset"
 """Where the authors keep the label maps."""
 
 
-def _resources() -> Tuple[task_lib.Resource, ...]:
+def _resources() -> tuple[task_lib.Resource, ...]:
     """Returns the scan and the label map of each case."""
     cases = [f"case_{number:05d}" for number in _NUMBERS]
     images = (
@@ -44,7 +42,7 @@ class KiTS23(task_lib.TaskDataset):
     task = "kits23"
     title = "KiTS23"
     labels = ("background", "kidney", "tumor", "cyst")
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "CC-BY-NC-SA-4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"
     )
     homepage = "https://kits-challenge.org/kits23/"
@@ -55,7 +53,7 @@ class KiTS23(task_lib.TaskDataset):
     resources = _resources()
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             "case_",
             image=r"(?:imagesTr/case_|case_(?=\d{5}/))(\d{5})(?:_0000|/imaging)\.nii\.gz",

@@ -1,7 +1,5 @@
 """The Liver Tumor Segmentation Challenge."""
 
-from typing import Dict
-
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
@@ -28,7 +26,7 @@ class LiTS17(task_lib.TaskDataset):
     task = "lits17"
     title = "LiTS17"
     labels = ("background", "liver", "tumor")
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "CC-BY-NC-ND-4.0", "https://creativecommons.org/licenses/by-nc-nd/4.0/"
     )
     homepage = "https://competitions.codalab.org/competitions/17094"
@@ -38,7 +36,7 @@ class LiTS17(task_lib.TaskDataset):
     )
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             "volume-",
             # in nnU-Net's layout a label map has the name of its image

@@ -1,12 +1,12 @@
 """Data sets in the layout of the Medical Segmentation Decathlon."""
 
 import os
-from typing import Any, Dict
+from typing import Any
 
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base, nnunet
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 
 class MSD(nnunet.NnUNet):
@@ -24,7 +24,7 @@ class MSD(nnunet.NnUNet):
     """
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         key = "test" if self._split == "test" else "training"
         entries = self._description.get(key)
         if not isinstance(entries, list):

@@ -1,6 +1,6 @@
 """The CT tasks of the Medical Segmentation Decathlon."""
 
-from typing import ClassVar, Dict, Tuple
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -8,7 +8,7 @@ from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 
 
-def _archive(name: str, md5: str) -> Tuple[task_lib.Resource, ...]:
+def _archive(name: str, md5: str) -> tuple[task_lib.Resource, ...]:
     """Returns the archive of a task at MONAI's mirror, which also publishes the checksums.
 
     They are in https://github.com/Project-MONAI/MONAI/blob/1.5.0/monai/apps/datasets.py.
@@ -18,7 +18,7 @@ def _archive(name: str, md5: str) -> Tuple[task_lib.Resource, ...]:
 
 
 class MSDTask(task_lib.TaskDataset):
-    """A CT task of the Medical Segmentation Decathlon: its labelled scans.
+    """A CT task of the Medical Segmentation Decathlon: its labeled scans.
 
     A subclass says which. The label values are those of the `dataset.json` in the archive. The
     files are found under their own names and under those for nnU-Net, with and without the folder
@@ -34,7 +34,7 @@ class MSDTask(task_lib.TaskDataset):
     prefix: ClassVar[str]
     """What the names of the files begin with."""
 
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "CC-BY-SA-4.0", "https://creativecommons.org/licenses/by-sa/4.0/"
     )
     homepage = "http://medicaldecathlon.com"
@@ -44,7 +44,7 @@ class MSDTask(task_lib.TaskDataset):
     )
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             self.prefix,
             image=rf"imagesTr/{self.prefix}(\d+)(?:_0000)?\.nii\.gz",

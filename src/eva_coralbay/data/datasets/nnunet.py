@@ -4,7 +4,7 @@ import collections
 import functools
 import json
 import os
-from typing import Any, Dict, List, Literal
+from typing import Any, Literal
 
 from loguru import logger
 from sklearn import model_selection
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _NUM_FOLDS = 5
 """The number of folds that nnU-Net draws."""
@@ -31,7 +31,7 @@ class NnUNet(base.SegmentationDataset):
     """A data set in the raw layout of nnU-Net (version 1 and 2), so that own data need no code.
 
         <root>/
-            dataset.json            labels, channels, and file ending, name, licence where given
+            dataset.json            labels, channels, and file ending, name, license where given
             splits_final.json       [{"train": [case, ...], "val": [case, ...]}, ...]
             imagesTr/<case>_0000.nii.gz
             labelsTr/<case>.nii.gz
@@ -74,12 +74,12 @@ class NnUNet(base.SegmentationDataset):
 
     @property
     @override
-    def licence(self) -> str:
-        return self._description.get("licence") or self._description.get("license") or "unknown"
+    def license(self) -> str:
+        return self._description.get("license") or self._description.get("license") or "unknown"
 
     @functools.cached_property
     @override
-    def classes(self) -> List[str]:
+    def classes(self) -> list[str]:
         return _parse_labels(self._description.get("labels"), self._description_path)
 
     @property
@@ -92,7 +92,7 @@ class NnUNet(base.SegmentationDataset):
         return split != "test" or os.path.isdir(self._path("labelsTs"))
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         images, labels = (f"{kind}{self._folder_suffix}" for kind in ("images", "labels"))
         cases = self._list_cases(images, CHANNEL_SUFFIX) | self._list_cases(labels, "")
         return {
@@ -104,7 +104,7 @@ class NnUNet(base.SegmentationDataset):
         }
 
     @override
-    def _split_cases(self) -> List[str]:
+    def _split_cases(self) -> list[str]:
         if self._split not in _SPLITS:
             return list(self._files)
         path = self._path("splits_final.json")
@@ -125,7 +125,7 @@ class NnUNet(base.SegmentationDataset):
         return self._path("dataset.json")
 
     @functools.cached_property
-    def _description(self) -> Dict[str, Any]:
+    def _description(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
         description = _read_json(self._description_path)
         if not isinstance(description, dict):
@@ -144,7 +144,7 @@ class NnUNet(base.SegmentationDataset):
             if name.endswith(ending) and not name.startswith(".")
         }
 
-    def _draw_fold(self) -> Dict[str, List[str]]:
+    def _draw_fold(self) -> dict[str, list[str]]:
         """Draws the folds as nnU-Net does and returns the wanted one."""
         cases = sorted(self._files)
         if len(cases) < _NUM_FOLDS or not 0 <= self._fold < _NUM_FOLDS:
@@ -172,7 +172,7 @@ def _read_json(path: str) -> Any:
         raise DatasetError(f"File '{path}' is no readable JSON: {error}.") from error
 
 
-def _parse_labels(labels: Any, path: str) -> List[str]:
+def _parse_labels(labels: Any, path: str) -> list[str]:
     """Returns the label names by value, from either direction of the mapping.
 
     Version 2 of nnU-Net maps names to values, version 1 and the Decathlon values to names.
@@ -188,7 +188,7 @@ def _parse_labels(labels: Any, path: str) -> List[str]:
     return ["background", *(by_value[value] for value in range(1, len(by_value)))]
 
 
-def _invert_labels(labels: Dict[str, Any], path: str) -> Dict[int, str]:
+def _invert_labels(labels: dict[str, Any], path: str) -> dict[int, str]:
     if all(key.isdecimal() for key in labels):
         return {int(value): str(name) for value, name in labels.items()}
     if "ignore" in labels:
@@ -208,7 +208,7 @@ def _invert_labels(labels: Dict[str, Any], path: str) -> Dict[int, str]:
     return by_value
 
 
-def _check_one_channel(description: Dict[str, Any], path: str) -> None:
+def _check_one_channel(description: dict[str, Any], path: str) -> None:
     channels = description.get("channel_names") or description.get("modality") or {}
     if len(channels) > 1:
         raise DatasetError(
@@ -217,7 +217,7 @@ def _check_one_channel(description: Dict[str, Any], path: str) -> None:
         )
 
 
-def _parse_fold(splits: Any, fold: int, path: str) -> Dict[str, List[str]]:
+def _parse_fold(splits: Any, fold: int, path: str) -> dict[str, list[str]]:
     """Returns the cases of each split of one fold, after checking that they are apart."""
     folds = splits if isinstance(splits, list) else []
     if not 0 <= fold < len(folds) or not isinstance(folds[fold], dict):

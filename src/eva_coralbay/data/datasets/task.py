@@ -5,8 +5,9 @@ import functools
 import json
 import os
 import re
+from collections.abc import Collection, Iterator
 from importlib import resources as package_resources
-from typing import ClassVar, Collection, Dict, Iterator, List, Literal, NamedTuple, Tuple
+from typing import ClassVar, Literal, NamedTuple
 
 from loguru import logger
 from typing_extensions import override
@@ -14,13 +15,13 @@ from typing_extensions import override
 from eva_coralbay.data import download as download_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _MAX_NAMED = 10
 """How many surplus cases one warning names."""
 
 
-class Licence(NamedTuple):
+class License(NamedTuple):
     """The terms that data may be used by."""
 
     name: str
@@ -30,7 +31,7 @@ class Licence(NamedTuple):
     """Where the terms are."""
 
     @property
-    def restrictions(self) -> List[str]:
+    def restrictions(self) -> list[str]:
         """What the name forbids: "non-commercial", "no derivatives"."""
         terms = {"NC": "non-commercial", "ND": "no derivatives"}
         parts = self.name.upper().replace("-", " ").split()
@@ -57,7 +58,7 @@ class Resource(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The splits of a task, as its file in `data/splits` has them."""
+    """The splits of a task, as its file in `tasks/splits` has them."""
 
     version: str
     """The version of the lists."""
@@ -68,11 +69,11 @@ class Splits(NamedTuple):
     default: str
     """The scheme that is ranked."""
 
-    schemes: Dict[str, Dict[str, List[str]]]
+    schemes: dict[str, dict[str, list[str]]]
     """The case ids by split by scheme."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def read_splits(task: str) -> Splits:
     """Reads the splits of a task.
 
@@ -83,7 +84,7 @@ def read_splits(task: str) -> Splits:
         ValueError: If the file is that of another task, or a case is in two splits of a scheme
             or twice in one.
     """
-    file = package_resources.files("eva_coralbay.data") / "splits" / f"{task}.json"
+    file = package_resources.files("eva_coralbay.tasks") / "splits" / f"{task}.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     if content["task"] != task:
         raise ValueError(f"Splits of '{task}': the file is that of '{content['task']}'.")
@@ -113,10 +114,10 @@ class PublicTask:
     title: ClassVar[str]
     """The name of the data set, as its authors write it."""
 
-    labels: ClassVar[Tuple[str, ...]]
-    """The name of each label value in order; "background" first where voxels are labelled."""
+    labels: ClassVar[tuple[str, ...]]
+    """The name of each label value in order; "background" first where voxels are labeled."""
 
-    data_licence: ClassVar[Licence]
+    data_license: ClassVar[License]
     """The terms of the data."""
 
     homepage: ClassVar[str]
@@ -125,7 +126,7 @@ class PublicTask:
     how_to_get: ClassVar[str]
     """What to do to get the files, and what must lie where below the root then."""
 
-    resources: ClassVar[Tuple[Resource, ...]] = ()
+    resources: ClassVar[tuple[Resource, ...]] = ()
     """The files that can be downloaded without an account."""
 
     _root: str
@@ -146,12 +147,12 @@ class PublicTask:
         return self.task
 
     @property
-    def licence(self) -> str:
-        """The licence of the data."""
-        return self.data_licence.name
+    def license(self) -> str:
+        """The license of the data."""
+        return self.data_license.name
 
     @property
-    def classes(self) -> List[str]:
+    def classes(self) -> list[str]:
         """The name of each label value."""
         return list(self.labels)
 
@@ -164,7 +165,7 @@ class PublicTask:
         """Whether the scheme has a split."""
         return split in self._lists
 
-    def _split_cases(self) -> List[str]:
+    def _split_cases(self) -> list[str]:
         """Returns the ids of the cases of the split, whether they exist or not."""
         if self._split is None:
             return sum(self._lists.values(), [])
@@ -178,12 +179,12 @@ class PublicTask:
         return f"Split '{split}': "
 
     def _download_files(self) -> None:
-        """Downloads all files, after the licence is printed.
+        """Downloads all files, after the license is printed.
 
         Raises:
             DatasetError: If there are none that can be downloaded without an account.
         """
-        print(f"The licence of {self.title}: {self.data_licence}")
+        print(f"The license of {self.title}: {self.data_license}")
         if not self.resources:
             raise DatasetError(
                 f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "
@@ -191,7 +192,7 @@ class PublicTask:
             )
         download_lib.obtain(self.resources, self._root)
 
-    def _find_lists(self) -> Dict[str, List[str]]:
+    def _find_lists(self) -> dict[str, list[str]]:
         """Returns the case ids of each split of the scheme."""
         schemes = read_splits(self.task).schemes
         if self._scheme not in schemes:
@@ -261,7 +262,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         )
 
         self._download = download
-        self._renamed: List[str] = []
+        self._renamed: list[str] = []
         self._choose_scheme(split_scheme)
 
     @override
@@ -291,10 +292,10 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         return f"{super()._describe()} in '{self._root}'"
 
     @override
-    def _summarize(self, problems: List[str]) -> str:
+    def _summarize(self, problems: list[str]) -> str:
         return f"{super()._summarize(problems)}\n{self.how_to_get}"
 
-    def _find_incomplete(self) -> List[str]:
+    def _find_incomplete(self) -> list[str]:
         """Returns the cases of the scheme of which a file is missing."""
         self._files = self._find_files()
         return [
@@ -303,7 +304,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
             if case not in self._files or not all(map(os.path.isfile, self._source_files(case)))
         ]
 
-    def _check_names(self, missing: List[str]) -> None:
+    def _check_names(self, missing: list[str]) -> None:
         """Checks that a download would bring no file that is there under another name.
 
         Args:
@@ -319,7 +320,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
 
     def _match_files(
         self, prefix: str, *, image: str, label: str, usual: base.CaseFiles
-    ) -> Dict[str, base.CaseFiles]:
+    ) -> dict[str, base.CaseFiles]:
         """Finds the files of the cases by their names, in whichever folder below the root.
 
         Args:
@@ -348,9 +349,9 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
             for number in images | labels
         }
 
-    def _by_number(self, paths: List[str], pattern: str) -> Dict[str, str]:
+    def _by_number(self, paths: list[str], pattern: str) -> dict[str, str]:
         """Returns the paths that end as the pattern says, by their number."""
-        found: Dict[str, str] = {}
+        found: dict[str, str] = {}
         for path in paths:
             match = re.fullmatch(rf"(?:.*/)?{pattern}", path)
             if match is None:

@@ -3,7 +3,6 @@
 import csv
 import glob
 import os
-from typing import Dict, List, Tuple
 
 import torch
 from torchvision import tv_tensors
@@ -12,7 +11,7 @@ from typing_extensions import override
 from eva_coralbay.data import geometry
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _MAX_NAMED = 10
 """How many cases or masks one error message names."""
@@ -114,7 +113,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         "sternum",
         "costal_cartilages",
     )
-    data_licence = task_lib.Licence("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
+    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
     homepage = "https://zenodo.org/records/10047292"
     how_to_get = (
         "Set `download`, or download Totalsegmentator_dataset_v201.zip from "
@@ -134,7 +133,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         self._check_lists()
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         cases = glob.glob("s[0-9][0-9][0-9][0-9]", root_dir=self._root)
         return {
             case: base.CaseFiles(image=f"{case}/ct.nii.gz", label=f"{case}/segmentations")
@@ -142,7 +141,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         }
 
     @override
-    def _source_files(self, case: str) -> Tuple[str, ...]:
+    def _source_files(self, case: str) -> tuple[str, ...]:
         image, folder = super()._source_files(case)
         return (image, *(os.path.join(folder, f"{name}.nii.gz") for name in self.labels[1:]))
 
@@ -155,7 +154,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         return tv_tensors.Mask(merged)
 
     @override
-    def _find_problems(self, case: str) -> List[str]:
+    def _find_problems(self, case: str) -> list[str]:
         """Returns what is wrong with a case; the masks are only looked for, as they are many."""
         if case not in self._files:
             return super()._find_problems(case)

@@ -1,7 +1,5 @@
 """The Whole abdominal ORgan Dataset."""
 
-from typing import Dict, List
-
 from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
@@ -43,7 +41,7 @@ class WORD(task_lib.TaskDataset):
         "left_head_of_femur",
         "right_head_of_femur",
     )
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "GPL-3.0 for academic research only, NC", "https://github.com/HiLab-git/WORD"
     )
     """The authors name the GPL, and exclude clinical and commercial use and redevelopment."""
@@ -64,11 +62,11 @@ class WORD(task_lib.TaskDataset):
     """The labels of the test cases; the rest is kept where no plain download reaches it."""
 
     @override
-    def _check_names(self, missing: List[str]) -> None:
+    def _check_names(self, missing: list[str]) -> None:
         """Allows for all names, as only labels are downloaded, beside images of any name."""
 
     @override
-    def _find_files(self) -> Dict[str, base.CaseFiles]:
+    def _find_files(self) -> dict[str, base.CaseFiles]:
         return self._match_files(
             "word_",
             image=r"images(?:Tr|Val|Ts)/word_(\d{4})(?:_0000)?\.nii\.gz",

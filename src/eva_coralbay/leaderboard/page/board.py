@@ -10,9 +10,13 @@ import hashlib
 import pathlib
 import re
 import statistics as stdlib_statistics
-from typing import Dict, Iterable, List, Mapping, Sequence, Set, Tuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from eva_coralbay.leaderboard import model_cards, record, reported, results, statistics
+from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.leaderboard import reported, statistics
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 
 _HEADLINES = ("dice", "balanced_accuracy")
 """The metrics that are ranked by: the first that a record has."""
@@ -21,8 +25,8 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 """What can be a file name as it is."""
 
 _T = TypeVar("_T")
-_ColumnKey = Tuple[str, str, str, str, str]
-_RowKey = Tuple[str, str]
+_ColumnKey = tuple[str, str, str, str, str]
+_RowKey = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +45,14 @@ class Column:
     split: str | None
     selection: str
     metric: str
-    data_licence: str | None
+    data_license: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """A model on a task."""
 
-    entries: List[results.Entry]
+    entries: list[results_folder.Entry]
     """The runs, one a seed."""
 
     value: float | None
@@ -62,10 +66,10 @@ class Cell:
 
     overlap: model_cards.Overlap
 
-    classes: Dict[str, float | None]
+    classes: dict[str, float | None]
     """The metric by class, the mean over the seeds."""
 
-    robustness: Dict[str, float | None]
+    robustness: dict[str, float | None]
     """The change of the metric by perturbation, the mean over the seeds."""
 
     @property
@@ -90,20 +94,20 @@ class Row:
     revision: str | None
     card: model_cards.ModelCard | None
 
-    cells: Dict[str, Cell]
+    cells: dict[str, Cell]
     """The cells by the slug of the column."""
 
     place: statistics.RankedModel | None
     """Its place, `None` if it is not ranked."""
 
-    missing: List[str]
+    missing: list[str]
     """The labels of the tasks that it lacks, of those that are ranked by."""
 
     n_verified: int
     """The number of its records that somebody else has repeated."""
 
     @property
-    def entries(self) -> List[results.Entry]:
+    def entries(self) -> list[results_folder.Entry]:
         """All runs."""
         return [entry for cell in self.cells.values() for entry in cell.entries]
 
@@ -119,10 +123,10 @@ class Row:
         return measured or (self.card.parameters if self.card else None)
 
     @property
-    def licence(self) -> str | None:
-        """Licence of the weights."""
-        recorded = _first(entry.record.model.licence for entry in self.entries)
-        return recorded or (self.card.licence if self.card else None)
+    def license(self) -> str | None:
+        """License of the weights."""
+        recorded = _first(entry.record.model.license for entry in self.entries)
+        return recorded or (self.card.license if self.card else None)
 
     @property
     def pretraining(self) -> str:
@@ -140,7 +144,7 @@ class Row:
         return sum(known) / 3600 if known else None
 
     @property
-    def devices(self) -> List[str]:
+    def devices(self) -> list[str]:
         """The devices of the runs."""
         return sorted({entry.record.environment.device for entry in self.entries})
 
@@ -155,7 +159,7 @@ class Row:
         return mean(entry.record.cost.seconds_per_volume for entry in self.entries)
 
     @property
-    def versions(self) -> List[str]:
+    def versions(self) -> list[str]:
         """The versions of this package and of eva."""
         found = {
             f"{name} {version}"
@@ -168,7 +172,7 @@ class Row:
     @property
     def worst_overlap(self) -> str:
         """The strongest kind of overlap of its tasks; unknown is stronger than none."""
-        order = ("test", "labelled-train", "unlabelled-train", "unknown", "none")
+        order = ("test", "labeled-train", "unlabeled-train", "unknown", "none")
         kinds = {cell.overlap.kind for cell in self.cells.values()}
         return next(kind for kind in order if kind in kinds)
 
@@ -183,15 +187,15 @@ class Track:
     """Either "segmentation" or "classification"."""
 
     protocol: str
-    columns: List[Column]
+    columns: list[Column]
 
-    rows: List[Row]
+    rows: list[Row]
     """From best to worst, then those that are not ranked."""
 
-    ranked_by: List[Column]
+    ranked_by: list[Column]
     """The tasks that are ranked by, which every ranked model has; empty if none is ranked."""
 
-    left_out: Dict[str, int]
+    left_out: dict[str, int]
     """The cases by label of the task that do not count, as a ranked model has no value of them."""
 
     agreement: Mapping[str, float | None]
@@ -207,11 +211,11 @@ class Track:
         """The number of models that are ranked."""
         return sum(row.place is not None for row in self.rows)
 
-    def models(self, column: Column) -> Dict[str, Cell]:
+    def models(self, column: Column) -> dict[str, Cell]:
         """Returns the cells of a task by the label of the model."""
         return {row.label: row.cells[column.slug] for row in self.rows if column.slug in row.cells}
 
-    def comparable(self, column: Column) -> Dict[str, statistics.CaseValues]:
+    def comparable(self, column: Column) -> dict[str, statistics.CaseValues]:
         """Returns the values of the cases that all models on a task have."""
         return _restrict_to_common(_values(self.rows, column))
 
@@ -220,7 +224,7 @@ class Track:
 class Board:
     """All that the page shows."""
 
-    tracks: List[Track]
+    tracks: list[Track]
     """Measured ones first; the frozen protocol of the segmentation first of them."""
 
     cards: Mapping[str, model_cards.ModelCard]
@@ -228,28 +232,28 @@ class Board:
     results_root: pathlib.Path
 
     @property
-    def measured(self) -> List[Track]:
+    def measured(self) -> list[Track]:
         """The tracks of measured records."""
         return [track for track in self.tracks if not track.is_demo]
 
     @property
-    def demos(self) -> List[Track]:
+    def demos(self) -> list[Track]:
         """The tracks of records that demonstrate the machinery."""
         return [track for track in self.tracks if track.is_demo]
 
     @property
-    def models(self) -> List[str]:
+    def models(self) -> list[str]:
         """The ids of all models that have a page."""
         ids = {row.model for track in self.tracks for row in track.rows}
         return sorted(ids | set(self.cards))
 
-    def rows(self, model: str) -> List[Tuple[Track, Row]]:
+    def rows(self, model: str) -> list[tuple[Track, Row]]:
         """Returns the rows of a model in all tracks."""
         return [(track, row) for track in self.tracks for row in track.rows if row.model == model]
 
 
 def gather(
-    entries: Sequence[results.Entry],
+    entries: Sequence[results_folder.Entry],
     cards: Mapping[str, model_cards.ModelCard],
     numbers: Sequence[reported.Reported],
     results_root: pathlib.Path,
@@ -265,8 +269,8 @@ def gather(
     Raises:
         ValueError: If a case table cannot be read, or the seeds of a cell have different cases.
     """
-    verified = results.read_verified(results_root)
-    groups: Dict[Tuple[bool, str, str], List[results.Entry]] = collections.defaultdict(list)
+    verified = results_folder.read_verified(results_root)
+    groups: dict[tuple[bool, str, str], list[results_folder.Entry]] = collections.defaultdict(list)
     for entry in entries:
         groups[_track_key(entry.record)].append(entry)
     tracks = [
@@ -315,26 +319,26 @@ def mean(values: Iterable[float | None]) -> float | None:
     return stdlib_statistics.fmean(known) if known else None
 
 
-def _track_key(result: record.Record) -> Tuple[bool, str, str]:
+def _track_key(result: record.Record) -> tuple[bool, str, str]:
     kind = "classification" if "balanced_accuracy" in result.metrics else "segmentation"
     return result.kind == "demo", kind, result.protocol or "unknown protocol"
 
 
-def _track_order(key: Tuple[bool, str, str]) -> Tuple[bool, bool, bool, str]:
+def _track_order(key: tuple[bool, str, str]) -> tuple[bool, bool, bool, str]:
     is_demo, kind, protocol = key
     return is_demo, kind != "segmentation", protocol != "frozen", protocol
 
 
 def _build_track(
-    key: Tuple[bool, str, str],
-    entries: List[results.Entry],
+    key: tuple[bool, str, str],
+    entries: list[results_folder.Entry],
     cards: Mapping[str, model_cards.ModelCard],
     verified: Mapping[pathlib.Path, str],
 ) -> Track:
     is_demo, kind, protocol = key
     slug = _slug("-".join(("demo" if is_demo else "track", kind, protocol)))
-    by_column: Dict[_ColumnKey, List[results.Entry]] = collections.defaultdict(list)
-    by_row: Dict[_RowKey, List[results.Entry]] = collections.defaultdict(list)
+    by_column: dict[_ColumnKey, list[results_folder.Entry]] = collections.defaultdict(list)
+    by_row: dict[_RowKey, list[results_folder.Entry]] = collections.defaultdict(list)
     for entry in entries:
         by_column[_column_key(entry.record)].append(entry)
         by_row[_row_key(entry.record)].append(entry)
@@ -359,11 +363,11 @@ def _row_key(result: record.Record) -> _RowKey:
 
 
 def _build_columns(
-    track_slug: str, by_column: Mapping[_ColumnKey, List[results.Entry]]
-) -> Dict[_ColumnKey, Column]:
+    track_slug: str, by_column: Mapping[_ColumnKey, list[results_folder.Entry]]
+) -> dict[_ColumnKey, Column]:
     n_versions = collections.Counter(key[0] for key in by_column)
-    columns: Dict[_ColumnKey, Column] = {}
-    slugs: List[str] = []
+    columns: dict[_ColumnKey, Column] = {}
+    slugs: list[str] = []
     for key, entries in sorted(by_column.items()):
         result = entries[0].record
         slug = _slug(f"{track_slug}--{key[0]}-{key[1]}")
@@ -379,14 +383,14 @@ def _build_columns(
             split=result.split.name,
             selection=result.checkpoint.selection,
             metric=_headline(result),
-            data_licence=result.dataset.licence,
+            data_license=result.dataset.license,
         )
     return columns
 
 
 def _build_row(
     key: _RowKey,
-    entries: List[results.Entry],
+    entries: list[results_folder.Entry],
     columns: Mapping[_ColumnKey, Column],
     cards: Mapping[str, model_cards.ModelCard],
     verified: Mapping[pathlib.Path, str],
@@ -411,7 +415,7 @@ def _build_row(
 
 
 def _build_cell(
-    entries: List[results.Entry], column: Column, card: model_cards.ModelCard | None
+    entries: list[results_folder.Entry], column: Column, card: model_cards.ModelCard | None
 ) -> Cell:
     cases = _case_values(entries, column.metric)
     names = dict.fromkeys(name for entry in entries for name in entry.record.metrics)
@@ -442,22 +446,22 @@ def _clip(estimate: statistics.Estimate) -> statistics.Estimate:
     return statistics.Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
-def _case_values(entries: List[results.Entry], metric: str) -> statistics.CaseValues | None:
+def _case_values(entries: list[results_folder.Entry], metric: str) -> statistics.CaseValues | None:
     """Returns the values by case, `None` if there are too few or the metric has none."""
     is_defined = all(entry.record.metrics.get(metric) is not None for entry in entries)
     if metric not in _HEADLINES or not is_defined:
         return None
     try:
-        return results.case_values(entries, metric)
+        return results_folder.case_values(entries, metric)
     except statistics.TooFewCases:
         return None
     except ValueError as error:
         raise ValueError(f"{entries[0].path.parent}: {error}") from error
 
 
-def _change(entries: List[results.Entry], metric: str) -> Dict[str, float | None]:
+def _change(entries: list[results_folder.Entry], metric: str) -> dict[str, float | None]:
     """Returns the change of a metric by perturbation."""
-    changes: Dict[str, List[float | None]] = collections.defaultdict(list)
+    changes: dict[str, list[float | None]] = collections.defaultdict(list)
     for entry in entries:
         base = entry.record.metrics.get(metric)
         for name, metrics in (entry.record.robustness or {}).items():
@@ -508,7 +512,7 @@ def _rank(track: Track) -> Track:
     )
 
 
-def _choose_tasks(models: Mapping[str, Set[str]]) -> List[str]:
+def _choose_tasks(models: Mapping[str, set[str]]) -> list[str]:
     """Returns the tasks to rank by: those of the largest table without a missing cell.
 
     Tasks are added one by one, those of the most models first; of the tables of the models that
@@ -530,13 +534,13 @@ def _choose_tasks(models: Mapping[str, Set[str]]) -> List[str]:
     return chosen
 
 
-def _values(rows: Sequence[Row], column: Column) -> Dict[str, statistics.CaseValues]:
+def _values(rows: Sequence[Row], column: Column) -> dict[str, statistics.CaseValues]:
     """Returns the values by case of the models that have a task, by label."""
     cells = {row.label: row.cells[column.slug] for row in rows if column.slug in row.cells}
     return {label: cell.cases for label, cell in cells.items() if cell.cases}
 
 
-def _row_order(row: Row) -> Tuple[float, float, str]:
+def _row_order(row: Row) -> tuple[float, float, str]:
     if row.place:
         return row.place.mean_rank.value, -row.place.mean.value, row.label
     average = mean(cell.value for cell in row.cells.values())
@@ -545,7 +549,7 @@ def _row_order(row: Row) -> Tuple[float, float, str]:
 
 def _restrict_to_common(
     models: Mapping[str, statistics.CaseValues],
-) -> Dict[str, statistics.CaseValues]:
+) -> dict[str, statistics.CaseValues]:
     """Restricts models to the cases that all of them have; none of them if these are too few."""
     try:
         return statistics.restrict_to_common_cases(models) if models else {}
@@ -557,7 +561,7 @@ def _headline(result: record.Record) -> str:
     return next((name for name in _HEADLINES if name in result.metrics), min(result.metrics))
 
 
-def _is_verified(entry: results.Entry, verified: Mapping[pathlib.Path, str]) -> bool:
+def _is_verified(entry: results_folder.Entry, verified: Mapping[pathlib.Path, str]) -> bool:
     expected = verified.get(entry.path)
     return expected == hashlib.sha256(entry.path.read_bytes()).hexdigest() if expected else False
 

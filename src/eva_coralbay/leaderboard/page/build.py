@@ -8,14 +8,18 @@ import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any
 
 import jinja2
 import markupsafe
 
-from eva_coralbay.leaderboard import model_cards, reported, results, statistics, task_config
+from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.leaderboard import reported, statistics
 from eva_coralbay.leaderboard.page import board, export, figures
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import run_config
 
 _ASSETS = ("style.css", "script.js")
 """The files that are copied as they are."""
@@ -28,8 +32,8 @@ _WORST_CASES = 10
 
 _OVERLAPS = {
     "none": "no overlap",
-    "unlabelled-train": "train seen, unlabelled",
-    "labelled-train": "train seen, labelled",
+    "unlabeled-train": "train seen, unlabeled",
+    "labeled-train": "train seen, labeled",
     "test": "scored cases seen",
     "unknown": "overlap unknown",
 }
@@ -42,7 +46,7 @@ class _WorstCase:
 
     case: str
     mean: float
-    values: List[float]
+    values: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +58,10 @@ class _ReportedGroup:
     where: str
     metric: str
 
-    columns: List[Tuple[str, str]]
+    columns: list[tuple[str, str]]
     """The data sets with their cases, in words."""
 
-    rows: List[Tuple[str, str, List[reported.Reported | None]]]
+    rows: list[tuple[str, str, list[reported.Reported | None]]]
     """Model, protocol and a number or `None` for each column."""
 
 
@@ -83,7 +87,7 @@ def build(
     """
     root = pathlib.Path(results_root)
     content = board.gather(
-        results.find(root), model_cards.find(models_root), reported.find(reported_root), root
+        results_folder.find(root), model_cards.find(models_root), reported.find(reported_root), root
     )
     target = pathlib.Path(out).absolute()
     _check_target(target)
@@ -134,7 +138,7 @@ def _write(content: board.Board, site: pathlib.Path) -> None:
                 _copy_run(entry, site / _record_path(content, entry))
 
 
-def _pages(content: board.Board) -> Iterator[Tuple[str, str]]:
+def _pages(content: board.Board) -> Iterator[tuple[str, str]]:
     """Yields the name and the text of every page."""
     environment = _environment(content)
 
@@ -156,16 +160,16 @@ def _pages(content: board.Board) -> Iterator[Tuple[str, str]]:
         yield board.model_slug(model), render("model", **variables)
 
 
-def _group_reported(numbers: Sequence[reported.Reported]) -> List[_ReportedGroup]:
+def _group_reported(numbers: Sequence[reported.Reported]) -> list[_ReportedGroup]:
     """Groups numbers by where they are published."""
-    groups: Dict[Tuple[str, str, str, str], List[reported.Reported]] = collections.defaultdict(list)
+    groups: dict[tuple[str, str, str, str], list[reported.Reported]] = collections.defaultdict(list)
     for number in numbers:
         source = number.source
         groups[source.title, source.url, source.where, number.metric].append(number)
     return [_group_of(key, members) for key, members in sorted(groups.items())]
 
 
-def _group_of(key: Tuple[str, str, str, str], numbers: List[reported.Reported]) -> _ReportedGroup:
+def _group_of(key: tuple[str, str, str, str], numbers: list[reported.Reported]) -> _ReportedGroup:
     cells = {(_reported_row(number), _reported_column(number)): number for number in numbers}
     columns = list(dict.fromkeys(_reported_column(number) for number in numbers))
     rows = list(dict.fromkeys(_reported_row(number) for number in numbers))
@@ -173,16 +177,16 @@ def _group_of(key: Tuple[str, str, str, str], numbers: List[reported.Reported]) 
     return _ReportedGroup(*key, columns, table)
 
 
-def _reported_column(number: reported.Reported) -> Tuple[str, str]:
+def _reported_column(number: reported.Reported) -> tuple[str, str]:
     n_cases = f", n = {number.n}" if number.n else ""
     return number.task, f"{number.split}{n_cases}"
 
 
-def _reported_row(number: reported.Reported) -> Tuple[str, str]:
+def _reported_row(number: reported.Reported) -> tuple[str, str]:
     return number.model, ". ".join(filter(None, (number.protocol, number.note)))
 
 
-def _task(track: board.Track, column: board.Column) -> Dict[str, Any]:
+def _task(track: board.Track, column: board.Column) -> dict[str, Any]:
     """Returns what the page of a task shows."""
     cells = track.models(column)
     comparable = track.comparable(column)
@@ -194,17 +198,15 @@ def _task(track: board.Track, column: board.Column) -> Dict[str, Any]:
         "n_common": len(next(iter(comparable.values())).cases) if comparable else 0,
         "comparisons": _by_pair(compared),
         "reason": _common_reason(compared),
-        "strip_plot": markupsafe.Markup(
-            figures.strip_plot(cells, column.metric)
-        ),  # nosec B704  # escapes
+        "strip_plot": markupsafe.Markup(figures.strip_plot(cells, column.metric)),  # nosec B704  # escapes
         "worst": _worst_cases(comparable),
         "perturbations": sorted({name for cell in cells.values() for name in cell.robustness}),
     }
 
 
 def _by_pair(
-    compared: List[statistics.Comparison],
-) -> Dict[Tuple[str, str], Tuple[float, statistics.Comparison]]:
+    compared: list[statistics.Comparison],
+) -> dict[tuple[str, str], tuple[float, statistics.Comparison]]:
     """Returns the difference of the first to the second model of every ordered pair."""
     pairs = {}
     for comparison in compared:
@@ -214,7 +216,7 @@ def _by_pair(
     return pairs
 
 
-def _common_reason(compared: List[statistics.Comparison]) -> str | None:
+def _common_reason(compared: list[statistics.Comparison]) -> str | None:
     """Says why no two models are separable, if none are."""
     reasons = [comparison.reason for comparison in compared]
     if not reasons or None in reasons:
@@ -223,7 +225,7 @@ def _common_reason(compared: List[statistics.Comparison]) -> str | None:
     return common if count == len(reasons) else "no pair is separable after correction"
 
 
-def _worst_cases(models: Dict[str, statistics.CaseValues]) -> List[_WorstCase]:
+def _worst_cases(models: dict[str, statistics.CaseValues]) -> list[_WorstCase]:
     """Returns the cases with the lowest mean over the models."""
     if not models:
         return []
@@ -259,9 +261,7 @@ def _environment(content: board.Board) -> jinja2.Environment:
         "status": export.status,
         "describe_pretraining": board.describe_pretraining,
         "significance": statistics.SIGNIFICANCE,
-        "rank_plot": lambda rows: markupsafe.Markup(
-            figures.rank_plot(rows)
-        ),  # nosec B704  # escapes
+        "rank_plot": lambda rows: markupsafe.Markup(figures.rank_plot(rows)),  # nosec B704  # escapes
         "record_path": lambda entry: _record_path(content, entry).as_posix(),
         "config_path": lambda entry: _config_path(content, entry),
         "command": lambda track, entry: _command(content, track, entry),
@@ -269,26 +269,26 @@ def _environment(content: board.Board) -> jinja2.Environment:
     return environment
 
 
-def _record_path(content: board.Board, entry: results.Entry) -> pathlib.PurePosixPath:
+def _record_path(content: board.Board, entry: results_folder.Entry) -> pathlib.PurePosixPath:
     """Returns where the page has the record, relative to the page."""
     relative = entry.path.relative_to(content.results_root)
     return pathlib.PurePosixPath("records", *relative.parts)
 
 
-def _config_path(content: board.Board, entry: results.Entry) -> str | None:
+def _config_path(content: board.Board, entry: results_folder.Entry) -> str | None:
     """Returns where the page has the configuration of a run, `None` if it is not there."""
     if not _is_own_file(entry.config_path):
         return None
     return _record_path(content, entry).with_name(entry.config_path.name).as_posix()
 
 
-def _command(content: board.Board, track: board.Track, entry: results.Entry) -> str:
+def _command(content: board.Board, track: board.Track, entry: results_folder.Entry) -> str:
     """Returns the command that repeats a run."""
     config = _config_path(content, entry)
     if config:
         # only a classification can have its embeddings computed first
         is_fit = track.task_kind == "segmentation"
-        command = "fit" if is_fit else task_config.command(task_config.read(entry.config_path))
+        command = "fit" if is_fit else run_config.command(run_config.read(entry.config_path))
         return shlex.join(["eva", command, "--config", config])
     result = entry.record
     variables = {
@@ -302,7 +302,7 @@ def _command(content: board.Board, track: board.Track, entry: results.Entry) -> 
     return " ".join([*assignments, shlex.join(["eva", "fit", "--config", path])])
 
 
-def _copy_run(entry: results.Entry, target: pathlib.PurePath) -> None:
+def _copy_run(entry: results_folder.Entry, target: pathlib.PurePath) -> None:
     """Copies a record with its case table and its configuration."""
     record_path = pathlib.Path(target)
     record_path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from typing import Any, Dict, List
+from typing import Any
 
 from eva_coralbay.leaderboard import statistics
 from eva_coralbay.leaderboard.page import board
@@ -79,7 +79,7 @@ def status(row: board.Row) -> str:
     return f"{row.n_verified} of {n_entries} verified" if row.n_verified else "self-reported"
 
 
-def _track(track: board.Track) -> Dict[str, Any]:
+def _track(track: board.Track) -> dict[str, Any]:
     return {
         "id": track.slug,
         "kind": "demo" if track.is_demo else "measured",
@@ -93,7 +93,7 @@ def _track(track: board.Track) -> Dict[str, Any]:
                 "split": column.split,
                 "checkpoint": column.selection,
                 "metric": column.metric,
-                "data_licence": column.data_licence,
+                "data_license": column.data_license,
                 "is_ranked_by": column in track.ranked_by,
             }
             for column in track.columns
@@ -103,14 +103,14 @@ def _track(track: board.Track) -> Dict[str, Any]:
     }
 
 
-def _row(track: board.Track, row: board.Row) -> Dict[str, Any]:
+def _row(track: board.Track, row: board.Row) -> dict[str, Any]:
     place = row.place
     return {
         "model": row.model,
         "revision": row.revision,
         "parameters": row.parameters,
         "pretraining": row.pretraining,
-        "licence": row.licence,
+        "license": row.license,
         "rank": place.rank if place else None,
         "rank_interval": list(place.rank_interval) if place else None,
         "tie_group": place.tie_group if place else None,
@@ -131,7 +131,7 @@ def _row(track: board.Track, row: board.Row) -> Dict[str, Any]:
     }
 
 
-def _cell(column: board.Column, cell: board.Cell) -> Dict[str, Any]:
+def _cell(column: board.Column, cell: board.Cell) -> dict[str, Any]:
     return {
         "task": column.task,
         "version": column.version,
@@ -147,14 +147,14 @@ def _cell(column: board.Column, cell: board.Cell) -> Dict[str, Any]:
     }
 
 
-def _estimate(estimate: statistics.Estimate) -> Dict[str, float]:
+def _estimate(estimate: statistics.Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def _line(track: board.Track, row: board.Row, column: board.Column) -> List[Any]:
+def _line(track: board.Track, row: board.Row, column: board.Column) -> list[Any]:
     """Returns the values of the columns."""
     cell = row.cells[column.slug]
-    rank: List[Any] = ["", "", ""]
+    rank: list[Any] = ["", "", ""]
     if row.place:
         rank = [row.place.rank, *row.place.rank_interval]
     return [

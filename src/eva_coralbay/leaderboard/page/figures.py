@@ -1,8 +1,8 @@
-"""The figures: SVG with real text, coloured by the style sheet."""
+"""The figures: SVG with real text, colored by the style sheet."""
 
 import html
 import zlib
-from typing import List, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ def rank_plot(rows: Sequence[board.Row]) -> str:
     return _svg("Rank of each model, with the ranks that cannot be ruled out", height, parts)
 
 
-def _svg(title: str, height: int, parts: List[str]) -> str:
+def _svg(title: str, height: int, parts: list[str]) -> str:
     escaped = html.escape(title)
     return (
         f'<svg class="figure" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escaped}">'
@@ -124,7 +124,7 @@ def _interval_mark(mean: statistics.Estimate, low: float, high: float, y: float)
     )
 
 
-def _limits(values: Sequence[float]) -> List[float]:
+def _limits(values: Sequence[float]) -> list[float]:
     """Returns the ends of the axis, multiples of 0.1 around the values."""
     low = float(np.floor(min(values) * 10) / 10)
     high = float(np.ceil(max(values) * 10) / 10)

@@ -2,7 +2,8 @@
 
 import csv
 import pathlib
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def few_cases(task: str, patch: pytest.MonkeyPatch, *, count: int = 4) -> task_l
     return few
 
 
-def all_cases(splits: task_lib.Splits, scheme: str | None = None) -> List[str]:
+def all_cases(splits: task_lib.Splits, scheme: str | None = None) -> list[str]:
     """Returns the ids of all cases of a scheme."""
     return sorted(sum(splits.schemes[scheme or splits.default].values(), []))
 
@@ -56,7 +57,7 @@ def write_luna25(root: pathlib.Path, cases: Sequence[str]) -> None:
     write_luna25_table(root, {case: index % 2 for index, case in enumerate(cases)})
 
 
-def write_luna25_table(root: pathlib.Path, labels: Dict[str, int]) -> None:
+def write_luna25_table(root: pathlib.Path, labels: dict[str, int]) -> None:
     """Writes the table of LUNA25 with the columns of the official one."""
     rows = []
     for case, label in labels.items():
@@ -91,7 +92,7 @@ def nodule_block(*, bright: int = 100) -> npt.NDArray[np.int16]:
     return block
 
 
-def metadata(spacing: Sequence[float] = (1.25, 0.7, 0.7)) -> Dict[str, Any]:
+def metadata(spacing: Sequence[float] = (1.25, 0.7, 0.7)) -> dict[str, Any]:
     """Returns the metadata of a block whose axes are those of the patient."""
     return {
         "origin": np.array([-100.0, -50.0, -60.0]),
@@ -120,7 +121,7 @@ def write_cc_ccii_arrays(root: pathlib.Path, cases: Sequence[str]) -> None:
         np.save(folder / f"p{patient}-s{scan}.npy", _slices(8 + index % 5, seed=index))
 
 
-def _pick(cases: Sequence[str], count: int) -> List[str]:
+def _pick(cases: Sequence[str], count: int) -> list[str]:
     """Returns the first cases; of cases that name their class, the first of each class."""
     kinds = dict.fromkeys(case.split("-")[0] for case in cases) if "-" in cases[0] else [""]
     return [

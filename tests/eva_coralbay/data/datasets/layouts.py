@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from typing import Any, Dict, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -38,7 +39,7 @@ def write_nnunet(
     splits: Any = None,
     suffix: str = "Tr",
     file_ending: str = ".nii.gz",
-    description: Dict[str, Any] | None = None,
+    description: dict[str, Any] | None = None,
 ) -> None:
     """Writes a data set in the raw layout of nnU-Net."""
     for seed, case in enumerate(cases):

@@ -1,14 +1,14 @@
 """Draws the splits with a held-out test by the rule that the files of the splits state."""
 
 import random
-from typing import Dict, List, Sequence
+from collections.abc import Sequence
 
 
-def draw(*strata: Sequence[str]) -> Dict[str, List[str]]:
+def draw(*strata: Sequence[str]) -> dict[str, list[str]]:
     """Draws train, val and test from each stratum in turn."""
     test_share = 0.3 if sum(map(len, strata)) < 100 else 0.2
     rng = random.Random(0)
-    splits: Dict[str, List[str]] = {"train": [], "val": [], "test": []}
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for stratum in strata:
         cases = sorted(stratum)
         rng.shuffle(cases)

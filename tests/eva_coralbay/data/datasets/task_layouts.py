@@ -1,7 +1,7 @@
 """Writes small scans in the layouts in which the public data sets are published."""
 
 import pathlib
-from typing import Callable, Dict, Sequence, Tuple, Type
+from collections.abc import Callable, Sequence
 
 import nibabel as nib
 import numpy as np
@@ -21,7 +21,7 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07" + bytes(60)
 
 
 def write_btcv(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes BTCV as `RawData.zip` holds it."""
     folder = root / "RawData" / "Training"
@@ -39,7 +39,7 @@ def write_btcv(
 
 
 def write_lits17(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes LiTS17 as its two archives hold it: volume-0 to volume-27 are in the first."""
     files = {}
@@ -52,7 +52,7 @@ def write_lits17(
 
 
 def write_flare22(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes FLARE22 as `FLARE22Train.zip` holds it."""
     folder = root / "FLARE22Train"
@@ -68,9 +68,9 @@ def write_flare22(
 
 def write_msd(
     root: pathlib.Path,
-    dataset: Type[datasets.MSDTask],
+    dataset: type[datasets.MSDTask],
     cases: Sequence[str] | None = None,
-    shape: Tuple[int, ...] = SHAPE,
+    shape: tuple[int, ...] = SHAPE,
 ) -> None:
     """Writes a task of the Decathlon as its archive holds it, with the files of macOS."""
     folder = root / dataset.folder
@@ -84,48 +84,48 @@ def write_msd(
 
 
 def write_msd_task03_liver(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes Task03 of the Decathlon."""
     write_msd(root, datasets.MSDLiver, cases, shape)
 
 
 def write_msd_task06_lung(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes Task06 of the Decathlon."""
     write_msd(root, datasets.MSDLung, cases, shape)
 
 
 def write_msd_task07_pancreas(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes Task07 of the Decathlon."""
     write_msd(root, datasets.MSDPancreas, cases, shape)
 
 
 def write_msd_task08_hepatic_vessel(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes Task08 of the Decathlon."""
     write_msd(root, datasets.MSDHepaticVessel, cases, shape)
 
 
 def write_msd_task09_spleen(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes Task09 of the Decathlon."""
     write_msd(root, datasets.MSDSpleen, cases, shape)
 
 
 def write_msd_task10_colon(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes Task10 of the Decathlon."""
     write_msd(root, datasets.MSDColon, cases, shape)
 
 
-WRITERS: Dict[str, Callable[..., None]] = {
+WRITERS: dict[str, Callable[..., None]] = {
     "btcv": write_btcv,
     "lits17": write_lits17,
     "flare22": write_flare22,
@@ -139,21 +139,21 @@ WRITERS: Dict[str, Callable[..., None]] = {
 """What writes the data set of a task."""
 
 
-def all_cases(dataset: Type[task_lib.TaskDataset]) -> Sequence[str]:
+def all_cases(dataset: type[task_lib.TaskDataset]) -> Sequence[str]:
     """Returns the ids of all cases in the splits of a task."""
     splits = task_lib.read_splits(dataset.task)
     return sorted(sum(splits.schemes[splits.default].values(), []))
 
 
 def write_cases(
-    files: Dict[str, Tuple[pathlib.Path, pathlib.Path]],
+    files: dict[str, tuple[pathlib.Path, pathlib.Path]],
     *,
     num_labels: int,
-    shape: Tuple[int, ...] = SHAPE,
+    shape: tuple[int, ...] = SHAPE,
 ) -> None:
     """Writes the same scan and label map for each case, under the paths of the case."""
     for kind, array in enumerate(make_scan(shape, num_labels)):
-        content: Dict[str, bytes] = {}
+        content: dict[str, bytes] = {}
         for path in (paths[kind] for paths in files.values()):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix not in content:
@@ -163,8 +163,8 @@ def write_cases(
 
 
 def make_scan(
-    shape: Tuple[int, ...], num_labels: int
-) -> Tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
+    shape: tuple[int, ...], num_labels: int
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
     """Makes a body of 40 HU in air, with a block of its own HU for each label but the first."""
     margins = [max(1, size // 8) for size in shape]
     body = tuple(slice(margin, size - margin) for margin, size in zip(margins, shape, strict=True))

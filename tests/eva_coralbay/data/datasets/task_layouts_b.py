@@ -2,7 +2,8 @@
 
 import gzip
 import pathlib
-from typing import Any, Callable, Dict, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ _AFFINE = np.diag([-1.5, -1.5, 1.5, 1.0])
 
 
 def write_kits23(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes KiTS23 as the script of the challenge downloads it."""
     task_layouts.write_cases(
@@ -32,7 +33,7 @@ def write_kits23(
 
 
 def write_word(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes WORD as its two archives hold it, that of the test labels included."""
     lists = task_lib.read_splits("word").schemes["voco"]
@@ -42,9 +43,9 @@ def write_word(
 
 
 def write_amos22(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
-    """Writes the labelled CT scans of AMOS22 as its archive holds them."""
+    """Writes the labeled CT scans of AMOS22 as its archive holds them."""
     lists = task_lib.read_splits("amos22").schemes["v1"]
     cases = cases or task_layouts.all_cases(datasets.AMOS22)
     suffixes = {case: "Va" if case in lists["test"] else "Tr" for case in cases}
@@ -52,7 +53,7 @@ def write_amos22(
 
 
 def write_totalsegmentator(
-    root: pathlib.Path, cases: Sequence[str] | None = None, shape: Tuple[int, ...] = SHAPE
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes TotalSegmentator as its archive holds it."""
     lists = task_lib.read_splits("totalsegmentator").schemes["official"]
@@ -72,7 +73,7 @@ def write_totalsegmentator(
     (root / "meta.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
 
 
-WRITERS: Dict[str, Callable[..., None]] = {
+WRITERS: dict[str, Callable[..., None]] = {
     "kits23": write_kits23,
     "word": write_word,
     "amos22": write_amos22,
@@ -84,9 +85,9 @@ WRITERS: Dict[str, Callable[..., None]] = {
 def _write_folders(
     root: pathlib.Path,
     cases: Sequence[str],
-    suffixes: Dict[str, str],
+    suffixes: dict[str, str],
     num_labels: int,
-    shape: Tuple[int, ...],
+    shape: tuple[int, ...],
 ) -> None:
     """Writes scans into the folders of images and labels that each case's suffix names."""
     files = {

@@ -2,7 +2,7 @@
 
 import pathlib
 import random
-from typing import Iterator
+from collections.abc import Iterator
 
 import pytest
 from loguru import logger
@@ -44,8 +44,8 @@ def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> N
 
 def test_mri_and_scans_without_labels_are_no_cases(tmp_path: pathlib.Path, log: list[str]) -> None:
     task_layouts_b.write_amos22(tmp_path)
-    mri, unlabelled = ("imagesTr/amos_0507.nii.gz", "imagesTs/amos_0002.nii.gz")
-    for name in (mri, unlabelled, "labelsTr/amos_0507.nii.gz"):
+    mri, unlabeled = ("imagesTr/amos_0507.nii.gz", "imagesTs/amos_0002.nii.gz")
+    for name in (mri, unlabeled, "labelsTr/amos_0507.nii.gz"):
         path = tmp_path / "amos22" / name
         path.parent.mkdir(exist_ok=True)
         path.touch()

@@ -1,7 +1,7 @@
 """Tests of what all segmentation data sets share."""
 
 import pathlib
-from typing import Any, Dict, List
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -9,29 +9,29 @@ import pytest
 import torch
 
 from eva_coralbay.data import datasets, geometry, transforms
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts
 
 
 class Folder(datasets.SegmentationDataset):
     """Cases `c<i>` in two folders; odd ones are for validation."""
 
-    missing: List[str] = []
+    missing: list[str] = []
     """Cases that the split names but nobody wrote."""
 
     name = "folder"
-    licence = "CC0-1.0"
+    license = "CC0-1.0"
     split_name = "parity"
     classes = ["background", "liver", "spleen"]
 
-    def _find_files(self) -> Dict[str, datasets.CaseFiles]:
+    def _find_files(self) -> dict[str, datasets.CaseFiles]:
         stems = {path.name.split(".")[0] for path in pathlib.Path(self._root).glob("*/*.nii.gz")}
         return {
             stem: datasets.CaseFiles(image=f"ct/{stem}.nii.gz", label=f"seg/{stem}.nii.gz")
             for stem in stems
         }
 
-    def _split_cases(self) -> List[str]:
+    def _split_cases(self) -> list[str]:
         wanted = {"train": (0,), "val": (1,)}.get(self._split or "all", (0, 1))
         return [case for case in self._files if int(case[1:]) % 2 in wanted] + self.missing
 
@@ -185,7 +185,7 @@ def test_an_unknown_label_is_an_error_on_loading(root: pathlib.Path) -> None:
 def test_a_mask_without_foreground_is_an_error_before_the_training(root: pathlib.Path) -> None:
     layouts.write_volume(root / "seg" / "c2.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
 
-    with pytest.raises(DatasetError, match="Case 'c2', file '.*': .*no labelled voxel"):
+    with pytest.raises(DatasetError, match="Case 'c2', file '.*': .*no labeled voxel"):
         Folder(str(root), "train", transforms=transforms.EvalTransform()).prepare_data()
 
 
@@ -193,7 +193,7 @@ def test_a_mask_without_foreground_is_an_error_in_training_only(root: pathlib.Pa
     for case in ("c0", "c1"):
         layouts.write_volume(root / "seg" / f"{case}.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
 
-    with pytest.raises(DatasetError, match="Case 'c0', file '.*': .*no labelled voxel"):
+    with pytest.raises(DatasetError, match="Case 'c0', file '.*': .*no labeled voxel"):
         make(root, "train")[0]
     assert not make(root, "val")[0][1].any()
 

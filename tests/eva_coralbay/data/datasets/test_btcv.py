@@ -35,9 +35,9 @@ def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> N
 
 def test_scans_without_labels_are_no_cases(tmp_path: pathlib.Path) -> None:
     task_layouts.write_btcv(tmp_path)
-    unlabelled = tmp_path / "RawData" / "Testing" / "img" / "img0061.nii.gz"
-    unlabelled.parent.mkdir(parents=True)
-    unlabelled.touch()
+    unlabeled = tmp_path / "RawData" / "Testing" / "img" / "img0061.nii.gz"
+    unlabeled.parent.mkdir(parents=True)
+    unlabeled.touch()
 
     dataset = datasets.BTCV(str(tmp_path))
     dataset.setup()

@@ -3,7 +3,8 @@
 import collections
 import os
 import pathlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import classification, task
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets import split_drawing
 

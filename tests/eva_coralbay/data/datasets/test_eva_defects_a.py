@@ -4,7 +4,8 @@ Each test states what eva 0.4.5 does and then what our class does with the same 
 """
 
 import pathlib
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from eva.vision.data.datasets import segmentation as eva_datasets
@@ -13,7 +14,7 @@ from eva.vision.data.datasets.segmentation import msd_task7_pancreas as eva_msd
 
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import task_layouts
 
 BTCV_CASES = task_layouts.all_cases(datasets.BTCV)

@@ -97,6 +97,6 @@ def test_kits23_needs_cases_that_it_does_not_use(tmp_path: pathlib.Path) -> None
     assert ours.case_ids == lists["val"]
 
 
-def test_the_licence_of_kits23_is_that_of_its_code() -> None:
+def test_the_license_of_kits23_is_that_of_its_code() -> None:
     assert eva_datasets.KiTS23._license.startswith("MIT")
-    assert datasets.KiTS23.data_licence.name == "CC-BY-NC-SA-4.0"
+    assert datasets.KiTS23.data_license.name == "CC-BY-NC-SA-4.0"

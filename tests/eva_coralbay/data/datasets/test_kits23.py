@@ -6,7 +6,7 @@ import pytest
 
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import split_drawing, task_layouts_b
 
 CASES = [f"case_{number:05d}" for number in (*range(300), *range(400, 589))]
@@ -85,5 +85,5 @@ def test_each_case_is_downloaded_to_where_it_is_found() -> None:
     )
 
 
-def test_the_licence_forbids_commercial_use() -> None:
-    assert datasets.KiTS23.data_licence.restrictions == ["non-commercial"]
+def test_the_license_forbids_commercial_use() -> None:
+    assert datasets.KiTS23.data_license.restrictions == ["non-commercial"]

@@ -10,7 +10,7 @@ import torch
 
 from eva_coralbay.data import geometry, volume_transforms
 from eva_coralbay.data.datasets import classification, task
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets import split_drawing
 

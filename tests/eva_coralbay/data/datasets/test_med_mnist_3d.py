@@ -1,7 +1,7 @@
 """Tests of the CT tasks of MedMNIST in 3D."""
 
 import pathlib
-from typing import Any, Type
+from typing import Any
 
 import medmnist
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import classification, task
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 _TASKS = [
@@ -20,7 +20,7 @@ _TASKS = [
 
 
 @pytest.mark.parametrize(("kind", "flag"), _TASKS)
-def test_facts_are_the_official_ones(kind: Type[classification.MedMNIST3D], flag: str) -> None:
+def test_facts_are_the_official_ones(kind: type[classification.MedMNIST3D], flag: str) -> None:
     official = medmnist.INFO[flag]
     (resource,) = kind.resources
     splits = task.read_splits(kind.task).schemes["official"]
@@ -29,7 +29,7 @@ def test_facts_are_the_official_ones(kind: Type[classification.MedMNIST3D], flag
     assert resource.url == official["url_64"]
     assert resource.checksum == f"md5:{official['MD5_64']}"
     assert resource.filename == kind.archive == f"{flag}_64.npz"
-    assert kind.data_licence.name.replace("-", " ") == official["license"].replace("-", " ")
+    assert kind.data_license.name.replace("-", " ") == official["license"].replace("-", " ")
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])

@@ -1,12 +1,13 @@
 """Tests of the layout of the Medical Segmentation Decathlon."""
 
 import pathlib
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts
 
 CASES = [f"pancreas_{index:03d}" for index in range(1, 8)]
@@ -21,7 +22,7 @@ def write(root: pathlib.Path, cases: Sequence[str] = CASES, **description: Any) 
         root / "dataset.json",
         {
             "name": "PANCREAS",
-            "licence": "CC-BY-SA 4.0",
+            "license": "CC-BY-SA 4.0",
             "tensorImageSize": "3D",
             "modality": {"0": "CT"},
             "labels": {"0": "background", "1": "pancreas", "2": "cancer"},
@@ -50,7 +51,7 @@ def test_official_names(tmp_path: pathlib.Path) -> None:
     assert dataset.case_ids == CASES
     assert dataset.filename(0) == "imagesTr/pancreas_001.nii.gz"
     assert dataset.classes == ["background", "pancreas", "cancer"]
-    assert (dataset.name, dataset.licence) == ("PANCREAS", "CC-BY-SA 4.0")
+    assert (dataset.name, dataset.license) == ("PANCREAS", "CC-BY-SA 4.0")
     volume, mask, metadata = dataset[0]
     assert volume.shape == mask.shape
     assert metadata == {"case": "pancreas_001"}

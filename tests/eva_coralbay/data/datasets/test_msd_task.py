@@ -1,7 +1,6 @@
 """Tests of the CT tasks of the Medical Segmentation Decathlon."""
 
 import pathlib
-from typing import Type
 
 import pytest
 
@@ -17,7 +16,7 @@ COUNTS = {
     datasets.MSDSpleen: (41, 32, 9),
     datasets.MSDColon: (126, 100, 26),
 }
-"""The published number of labelled cases, and those of VoCo's train and val."""
+"""The published number of labeled cases, and those of VoCo's train and val."""
 
 
 @pytest.mark.parametrize("dataset_class", COUNTS)
@@ -30,7 +29,7 @@ COUNTS = {
     ],
 )
 def test_names_of_the_files(
-    tmp_path: pathlib.Path, dataset_class: Type[datasets.MSDTask], image: str, label: str
+    tmp_path: pathlib.Path, dataset_class: type[datasets.MSDTask], image: str, label: str
 ) -> None:
     names = {"folder": dataset_class.folder}
     cases = task_lib.read_splits(dataset_class.task).schemes["v1"]["test"]
@@ -51,7 +50,7 @@ def test_names_of_the_files(
 
 
 @pytest.mark.parametrize("dataset_class", COUNTS)
-def test_splits(dataset_class: Type[datasets.MSDTask]) -> None:
+def test_splits(dataset_class: type[datasets.MSDTask]) -> None:
     schemes = task_lib.read_splits(dataset_class.task).schemes
     cases = task_layouts.all_cases(dataset_class)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eva_coralbay.data import datasets, phantom, transforms
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts
 
 CASES = [f"case_{index:02d}" for index in range(10)]
@@ -37,13 +37,13 @@ def make(root: pathlib.Path, split: Any = None, **kwargs: Any) -> datasets.NnUNe
 
 
 def test_version_2(tmp_path: pathlib.Path) -> None:
-    description = {"name": "Mine", "licence": "CC-BY-4.0"}
+    description = {"name": "Mine", "license": "CC-BY-4.0"}
     layouts.write_nnunet(tmp_path, CASES[:3], splits=SPLITS, description=description)
 
     dataset = make(tmp_path, "train")
 
     assert dataset.name == "Mine"
-    assert dataset.licence == "CC-BY-4.0"
+    assert dataset.license == "CC-BY-4.0"
     assert dataset.classes == ["background", "liver", "spleen"]
     assert dataset.case_ids == ["case_00", "case_02"]
     assert dataset.split_name == "fold_0"
@@ -64,7 +64,7 @@ def test_version_1(tmp_path: pathlib.Path) -> None:
     dataset = make(tmp_path / "Task001_Organs")
 
     assert dataset.classes == ["background", *(f"organ {value}" for value in range(1, 11))]
-    assert dataset.licence == "MIT"
+    assert dataset.license == "MIT"
     assert dataset.name == "Task001_Organs"
 
 
@@ -75,10 +75,10 @@ def test_labels_are_in_numeric_order(tmp_path: pathlib.Path) -> None:
     assert make(tmp_path).classes[1:] == [f"organ {value}" for value in range(1, 12)]
 
 
-def test_the_licence_may_be_unknown(tmp_path: pathlib.Path) -> None:
+def test_the_license_may_be_unknown(tmp_path: pathlib.Path) -> None:
     layouts.write_nnunet(tmp_path, CASES[:1])
 
-    assert make(tmp_path).licence == "unknown"
+    assert make(tmp_path).license == "unknown"
 
 
 def test_another_fold(tmp_path: pathlib.Path) -> None:

@@ -8,7 +8,8 @@ import pathlib
 import re
 import shutil
 import threading
-from typing import Any, Iterator, Type
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from loguru import logger
 
 from eva_coralbay.data import datasets, tasks, transforms
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import task_layouts
 
 TRAIN, VAL, TEST = (
@@ -119,7 +120,7 @@ def test_an_unknown_scheme_or_split_is_an_error(
 def test_what_a_task_says_of_itself(complete: pathlib.Path) -> None:
     dataset = make(complete, "val")
 
-    assert (dataset.name, dataset.licence) == ("msd_task09_spleen", "CC-BY-SA-4.0")
+    assert (dataset.name, dataset.license) == ("msd_task09_spleen", "CC-BY-SA-4.0")
     assert dataset.classes == ["background", "spleen"]
     image, target, metadata = dataset[0]
     assert image.shape == target.shape == (1, 24, 24, 24)
@@ -204,7 +205,7 @@ def test_an_empty_root_is_an_error_that_says_how_to_get_the_data(tmp_path: pathl
         make(tmp_path, "test")
 
 
-def test_a_download_brings_all_cases_after_the_licence_is_printed(
+def test_a_download_brings_all_cases_after_the_license_is_printed(
     tmp_path: pathlib.Path,
     url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,8 +222,8 @@ def test_a_download_brings_all_cases_after_the_licence_is_printed(
     dataset.setup()
 
     assert dataset.case_ids == VAL
-    licence = "The licence of MSD Task09 Spleen: CC-BY-SA-4.0 (https://creativecommons.org"
-    assert capsys.readouterr().out.startswith(licence)
+    terms = "The license of MSD Task09 Spleen: CC-BY-SA-4.0 (https://creativecommons.org"
+    assert capsys.readouterr().out.startswith(terms)
 
 
 def test_nothing_is_downloaded_when_all_cases_are_there(
@@ -272,8 +273,8 @@ def test_a_download_that_needs_an_account_is_an_error(tmp_path: pathlib.Path) ->
         ("Terms of Candid", "Terms of Candid (https://a.org)"),
     ],
 )
-def test_a_licence_says_what_it_forbids(name: str, line: str) -> None:
-    assert str(task_lib.Licence(name, "https://a.org")) == line
+def test_a_license_says_what_it_forbids(name: str, line: str) -> None:
+    assert str(task_lib.License(name, "https://a.org")) == line
 
 
 @pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
@@ -332,14 +333,14 @@ def test_a_task_says_what_is_needed_to_get_and_to_use_it(task: str) -> None:
 
     assert dataset_class.labels[0] == "background"
     assert len(set(dataset_class.labels)) == len(dataset_class.labels)
-    assert dataset_class.data_licence.url.startswith("https://")
+    assert dataset_class.data_license.url.startswith("https://")
     assert "root" in dataset_class.how_to_get
     for resource in dataset_class.resources:
         assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", resource.checksum or "")
         assert resource.url.endswith(resource.filename)
 
 
-def find_class(task: str) -> Type[task_lib.TaskDataset]:
+def find_class(task: str) -> type[task_lib.TaskDataset]:
     candidates = [getattr(datasets, name) for name in datasets.__all__]
     (found,) = (candidate for candidate in candidates if getattr(candidate, "task", "") == task)
     return found

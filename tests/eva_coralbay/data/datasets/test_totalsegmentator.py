@@ -9,7 +9,7 @@ import torch
 
 from eva_coralbay.data import datasets, geometry, transforms
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts, task_layouts, task_layouts_b
 
 SPLITS = task_lib.read_splits("totalsegmentator")

@@ -6,7 +6,7 @@ import pytest
 
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 CASES = [f"word_{number:04d}" for number in range(1, 151)]

@@ -2,13 +2,15 @@
 
 import hashlib
 import pathlib
-from typing import Dict, List, Literal, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from eva_coralbay.leaderboard import record, results
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 
-MODELS: Dict[str, float] = {
+MODELS: dict[str, float] = {
     "radiology/coralbay": 0.84,
     "radiology/voco_b": 0.82,
     "radiology/universal_swinunetr": 0.835,
@@ -18,7 +20,7 @@ MODELS: Dict[str, float] = {
 }
 """The level of each model."""
 
-TASKS: Dict[str, List[str]] = {
+TASKS: dict[str, list[str]] = {
     "btcv": ["spleen", "liver", "pancreas", "left adrenal gland", "aorta"],
     "lits17": ["liver", "tumour"],
     "phantom": ["ball", "box", "tube"],
@@ -39,7 +41,7 @@ def write_results(
     seeds: int = 2,
     kind: Literal["measured", "demo"] = "measured",
     protocol: str = "frozen",
-) -> List[pathlib.Path]:
+) -> list[pathlib.Path]:
     """Writes the runs of every model on every task.
 
     Args:
@@ -80,7 +82,7 @@ def write_run(
     path = root / "draft.json"
     table = record.write_cases(path.with_name("draft.cases.csv"), rows)
     entry = _record(model, task, seed, kind, protocol, rows, table)
-    target = root / results.relative_path(entry)
+    target = root / results_folder.relative_path(entry)
     target.parent.mkdir(parents=True, exist_ok=True)
     path.with_name("draft.cases.csv").rename(target.with_name(f"{target.stem}.cases.csv"))
     config = f"task: {task}\nmodel: {model}\nseed: {seed}\n".encode()
@@ -95,7 +97,7 @@ def write_run(
     return target
 
 
-def _rows(model: str, task: str, seed: int, n_cases: int) -> List[record.CaseRow]:
+def _rows(model: str, task: str, seed: int, n_cases: int) -> list[record.CaseRow]:
     """Returns the rows: case and class are hard for all models, with noise of each run."""
     names = TASKS.get(task, ["organ"])
     task_generator = np.random.default_rng(len(task))
@@ -127,7 +129,7 @@ def _record(
     seed: int,
     kind: Literal["measured", "demo"],
     protocol: str,
-    rows: List[record.CaseRow],
+    rows: list[record.CaseRow],
     table: record.CaseTable,
 ) -> record.Record:
     cases = sorted({row.case for row in rows})
@@ -140,7 +142,7 @@ def _record(
             id=model,
             revision=None,
             weights_sha256=_UNKNOWN,
-            licence=None,
+            license=None,
             training_datasets=None,
             parameters=53_200_000,
         ),
@@ -150,7 +152,7 @@ def _record(
             name="v1", part="test", n=len(cases), ids_sha256=record.ids_sha256(cases)
         ),
         checkpoint=record.Checkpoint(selection="last", step=20000),
-        dataset=record.Dataset(name=task, checksums=None, licence="CC-BY-4.0"),
+        dataset=record.Dataset(name=task, checksums=None, license="CC-BY-4.0"),
         environment=record.Environment(
             packages={"eva-coralbay": "0.1.0", "kaiko-eva": "0.4.5", "monai": None},
             python="3.11.7",
@@ -172,5 +174,5 @@ def _record(
     )
 
 
-def _mean(rows: List[record.CaseRow]) -> float:
+def _mean(rows: list[record.CaseRow]) -> float:
     return float(np.mean([row.value for row in rows if row.value is not None]))

@@ -6,22 +6,24 @@ import pathlib
 import re
 import subprocess
 import sys
-from typing import Any, Callable, Dict
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from eva_coralbay.leaderboard import model_cards, results
+from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard.page import board
+from eva_coralbay.results import folder as results_folder
 from tests.eva_coralbay.leaderboard.page import generated
 
 _CARDS = model_cards.find(pathlib.Path(__file__).parents[4] / "leaderboard" / "models")
 
 
 def _gather(root: pathlib.Path) -> board.Board:
-    return board.gather(results.find(root), _CARDS, [], root)
+    return board.gather(results_folder.find(root), _CARDS, [], root)
 
 
-def _change(path: pathlib.Path, edit: Callable[[Dict[str, Any]], None]) -> None:
+def _change(path: pathlib.Path, edit: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
@@ -199,7 +201,7 @@ def test_only_unchanged_records_are_verified(tmp_path: pathlib.Path) -> None:
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(tmp_path)}\n"
         for path in paths
     ]
-    (tmp_path / results.VERIFIED).write_text("".join(lines))
+    (tmp_path / results_folder.VERIFIED).write_text("".join(lines))
     assert _gather(tmp_path).tracks[0].rows[0].n_verified == 2
     _change(paths[0], lambda record: record["cost"].update(fit_seconds=1.0))
     assert _gather(tmp_path).tracks[0].rows[0].n_verified == 1

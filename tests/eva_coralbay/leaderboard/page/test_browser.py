@@ -2,7 +2,8 @@
 
 import pathlib
 import shutil
-from typing import Any, Iterator, List
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A page that fails the test if anything is written to the console or asked of a network."""
     opened = browser.new_page()
     opened.set_default_timeout(120_000)
-    faults: List[str] = []
+    faults: list[str] = []
     opened.on("console", lambda message: faults.append(message.text))
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on("requestfailed", lambda request: faults.append(request.url))
@@ -62,7 +63,7 @@ def _open(page: Any, site: pathlib.Path, name: str = "index.html") -> None:
     page.goto((site / name).as_uri())
 
 
-def _models(page: Any) -> List[str]:
+def _models(page: Any) -> list[str]:
     return page.locator("table.board").first.locator(_MODELS).all_inner_texts()
 
 

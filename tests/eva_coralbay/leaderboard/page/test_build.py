@@ -4,14 +4,14 @@ import html.parser
 import json
 import pathlib
 import urllib.parse
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import pytest
 import yaml
 
-from eva_coralbay import cli
-from eva_coralbay.leaderboard import record
+from eva_coralbay.cli import main
 from eva_coralbay.leaderboard.page import build
+from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard import result_files
 from tests.eva_coralbay.leaderboard.page import generated
 
@@ -28,17 +28,17 @@ class _Parser(html.parser.HTMLParser):
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
-        self.elements: List[Tuple[str, Dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.feed(path.read_text())
 
-    def handle_starttag(self, tag: str, attrs: List[Tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
-    def attributes(self, name: str) -> List[str]:
+    def attributes(self, name: str) -> list[str]:
         return [attrs[name] or "" for _, attrs in self.elements if name in attrs]
 
 
@@ -46,11 +46,11 @@ class _CodeParser(_Parser):
     """Gathers the blocks of code of a page."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.blocks: List[str] = []
+        self.blocks: list[str] = []
         self._is_code = False
         super().__init__(path)
 
-    def handle_starttag(self, tag: str, attrs: List[Tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         super().handle_starttag(tag, attrs)
         if tag == "pre":
             self.blocks.append("")
@@ -71,7 +71,7 @@ def _build(root: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     return out
 
 
-def _files(site: pathlib.Path) -> Dict[str, bytes]:
+def _files(site: pathlib.Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(site)): path.read_bytes() for path in site.rglob("*") if path.is_file()
     }
@@ -206,13 +206,13 @@ def test_a_bad_card_is_one_message(
     command += ["--out", str(tmp_path / "site")]
 
     card.write_text("id: org/model\nsurprise: 1\n")
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     error = capsys.readouterr().err
     assert f"error: {card} is no model card:\n" in error
     assert "\n  name: is missing" in error and "\n  surprise: is no field of a card" in error
 
     card.write_text("[" * 5000)
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert f"error: {card} is no model card:\n  it is no YAML file" in capsys.readouterr().err
     assert not (tmp_path / "site").exists()
 
@@ -248,7 +248,7 @@ def test_no_results_give_a_page_that_says_so(tmp_path: pathlib.Path) -> None:
 
 
 def test_everything_of_a_record_is_escaped(tmp_path: pathlib.Path) -> None:
-    """Names, licences, cases and classes can be anything; none becomes an element."""
+    """Names, licenses, cases and classes can be anything; none becomes an element."""
     root = tmp_path / "results"
     for model in ("radiology/coralbay", "radiology/voco_b"):
         path = generated.write_run(root, model=model, task="phantom")
@@ -271,13 +271,13 @@ def test_everything_of_a_record_is_escaped(tmp_path: pathlib.Path) -> None:
     assert attacked_pages >= 4
 
 
-def _attack(content: Dict[str, Any]) -> Dict[str, Any]:
+def _attack(content: dict[str, Any]) -> dict[str, Any]:
     """Puts markup where a record has free text."""
     content["model"] |= {"id": content["model"]["id"] + _ATTACK, "revision": _ATTACK}
-    content["model"] |= {"licence": _ATTACK, "training_datasets": [_ATTACK]}
+    content["model"] |= {"license": _ATTACK, "training_datasets": [_ATTACK]}
     content["task"] |= {"id": _ATTACK, "version": _ATTACK}
     content["protocol"] = _ATTACK
-    content["split"]["name"] = content["dataset"]["licence"] = _ATTACK
+    content["split"]["name"] = content["dataset"]["license"] = _ATTACK
     content["environment"]["device"] = _ATTACK
     content["environment"]["packages"]["eva-coralbay"] = _ATTACK
     content["robustness"] = {_ATTACK: {"dice": 0.1}}
@@ -366,15 +366,15 @@ def test_the_command_builds_the_page(
 ) -> None:
     (tmp_path / "results").mkdir()
     arguments = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "site")]
-    assert cli.main(["leaderboard", "build", *arguments]) == 0
+    assert main.main(["leaderboard", "build", *arguments]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'site' / 'index.html'}\n"
-    assert cli.main(["leaderboard", "build", "--results", "nowhere", "--out", "site"]) == 1
+    assert main.main(["leaderboard", "build", "--results", "nowhere", "--out", "site"]) == 1
     assert "There is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_twenty_models_on_fifteen_tasks_are_small(tmp_path: pathlib.Path) -> None:
-    models = [f"organisation/a_model_with_a_name_{index}" for index in range(20)]
+    models = [f"organization/a_model_with_a_name_{index}" for index in range(20)]
     tasks = [f"msd_task{index:02d}_hepatic_vessel" for index in range(15)]
     generated.write_results(tmp_path / "results", models=models, tasks=tasks)
     site = _build(tmp_path / "results", tmp_path / "site")

@@ -4,15 +4,15 @@ import csv
 import io
 import json
 import pathlib
-from typing import Dict, List, Tuple
 
 import pytest
 
-from eva_coralbay.leaderboard import record, results
 from eva_coralbay.leaderboard.page import board, export
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard.page import generated
 
-_Key = Tuple[str, str, str]
+_Key = tuple[str, str, str]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def content(root: pathlib.Path) -> board.Board:
-    return board.gather(results.find(root), {}, [], root)
+    return board.gather(results_folder.find(root), {}, [], root)
 
 
 @pytest.fixture(scope="module")
-def expected(root: pathlib.Path) -> Dict[_Key, float]:
+def expected(root: pathlib.Path) -> dict[_Key, float]:
     """The mean over the seeds, read from the files."""
-    values: Dict[_Key, List[float]] = {}
+    values: dict[_Key, list[float]] = {}
     for path in root.rglob("*.json"):
         entry = record.Record.read(path)
         key = (entry.kind, entry.model.id or "", entry.task.id)
@@ -40,7 +40,7 @@ def expected(root: pathlib.Path) -> Dict[_Key, float]:
     return {key: sum(found) / len(found) for key, found in values.items()}
 
 
-def test_json_equals_the_records(content: board.Board, expected: Dict[_Key, float]) -> None:
+def test_json_equals_the_records(content: board.Board, expected: dict[_Key, float]) -> None:
     document = json.loads(export.as_json(content))
     found = {
         (track["kind"], row["model"], score["task"]): score["value"]
@@ -51,7 +51,7 @@ def test_json_equals_the_records(content: board.Board, expected: Dict[_Key, floa
     assert found == pytest.approx(expected, abs=1e-15)
 
 
-def test_csv_equals_the_records(content: board.Board, expected: Dict[_Key, float]) -> None:
+def test_csv_equals_the_records(content: board.Board, expected: dict[_Key, float]) -> None:
     lines = list(csv.DictReader(io.StringIO(export.as_csv(content))))
     found = {(line["kind"], line["model"], line["task"]): float(line["value"]) for line in lines}
     assert found == pytest.approx(expected, abs=1e-15)

@@ -5,17 +5,17 @@ import hashlib
 import json
 import os
 import pickle  # nosec B403
-from typing import Any, Dict, List, Literal, NamedTuple, Tuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from typing_extensions import override
 
-from eva_coralbay import identity
+from eva_coralbay import _object_description
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 EMBEDDINGS_FILE = "embeddings.json"
 """The file beside embeddings that says what they are made of, written when all are there."""
@@ -82,11 +82,11 @@ class ClassificationDataset(
         self._embeddings_root = embeddings_root
         self._choose_scheme(split_scheme)
 
-        self._cases: Dict[str, Case] = {}
-        self._case_ids: List[str] = []
+        self._cases: dict[str, Case] = {}
+        self._case_ids: list[str] = []
 
     @abc.abstractmethod
-    def _find_cases(self) -> Dict[str, Case]:
+    def _find_cases(self) -> dict[str, Case]:
         """Returns the cases that are known under the root, by id, whatever their split.
 
         The file of a case may be missing. Where it is not known what exists, nothing is returned.
@@ -102,7 +102,7 @@ class ClassificationDataset(
 
     @property
     @override
-    def class_to_idx(self) -> Dict[str, int]:
+    def class_to_idx(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.labels)}
 
     @property
@@ -111,12 +111,12 @@ class ClassificationDataset(
         return self._split
 
     @property
-    def case_ids(self) -> List[str]:
+    def case_ids(self) -> list[str]:
         """The ids of the cases of the split, in the order of the samples."""
         return list(self._case_ids)
 
     @property
-    def patients(self) -> List[str]:
+    def patients(self) -> list[str]:
         """The ids of the patients, in the same order."""
         return [self._cases[case].patient for case in self._case_ids]
 
@@ -165,7 +165,7 @@ class ClassificationDataset(
         return len(self._case_ids)
 
     @override
-    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor, Dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         if self._embeddings_root is None:
             volume = self.load_data(index)
             data = volume if self._transforms is None else self._transforms(volume)
@@ -198,7 +198,7 @@ class ClassificationDataset(
         return torch.tensor(self._cases[self._case_ids[index]].label, dtype=torch.int64)
 
     @override
-    def load_metadata(self, index: int) -> Dict[str, Any]:
+    def load_metadata(self, index: int) -> dict[str, Any]:
         case = self._case_ids[index]
         return {"case": case, "patient": self._cases[case].patient}
 
@@ -206,7 +206,7 @@ class ClassificationDataset(
     def filename(self, index: int) -> str:
         return self._cases[self._case_ids[index]].path
 
-    def checksums(self) -> Dict[str, str]:
+    def checksums(self) -> dict[str, str]:
         """Reads all files of the split and returns what identifies their content.
 
         Returns:
@@ -221,7 +221,7 @@ class ClassificationDataset(
             for name, content in (("images", images), ("labels", labels))
         }
 
-    def describe_inputs(self) -> Dict[str, Any]:
+    def describe_inputs(self) -> dict[str, Any]:
         """Returns what the input of the encoder is made of, the same for each split."""
         cases = json.dumps(self._lists, sort_keys=True)
         return {
@@ -229,10 +229,12 @@ class ClassificationDataset(
             "split scheme": self.split_name,
             "cases": hashlib.sha256(cases.encode()).hexdigest(),
             "files": self._identify_files(),
-            "transform": None if self._transforms is None else identity.describe(self._transforms),
+            "transform": None
+            if self._transforms is None
+            else _object_description.describe(self._transforms),
         }
 
-    def embeddings_of(self) -> Dict[str, Any] | None:
+    def embeddings_of(self) -> dict[str, Any] | None:
         """Returns what the embeddings are made of; None if volumes are used.
 
         Raises:
@@ -263,7 +265,7 @@ class ClassificationDataset(
             ) from error
         return embedding
 
-    def _files(self, case: str) -> List[str]:
+    def _files(self, case: str) -> list[str]:
         """Returns the paths of the files that a case is read from."""
         return [self._path(self._cases[case].path)]
 
@@ -277,7 +279,7 @@ class ClassificationDataset(
                 digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def _find_problems(self, case: str) -> List[str]:
+    def _find_problems(self, case: str) -> list[str]:
         """Returns what is missing of a case."""
         if case not in self._cases:
             return [f"Case '{case}': not found."]

@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Dict, Iterator, List, Tuple
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _ARRAYS = "CC-CCII_public/data"
 """Where VoCo's copy has its arrays."""
@@ -28,7 +28,7 @@ _READ_ERRORS = (OSError, EOFError, ValueError, UnidentifiedImageError)
 class CCCCII(base.ClassificationDataset):
     """CC-CCII: whether a chest CT shows COVID-19, another pneumonia or none.
 
-    A volume is a whole scan, a stack of slices of 8 bit grey values without a known spacing. It
+    A volume is a whole scan, a stack of slices of 8 bit gray values without a known spacing. It
     is read from the official folders `<class>/<patient>/<scan>/` of slices, or from VoCo's copy,
     one array `CC-CCII_public/data/p<patient>-s<scan>.npy` a scan, which eva uses. The id of a
     case is class, patient and scan, as in "NCP-364-1880".
@@ -41,7 +41,7 @@ class CCCCII(base.ClassificationDataset):
     # the order of VoCo's tables
     labels = ("Normal", "CP", "NCP")
 
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "CC BY 3.0 CN", "https://creativecommons.org/licenses/by/3.0/cn/"
     )
 
@@ -55,7 +55,7 @@ class CCCCII(base.ClassificationDataset):
     )
 
     @override
-    def _find_cases(self) -> Dict[str, base.Case]:
+    def _find_cases(self) -> dict[str, base.Case]:
         cases = {}
         for case, path in [*self._find_arrays(), *self._find_folders()]:
             label, patient, _ = case.split("-", maxsplit=2)
@@ -63,12 +63,12 @@ class CCCCII(base.ClassificationDataset):
         return cases
 
     @override
-    def _files(self, case: str) -> List[str]:
+    def _files(self, case: str) -> list[str]:
         path = self._path(self._cases[case].path)
         return [path] if path.endswith(".npy") else _slices(path)
 
     @override
-    def _find_problems(self, case: str) -> List[str]:
+    def _find_problems(self, case: str) -> list[str]:
         if case in self._cases and not self._files(case):
             return [f"Case '{case}': '{self._path(self._cases[case].path)}' holds no slices."]
         return super()._find_problems(case)
@@ -89,14 +89,14 @@ class CCCCII(base.ClassificationDataset):
             ) from error
         return eva_tv_tensors.Volume(torch.from_numpy(volume[None].astype(np.float32)))
 
-    def _find_folders(self) -> Iterator[Tuple[str, str]]:
+    def _find_folders(self) -> Iterator[tuple[str, str]]:
         """Yields the ids and the paths of the scans in the official folders."""
         for label in self.labels:
             for patient in self._folders(label):
                 for scan in self._folders(f"{label}/{patient}"):
                     yield f"{label}-{patient}-{scan}", f"{label}/{patient}/{scan}"
 
-    def _find_arrays(self) -> Iterator[Tuple[str, str]]:
+    def _find_arrays(self) -> Iterator[tuple[str, str]]:
         """Yields the ids and the paths of the scans in VoCo's copy, whose names lack the class."""
         listed = sum(task_lib.read_splits(self.task).schemes["voco"].values(), [])
         ids = {case.split("-", maxsplit=1)[1]: case for case in listed}
@@ -106,7 +106,7 @@ class CCCCII(base.ClassificationDataset):
             if match and (case := ids.get(f"{match[1]}-{match[2]}")):
                 yield case, f"{_ARRAYS}/{name}"
 
-    def _folders(self, path: str) -> List[str]:
+    def _folders(self, path: str) -> list[str]:
         """Returns the names of the folders in a folder; of one that does not exist, none."""
         folder = self._path(path)
         if not os.path.isdir(folder):
@@ -114,7 +114,7 @@ class CCCCII(base.ClassificationDataset):
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def _slices(folder: str) -> List[str]:
+def _slices(folder: str) -> list[str]:
     """Returns the paths of the slices of a scan, in the order of their numbers."""
     names = [name for name in os.listdir(folder) if name.lower().endswith(_SLICE_ENDINGS)]
     names.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])

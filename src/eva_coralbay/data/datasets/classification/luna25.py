@@ -2,7 +2,7 @@
 
 import os
 import pickle  # nosec B403
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _TABLE = "LUNA25_Public_Training_Development_Data.csv"
 """The official table of the nodules."""
@@ -52,7 +52,7 @@ class LUNA25(base.ClassificationDataset):
     labels = ("benign", "malignant")
 
     # of the two parts of the data the annotations have the stricter terms
-    data_licence = task_lib.Licence(
+    data_license = task_lib.License(
         "CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4.0/"
     )
 
@@ -67,7 +67,7 @@ class LUNA25(base.ClassificationDataset):
     )
 
     @override
-    def _find_cases(self) -> Dict[str, base.Case]:
+    def _find_cases(self) -> dict[str, base.Case]:
         path = self._path(_TABLE)
         if not os.path.isfile(path):
             return {}
@@ -84,7 +84,7 @@ class LUNA25(base.ClassificationDataset):
             ) from error
 
     @override
-    def _files(self, case: str) -> List[str]:
+    def _files(self, case: str) -> list[str]:
         return [self._path(f"{_BLOCKS}/{kind}/{case}.npy") for kind in ("image", "metadata")]
 
     @override
@@ -117,7 +117,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-def _read_dictionary(path: str) -> Dict[str, Any]:
+def _read_dictionary(path: str) -> dict[str, Any]:
     """Reads a dictionary of arrays that was written by `numpy.save`."""
     with open(path, "rb") as file:
         np.lib.format.read_magic(file)

@@ -4,7 +4,7 @@ import functools
 import os
 import zipfile
 import zlib
-from typing import Any, ClassVar, Dict, List
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.data.errors import DatasetError
+from eva_coralbay.errors import DatasetError
 
 _PARTS = ("train", "val", "test")
 """The official parts of a file."""
@@ -39,17 +39,17 @@ class MedMNIST3D(base.ClassificationDataset):
     archive: ClassVar[str]
     """The name of the file."""
 
-    data_licence = task_lib.Licence("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
+    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
 
     homepage = "https://medmnist.com/"
 
     @functools.cached_property
-    def _loaded(self) -> Dict[str, npt.NDArray[np.uint8]]:
+    def _loaded(self) -> dict[str, npt.NDArray[np.uint8]]:
         """The volumes of the parts that have been read."""
         return {}
 
     @override
-    def _find_cases(self) -> Dict[str, base.Case]:
+    def _find_cases(self) -> dict[str, base.Case]:
         if not os.path.isfile(self._path(self.archive)):
             return {}
         return {
@@ -63,7 +63,7 @@ class MedMNIST3D(base.ClassificationDataset):
         }
 
     @override
-    def _files(self, case: str) -> List[str]:
+    def _files(self, case: str) -> list[str]:
         return [self._path(self.archive)]
 
     @override

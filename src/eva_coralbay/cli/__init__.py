@@ -1,0 +1,1 @@
+"""The command `eva-coralbay`: parsing, printing and progress; the library does the work."""

@@ -1,0 +1,380 @@
+"""The commands below `eva-coralbay leaderboard`: one class each, which parses and prints."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import yaml
+
+from eva_coralbay.cli import _subcommand
+from eva_coralbay.tasks import protocols
+
+
+class Validate(_subcommand.Subcommand):
+    """Checks results as a submission is checked: everything that can be known without the data."""
+
+    name = "validate"
+    help = "check a results folder or a record, and print every fault with its place"
+    examples = """
+        eva-coralbay leaderboard validate leaderboard/results
+        eva-coralbay leaderboard validate leaderboard/results --json > faults.json
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("path", metavar="PATH", help="a results folder, a part of it, a record")
+        parser.add_argument("--json", action="store_true", help="print the faults as JSON")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints the faults; the exit code is 1 if one of them is more than a warning."""
+        from eva_coralbay.leaderboard import validation
+
+        faults = validation.validate(arguments.path)
+        errors = sum(not fault.is_warning for fault in faults)
+        if arguments.json:
+            print(json.dumps([fault.as_dict() for fault in faults], indent=2))
+        else:
+            for fault in faults:
+                print(fault)
+            print(f"{errors} errors, {len(faults) - errors} warnings")
+        return 1 if errors else 0
+
+
+class Verify(_subcommand.Subcommand):
+    """Computes the metrics of a record again from its case table, or repeats its run.
+
+    The case table, and for a repetition the configuration, are to be the files that the record
+    states: their hashes are checked first.
+
+    A repetition builds what the configuration beside the record names, so it executes code of
+    the model's authors: read it first. DATA_ROOT, PREPARED_ROOT, CHECKPOINT, ACCELERATOR and
+    N_DATA_WORKERS say what is different on this machine.
+    """
+
+    name = "verify"
+    help = "compute the metrics of a record again, and on request repeat its run"
+    examples = """
+        eva-coralbay leaderboard verify results/org__model/main/btcv@1/frozen/seed_0.json
+        DATA_ROOT=data/btcv eva-coralbay leaderboard verify seed_0.json --rerun
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("record", metavar="RECORD", help="the JSON file of the record")
+        parser.add_argument("--rerun", action="store_true", help="repeat the run of this seed")
+        parser.add_argument(
+            "--tolerance",
+            type=float,
+            default=0.01,
+            help="how far a metric of the repetition may be off that lies in 0 to 1 (default: "
+            "%(default)s); its distances, in mm, are not compared",
+        )
+        parser.add_argument("--json", action="store_true", help="print the differences as JSON")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints what differs; the exit code is 1 if something does."""
+        from eva_coralbay.leaderboard import verification
+        from eva_coralbay.results import folder as results_folder
+        from eva_coralbay.results import record
+
+        entry = results_folder.Entry(
+            pathlib.Path(arguments.record), record.Record.read(arguments.record)
+        )
+        differences = verification.verify(
+            entry, rerun=arguments.rerun, tolerance=arguments.tolerance
+        )
+        if arguments.json:
+            print(json.dumps([dataclasses.asdict(each) for each in differences], indent=2))
+        else:
+            for each in differences:
+                print(each)
+            others = "its case table and its repetition" if arguments.rerun else "its case table"
+            print(f"{len(differences)} differences between the record and {others}")
+        return 1 if differences else 0
+
+
+class Compare(_subcommand.Subcommand):
+    """Compares two models on the cases of a task: how far apart they are, and how sure that is."""
+
+    name = "compare"
+    help = "compare two models on the cases of a task, by class, with a plot of every case"
+    examples = """
+        eva-coralbay leaderboard compare radiology/voco_b radiology/coralbay_random --task btcv
+        eva-coralbay leaderboard compare lab/net@v1 lab/net@v2 --task btcv@1 --out cases.svg
+        eva-coralbay leaderboard compare lab/a lab/b --task btcv --json > comparison.json
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "model_a", metavar="MODEL_A", help="<organization>/<model>[@<revision>]"
+        )
+        parser.add_argument("model_b", metavar="MODEL_B", help="the model to compare it with")
+        parser.add_argument(
+            "--task", metavar="T", required=True, help="the task, as <id>[@version]"
+        )
+        parser.add_argument(
+            "--results",
+            metavar="DIR",
+            default="leaderboard/results",
+            help="the results folder (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--protocol",
+            choices=list(protocols.PROTOCOLS),
+            default="frozen",
+            help="how the models were evaluated (default: %(default)s)",
+        )
+        parser.add_argument("--out", metavar="SVG", help="where to write a plot of every case")
+        parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints the comparison, and writes the plot on request."""
+        from rich import console
+
+        from eva_coralbay import _atomic_files
+        from eva_coralbay.leaderboard import comparison, comparison_plot
+        from eva_coralbay.results import folder as results_folder
+
+        pair = comparison.compare(
+            results_folder.find(arguments.results),
+            arguments.model_a,
+            arguments.model_b,
+            task=arguments.task,
+            protocol=arguments.protocol,
+        )
+        if arguments.out:
+            _atomic_files.write_atomically(arguments.out, comparison_plot.draw(pair).encode())
+        if arguments.json:
+            print(json.dumps(pair.as_dict(), indent=2, allow_nan=False))
+        else:
+            console.Console().print(comparison.draw_table(pair))
+            for name, reason in pair.left_out.items():
+                print(f"{name} is left out: {reason}")
+            print(pair.verdict)
+        return 0
+
+
+class Build(_subcommand.Subcommand):
+    """Builds the page of the results: static files, for a web server or to open as they are."""
+
+    name = "build"
+    help = "build the page of the results, with leaderboard.json and a CSV"
+    examples = """
+        eva-coralbay leaderboard build --results leaderboard/results --out site
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "--results",
+            metavar="DIR",
+            default="leaderboard/results",
+            help="the results folder; the folders models/ and reported/ beside it hold the model "
+            "cards and the numbers of others (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--out", metavar="SITE", required=True, help="where to write; an older page is replaced"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Builds the page, and prints where it is."""
+        from eva_coralbay.leaderboard.page import build
+
+        root = pathlib.Path(arguments.results).absolute()
+        page = build.build(
+            root, root.with_name("models"), root.with_name("reported"), arguments.out
+        )
+        print(page)
+        return 0
+
+
+class Submit(_subcommand.Subcommand):
+    """Gathers runs into the results folder, and prints the text of the pull request.
+
+    What a run cannot know (license, pre-training) is read from the card of the model in models/
+    beside the results folder; a model without one gets a card to fill in. Nothing is sent.
+    """
+
+    name = "submit"
+    help = "gather runs into the results folder, and print the text of the pull request"
+    examples = """
+        eva-coralbay leaderboard submit logs/my-encoder --out leaderboard/results
+        eva-coralbay leaderboard submit logs/btcv logs/word --model-id my-lab/my-encoder
+        eva-coralbay leaderboard submit logs/demo --demo > pull_request.md
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "folders", metavar="RUN_DIR", nargs="+", help="a folder that runs wrote to"
+        )
+        parser.add_argument(
+            "--out",
+            metavar="DIR",
+            default="leaderboard/results",
+            help="the results folder (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--model-id",
+            metavar="ORG/NAME",
+            help="the name of the model (default: that of the runs, MODEL_NAME)",
+        )
+        parser.add_argument(
+            "--demo",
+            action="store_true",
+            help="the results show the machinery, not the model: never ranked with measured ones",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Writes the results; the text goes to standard output, what else is said to error."""
+        from eva_coralbay.leaderboard import submission
+
+        submitted = submission.submit(
+            arguments.folders,
+            arguments.out,
+            model_id=arguments.model_id,
+            is_demo=arguments.demo,
+        )
+        for warning in submitted.warnings:
+            print(warning, file=sys.stderr)
+        for entry in submitted.entries:
+            print(f"written: {entry.path}", file=sys.stderr)
+        for path in submitted.templates:
+            print(f"to fill in, then submit again: {path}", file=sys.stderr)
+        print(submitted.pull_request, end="")
+        return 0
+
+
+class Sweep(_subcommand.Subcommand):
+    """Runs models on tasks with several seeds, as a YAML file lists them.
+
+    By default it prints the commands, and to standard error a table of which cells are done, have
+    failed or are to do. With --local or --slurm it runs them, skips what is finished with the same
+    settings, and can be interrupted: the same command goes on. The file and what it may hold is
+    described in docs/submit.md.
+    """
+
+    name = "sweep"
+    help = "run models x tasks x seeds, here or on SLURM, or print the commands"
+    examples = """
+        eva-coralbay leaderboard sweep leaderboard/demo.yaml
+        eva-coralbay leaderboard sweep leaderboard/demo.yaml > /dev/null    # only what is done
+        eva-coralbay leaderboard sweep leaderboard/demo.yaml --local --jobs 2 --retries 1
+        eva-coralbay leaderboard sweep sweep.yaml --models my-lab/my-encoder --seeds 0 1 --print
+        eva-coralbay leaderboard sweep sweep.yaml --slurm slurm_partition=gpu gpus_per_node=1
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("file", metavar="FILE", help="the YAML file of the sweep")
+        parser.add_argument("--models", metavar="MODEL", nargs="+", help="only these of the file")
+        parser.add_argument("--tasks", metavar="TASK", nargs="+", help="only these of the file")
+        parser.add_argument(
+            "--seeds",
+            metavar="SEED",
+            nargs="+",
+            type=_subcommand.at_least(0),
+            help="these instead of the file's",
+        )
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument(
+            "--print",
+            action="store_true",
+            help="print the commands, and to standard error what of them is done (the default)",
+        )
+        how.add_argument("--local", action="store_true", help="run them on this machine")
+        how.add_argument(
+            "--slurm",
+            metavar="KEY=VALUE",
+            nargs="*",
+            type=_parse_parameter,
+            help="run them on SLURM, with parameters of submitit.AutoExecutor",
+        )
+        parser.add_argument(
+            "--jobs",
+            metavar="N",
+            type=_subcommand.at_least(1),
+            help="how many at once (default: 1; with --slurm all)",
+        )
+        parser.add_argument(
+            "--retries",
+            metavar="N",
+            type=_subcommand.at_least(0),
+            default=0,
+            help="how often to try a failed one again (default: %(default)s)",
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints or runs; the exit code is 1 if a cell failed, and 130 after an interruption."""
+        from rich import console
+
+        from eva_coralbay.leaderboard import sweep
+
+        plan = sweep.read(arguments.file)
+        cells = sweep.list_cells(
+            plan, models=arguments.models, tasks=arguments.tasks, seeds=arguments.seeds
+        )
+        if not arguments.local and arguments.slurm is None:
+            for cell in cells:
+                print(cell.command)
+            console.Console(stderr=True).print(sweep.draw_table(sweep.look_up(cells)))
+            return 0
+
+        outcomes = sweep.run(
+            cells,
+            "local" if arguments.local else "slurm",
+            folder=pathlib.Path(plan.output, "jobs"),
+            at_once=arguments.jobs or (1 if arguments.local else len(cells)),
+            parameters=dict(arguments.slurm or ()),
+            retries=arguments.retries,
+            report=lambda line: print(line, flush=True),
+        )
+        console.Console().print(sweep.draw_table(outcomes))
+        failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+        for outcome in failed:
+            print(sweep.describe_failure(outcome))
+        if any(outcome.state == "interrupted" for outcome in outcomes):
+            print("The same command goes on with what is not done.")
+            return 130
+        return 1 if failed else 0
+
+
+LEADERBOARD_SUBCOMMANDS: tuple[_subcommand.Subcommand, ...] = (
+    Sweep(),
+    Submit(),
+    Validate(),
+    Verify(),
+    Compare(),
+    Build(),
+)
+"""In the order of their use."""
+
+
+class Leaderboard(_subcommand.Subcommand):
+    """Checks, compares, submits and shows results: records, statistics, a page, a submission."""
+
+    name = "leaderboard"
+    help = "check, compare, submit and show results"
+    examples = """
+        eva-coralbay leaderboard --help
+    """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the commands."""
+        _subcommand.add_subcommands(parser, LEADERBOARD_SUBCOMMANDS)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Never called: a command below it is."""
+        raise NotImplementedError
+
+
+def _parse_parameter(text: str) -> tuple[str, Any]:
+    """Parses KEY=VALUE, the value in YAML."""
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
+    return key, yaml.safe_load(value)

@@ -1,0 +1,200 @@
+"""The data of a task: its splits with their transforms and loaders."""
+
+import pkgutil
+from collections.abc import Sequence
+from typing import Any
+
+from eva.core.data import dataloaders, datamodules
+from eva.core.data.datamodules import schemas
+from eva.core.utils import parser
+from eva.vision.data.dataloaders import collate_fn
+
+from eva_coralbay.data import seeding, transforms, volume_transforms
+from eva_coralbay.data.datasets import base, classification, task
+from eva_coralbay.tasks import protocols
+
+
+class SegmentationData(datamodules.DataModule):
+    """The train, val and, where the split scheme has one, test cases of a data set."""
+
+    def __init__(
+        self,
+        *,
+        dataset: dict[str, Any],
+        protocol: protocols.ProtocolName = "frozen",
+        roi_size: Sequence[int] = (96, 96, 96),
+        num_samples: int = 4,
+        class_ratios: Sequence[float] | None = None,
+        spacing: Sequence[float] = (1.5, 1.5, 1.5),
+        hu_window: tuple[float, float] = (-175.0, 250.0),
+        batch_size: int = 2,
+        num_workers: int = 4,
+    ) -> None:
+        """Initializes the data module.
+
+        Args:
+            dataset: The `class_path` and the `init_args` of the data set, without split and
+                transforms.
+            protocol: Decides the split scheme of a public task, unless the data set names one.
+            roi_size: The size of a crop in voxels, as (D, H, W).
+            num_samples: The number of crops a scan.
+            class_ratios: The chance of each label value to be the center of a crop, background
+                first. Equal chances if None.
+            spacing: The voxel spacing to resample to, in mm, as (D, H, W).
+            hu_window: The lowest and the highest HU, which become 0 and 1.
+            batch_size: The number of scans a training step.
+            num_workers: The number of processes that load data.
+        """
+        scoring = transforms.EvalTransform(spacing=spacing, hu_window=hu_window)
+        training = transforms.TrainTransform(
+            roi_size=roi_size,
+            num_samples=num_samples,
+            class_ratios=class_ratios,
+            spacing=spacing,
+            hu_window=hu_window,
+        )
+        dataset = _with_scheme(dataset, protocol)
+        train = _build(dataset, "train", training)
+        super().__init__(
+            datasets=schemas.DatasetsSchema(
+                train=train,
+                val=_build(dataset, "val", scoring),
+                test=(_build(dataset, "test", scoring) if train.has_split("test") else None),
+            ),
+            dataloaders=schemas.DataloadersSchema(
+                train=_loader(
+                    num_workers,
+                    batch_size=batch_size,
+                    shuffle=True,
+                    collate_fn=collate_fn.collection_collate,
+                    worker_init_fn=seeding.seed_worker,
+                ),
+                val=_loader(num_workers),
+                test=_loader(num_workers),
+            ),
+        )
+
+
+class ClassificationData(datamodules.DataModule):
+    """The train, val and, where the split scheme has one, test cases of a classification task.
+
+    They are volumes, or embeddings that are computed of all of them once (`predict`).
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: dict[str, Any],
+        transform: volume_transforms.VolumeTransform,
+        train_transform: volume_transforms.VolumeTransform | None = None,
+        protocol: protocols.ProtocolName = "frozen",
+        embeddings_root: str | None = None,
+        batch_size: int = 16,
+        predict_batch_size: int = 16,
+        num_workers: int = 4,
+    ) -> None:
+        """Builds the data sets of all splits.
+
+        Args:
+            dataset: The `class_path` and the `init_args` of the data set, without split and
+                transforms.
+            transform: What makes the input of the encoder of a volume.
+            train_transform: The same in training, `transform` if None.
+            protocol: Decides the split scheme, unless the data set names one.
+            embeddings_root: The folder of the embeddings, to train on them and to score them. If
+                None, volumes are.
+            batch_size: The number of volumes or embeddings a step.
+            predict_batch_size: The number of volumes whose embeddings are computed at once.
+            num_workers: The number of processes that load data.
+
+        Raises:
+            ValueError: If embeddings are to be transformed in training.
+        """
+        if embeddings_root is not None and train_transform is not None:
+            raise ValueError(
+                "Embeddings are computed once, of what `transform` makes: leave out "
+                "`train_transform`, or use the online config."
+            )
+        dataset = _with_scheme(dataset, protocol)
+        train = _build_classification(
+            dataset, "train", train_transform or transform, embeddings_root
+        )
+        inputs: dict[str, Any] = {"train": train}
+        for split in ("val", "test"):
+            if train.has_split(split):
+                inputs[split] = _build_classification(dataset, split, transform, embeddings_root)
+        volumes: list[Any] | None = None
+        if embeddings_root is not None:
+            volumes = [_build_classification(dataset, split, transform) for split in inputs]
+        scoring = _loader(num_workers, batch_size=batch_size)
+        super().__init__(
+            datasets=schemas.DatasetsSchema(**inputs, predict=volumes),
+            dataloaders=schemas.DataloadersSchema(
+                train=_loader(
+                    num_workers,
+                    batch_size=batch_size,
+                    shuffle=True,
+                    worker_init_fn=seeding.seed_worker,
+                ),
+                val=scoring,
+                test=scoring,
+                predict=_loader(num_workers, batch_size=predict_batch_size),
+            ),
+        )
+
+
+def _with_scheme(dataset: dict[str, Any], protocol: protocols.ProtocolName) -> dict[str, Any]:
+    """Returns the description of a data set with the split scheme of the protocol.
+
+    It is the first one of the protocol's that the task has, unless the description names one.
+    """
+    arguments, task_id = dataset.get("init_args", {}), _task_of(dataset)
+    if task_id is None or arguments.get("split_scheme") is not None:
+        return dataset
+    known = task.read_splits(task_id).schemes
+    schemes = (name for name in protocols.PROTOCOLS[protocol].split_schemes if name in known)
+    return {**dataset, "init_args": {**arguments, "split_scheme": next(schemes, None)}}
+
+
+def _task_of(dataset: dict[str, Any]) -> str | None:
+    """Returns the id of the task, None for own data."""
+    return getattr(pkgutil.resolve_name(dataset["class_path"]), "task", None)
+
+
+def _build_classification(
+    dataset: dict[str, Any],
+    split: str,
+    transform: volume_transforms.VolumeTransform,
+    embeddings_root: str | None = None,
+) -> classification.ClassificationDataset:
+    """Builds the data set of a split."""
+    arguments = {
+        **dataset.get("init_args", {}),
+        "split": split,
+        "transforms": transform,
+        "embeddings_root": embeddings_root,
+    }
+    return parser.parse_object(
+        {**dataset, "init_args": arguments}, expected_type=classification.ClassificationDataset
+    )
+
+
+def _build(
+    dataset: dict[str, Any],
+    split: str,
+    transform: transforms.EvalTransform,
+) -> base.SegmentationDataset:
+    """Builds the data set of a split."""
+    arguments = {**dataset.get("init_args", {}), "split": split, "transforms": transform}
+    return parser.parse_object(
+        {**dataset, "init_args": arguments}, expected_type=base.SegmentationDataset
+    )
+
+
+def _loader(num_workers: int, **arguments: Any) -> dataloaders.DataLoader:
+    return dataloaders.DataLoader(
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=2 if num_workers > 0 else None,
+        **arguments,
+    )

@@ -1,0 +1,245 @@
+"""The segmentation module of the leaderboard's protocols."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from eva.core import metrics as eva_metrics
+from eva.core.metrics import structs as metrics_lib
+from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
+from eva.core.utils import parser
+from eva.vision import losses as eva_losses
+from eva.vision.models import modules
+from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from monai import inferers
+from torch import nn
+from typing_extensions import override
+
+from eva_coralbay.evaluation import metrics, run_setup
+from eva_coralbay.tasks import protocols
+
+_SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
+"""The decoders that double the resolution five times."""
+
+_ROI_MULTIPLE = 32
+"""The ROI must be a multiple of this, as the decoder doubles the resolution five times."""
+
+_ROI_MINIMUM = 64
+"""The smallest ROI: below it the deepest feature map is one voxel, which has no variance."""
+
+
+_MAX_LOGITS_BYTES = 8 * 2**30
+"""The size of a scan's logits from which on they are kept in the memory of the CPU: 118 classes of
+a whole body take 30 GiB."""
+
+
+class SegmentationModule(modules.SemanticSegmentationModule):
+    """Trains a decoder on an encoder, and the encoder too unless it is frozen.
+
+    What it changes of eva's :class:`SemanticSegmentationModule`:
+
+    - Each run has a seed of its own (`seed` + the number of the run), set before its encoder and
+      its decoder are built, so run k equals a single run whose `seed` is `seed` + k.
+    - A frozen encoder is in eval mode and computes no graph; a trained one is saved with the
+      decoder, so that a checkpoint is the model that is scored.
+    - While fitting, the validation only monitors (windows overlap by `monitor_overlap`);
+      `validate` and `test` score (`overlap`).
+    - The evaluation steps return label maps, and :class:`CaseDice` scores them case by case.
+    - The number of classes is the data set's.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: dict[str, Any] | nn.Module,
+        decoder: dict[str, Any] | nn.Module,
+        criterion: nn.Module | None = None,
+        class_weights: Sequence[float] | None = None,
+        protocol: protocols.ProtocolName = "frozen",
+        seed: int = 0,
+        roi_size: Sequence[int] = (96, 96, 96),
+        sw_batch_size: int = 4,
+        overlap: float | None = None,
+        monitor_overlap: float | None = None,
+        lr: float = 1e-3,
+        lr_end: float = 1e-4,
+        weight_decay: float = 0.01,
+    ) -> None:
+        """Initializes the module.
+
+        Args:
+            encoder: The backbone, or its `class_path` and `init_args`, from which each run
+                builds one. It maps [B, 1, D, H, W] to a list of feature maps, fine to coarse.
+            decoder: The decoder, or its `class_path` and `init_args`, from which each run
+                builds one; an absent `out_channels` is the number of classes.
+            criterion: The loss on logits [B, classes, D, H, W] and labels [B, 1, D, H, W].
+                Dice without background plus cross-entropy if None.
+            class_weights: The weight of each class in the default loss, background first.
+            protocol: Decides what is trained and how it is scored.
+            seed: The seed of run 0; run k has `seed` + k.
+            roi_size: The size of a window in voxels, as (D, H, W).
+            sw_batch_size: The number of windows that are computed at once.
+            overlap: The overlap of two windows when scoring, as a share of the window; the
+                protocol's if None.
+            monitor_overlap: The same for the validation while fitting.
+            lr: The learning rate at the start.
+            lr_end: The learning rate that the cosine schedule ends with.
+            weight_decay: The weight decay of AdamW.
+        """
+        if criterion is not None and class_weights is not None:
+            raise ValueError("`class_weights` are of the default loss: give them to `criterion`.")
+        rules = protocols.PROTOCOLS[protocol]
+        super().__init__(
+            encoder=encoder,
+            decoder=decoder,  # type: ignore[reportArgumentType]  # built in `configure_model`
+            criterion=criterion or _default_criterion(class_weights),
+            lr_multiplier_encoder=1.0 if rules.trains_encoder else 0.0,
+            save_decoder_only=not rules.trains_encoder,
+            spatial_dims=3,
+        )
+
+        self.protocol: protocols.ProtocolName = protocol
+        self.seed = seed
+        self.run_seed = seed
+        self.encoder_sha256: str | None = None
+        self.classes: list[str] | None = None
+
+        self._roi_size = tuple(roi_size)
+        self._lr = lr
+        self._lr_end = lr_end
+        self._weight_decay = weight_decay
+        self._scorer, self._monitor = (
+            inferers.SlidingWindowInferer(
+                roi_size=self._roi_size, sw_batch_size=sw_batch_size, overlap=share
+            )
+            for share in (
+                rules.overlap if overlap is None else overlap,
+                rules.monitor_overlap if monitor_overlap is None else monitor_overlap,
+            )
+        )
+
+    @property
+    @override
+    def default_metrics(self) -> metrics_lib.MetricsSchema:
+        return metrics_lib.MetricsSchema(
+            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseDice()
+        )
+
+    @override
+    def setup(self, stage: str) -> None:
+        self.classes = run_setup.set_classes(self)
+        if stage == "fit":
+            self.run_seed = run_setup.begin(self.trainer, self.seed)
+
+    @override
+    def configure_model(self) -> None:
+        if self._trainer is None:
+            # eva calls this before the run is seeded, Lightning once more after
+            return
+        if isinstance(self.encoder, dict):
+            self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
+        if isinstance(self.decoder, dict):
+            self.decoder = parser.parse_object(self._complete(self.decoder), nn.Module)
+        if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
+            self.encoder_sha256 = run_setup.encoder_sha256(self.encoder)
+        self._freeze_encoder()
+        self.train(self.training)
+        self._check_roi()
+
+    @override
+    def configure_optimizers(self) -> Any:
+        groups = [self.decoder.parameters(), self._encoder_trainable_parameters()]
+        return run_setup.optimize(
+            [parameter for group in groups for parameter in group],
+            self.trainer,
+            lr=self._lr,
+            lr_end=self._lr_end,
+            weight_decay=self._weight_decay,
+        )
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.save_decoder_only:
+            # eva restores the encoder only, and a weighted criterion has tensors too
+            checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    @override
+    def train(self, mode: bool = True) -> "SegmentationModule":
+        super().train(mode)
+        if self.save_decoder_only and isinstance(self.encoder, nn.Module):
+            self.encoder.eval()
+        return self
+
+    @override
+    def training_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        data, targets, _ = INPUT_TENSOR_BATCH(*batch)
+        return {"loss": self.criterion(self._forward_networks(data), targets)}
+
+    @override
+    def validation_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._segment(batch)
+
+    @override
+    def test_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._segment(batch)
+
+    def _segment(self, batch: INPUT_TENSOR_BATCH) -> STEP_OUTPUT:
+        """Segments whole scans window by window.
+
+        Returns:
+            The label maps [B, D, H, W], beside the targets and the metadata of the batch.
+        """
+        data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
+        inferer = self._monitor if self.trainer.state.fn == "fit" else self._scorer
+        logits: Any = inferer(
+            data, network=self._forward_networks, device=self._stitching_device(data)
+        )
+        return {
+            "predictions": metrics.argmax_labels(logits).to(data.device),
+            "targets": targets,
+            "metadata": metadata,
+        }
+
+    def _stitching_device(self, data: torch.Tensor) -> torch.device:
+        """Returns where the logits of a scan are put together: on the CPU if they are large."""
+        size = 4 * data[:, 0].numel() * len(self.classes or [])
+        return torch.device("cpu") if size > _MAX_LOGITS_BYTES else data.device
+
+    def _complete(self, decoder: dict[str, Any]) -> dict[str, Any]:
+        """Returns the decoder's specification with the number of classes in it."""
+        out_channels = len(self.classes or [])
+        init_args = {"out_channels": out_channels, **decoder.get("init_args", {})}
+        return {**decoder, "init_args": init_args}
+
+    def _check_roi(self) -> None:
+        """Checks the size of the windows and of the crops before any training.
+
+        Raises:
+            ValueError: If the decoder cannot take it, or if the crops are of another size.
+        """
+        crops = getattr(
+            getattr(run_setup.datasets(self.trainer).train, "_transforms", None), "roi_size", None
+        )
+        if crops is not None and tuple(crops) != self._roi_size:
+            raise ValueError(
+                f"The train transform's `roi_size` {tuple(crops)} differs from the module's "
+                f"{self._roi_size}: set both to the same (ROI_SIZE sets both in our configs)."
+            )
+        valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self._roi_size)
+        if isinstance(self.decoder, _SWIN_UNETR_DECODERS) and not valid:
+            raise ValueError(
+                f"`roi_size` {self._roi_size} does not fit the SwinUNETR decoder: each side must "
+                f"be a multiple of {_ROI_MULTIPLE} and at least {_ROI_MINIMUM}, for example "
+                "(64, 64, 64) or (96, 96, 96)."
+            )
+
+
+def _default_criterion(class_weights: Sequence[float] | None) -> nn.Module:
+    return eva_losses.DiceCELoss(
+        include_background=False,
+        to_onehot_y=True,
+        softmax=True,
+        batch=True,
+        weight=None if class_weights is None else list(class_weights),
+    )

@@ -1,0 +1,1 @@
+"""Scans on their way into a store: found, examined, prepared."""

@@ -1,0 +1,140 @@
+"""Whether a volume is a CT scan that an encoder can learn from."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+
+from eva_coralbay.data import geometry
+from eva_coralbay.pretraining.manifest import Statistics
+
+MIN_VOXELS = 10
+"""The least number of voxels along each axis."""
+
+MIN_EXTENT_MM = 25.0
+"""The least extent along each axis, in mm."""
+
+MAX_EXTENT_MM = 3000.0
+"""The largest extent along each axis, in mm: no patient is longer."""
+
+MAX_VOXELS = 2**29
+"""The largest number of voxels after resampling: 2 GiB, of which several are needed at a time.
+
+It holds a whole body at 1 mm.
+"""
+
+_SOFT_TISSUE = (-150.0, 150.0)
+"""The HU of fat, water and soft tissue."""
+
+_MIN_SOFT_TISSUE = 0.005
+"""The part of a scan that must be soft tissue."""
+
+_MIN_RANGE = 200.0
+"""The least difference of the darkest and the brightest HU, but for one percent at each end."""
+
+_MAX_BRIGHT = 4096.0
+"""The HU that no more than one percent exceeds: not even metal does."""
+
+_MAX_LABELS = 256
+"""How many values a label map has at most."""
+
+_FEW_LABELS = 16
+"""How many whole values no scan has less than."""
+
+_MAX_EDGES = 0.2
+"""How many voxels of a label map that are not 0 differ from their neighbor at most."""
+
+
+def measure(volume: eva_tv_tensors.Volume) -> Statistics:
+    """Measures the HU of a scan.
+
+    Args:
+        volume: The scan, of shape [1, D, H, W].
+    """
+    values = volume.numpy()
+    low, high = np.percentile(values[:, ::2, ::2, ::2], (1, 99))
+    return Statistics(
+        minimum=round(float(values.min()), 3),
+        percentile_1=round(float(low), 3),
+        mean=round(float(values.mean(dtype=np.float64)), 3),
+        percentile_99=round(float(high), 3),
+        maximum=round(float(values.max()), 3),
+    )
+
+
+def find_problem(
+    volume: eva_tv_tensors.Volume, statistics: Statistics, *, spacing: Sequence[float]
+) -> str | None:
+    """Returns why a volume is to be set aside, None if it is a scan.
+
+    Args:
+        volume: The volume, of shape [1, D, H, W], with its affine.
+        statistics: What `measure` says of it.
+        spacing: The voxel spacing (D, H, W) that it would be resampled to, in mm.
+    """
+    values = volume.as_subclass(torch.Tensor).numpy()[0]
+    return _find_problem_of_values(values, statistics) or _find_problem_of_grid(
+        geometry.Grid.of(volume), spacing
+    )
+
+
+def _find_problem_of_grid(grid: geometry.Grid, spacing: Sequence[float]) -> str | None:
+    voxels = "x".join(str(length) for length in grid.shape)
+    lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
+    size = f"{voxels} voxels, {lengths} mm (D, H, W)"
+    if min(grid.shape) < MIN_VOXELS or min(grid.extent_mm) < MIN_EXTENT_MM:
+        return (
+            f"too small: {size}; at least {MIN_VOXELS} voxels and {MIN_EXTENT_MM:g} mm are needed"
+        )
+    if max(grid.extent_mm) > MAX_EXTENT_MM:
+        return (
+            f"too large: {size}; at most {MAX_EXTENT_MM:g} mm are possible (is the spacing not in "
+            "mm?)"
+        )
+    resampled = math.prod(grid.extent_mm) / math.prod(spacing)
+    if resampled > MAX_VOXELS:
+        distances = "x".join(f"{distance:g}" for distance in spacing)
+        return (
+            f"too large: {size}, would be {resampled:,.0f} voxels at {distances} mm; at most "
+            f"{MAX_VOXELS:,} are possible (is the spacing not in mm? If it is, choose a larger "
+            "--spacing)"
+        )
+    return None
+
+
+def _find_problem_of_values(values: npt.NDArray[np.float32], statistics: Statistics) -> str | None:
+    low, high = statistics.minimum, statistics.maximum
+    found = f"values from {low:g} to {high:g}"
+    if low == high:
+        return f"constant: all voxels are {low:g}"
+    if low >= 0 and _is_label_map(values):
+        return f"looks like a label map ({found}, whole and few)"
+    if low >= 0 and high <= 1:
+        return f"not HU: {found}, scaled to [0, 1]"
+    if low >= 0 and high <= 255:
+        return f"not HU: {found}, an image of 8 bits"
+    if low >= 0:
+        return f"not HU: {found}, none below 0 (was the intercept of -1024 left out, or is it MR?)"
+    if statistics.percentile_99 > _MAX_BRIGHT:
+        return f"not HU: {found}, more than one percent of them above {_MAX_BRIGHT:g}"
+    soft_tissue = np.mean((values >= _SOFT_TISSUE[0]) & (values <= _SOFT_TISSUE[1]))
+    if soft_tissue < _MIN_SOFT_TISSUE:
+        return f"empty, or not HU: {soft_tissue:.1%} of the voxels are soft tissue ({found})"
+    if statistics.percentile_99 - statistics.percentile_1 < _MIN_RANGE and high - low < 1000:
+        return f"not HU: {found}, a range as of normalized values"
+    return None
+
+
+def _is_label_map(values: npt.NDArray[np.float32]) -> bool:
+    """Returns whether values are whole, and few or in pieces."""
+    few = np.unique(values[::2, ::2, ::2])
+    if len(few) > _MAX_LABELS or not np.array_equal(few, np.rint(few)):
+        return False
+    if len(few) <= _FEW_LABELS:
+        return True
+    labeled = values[:, :, 1:] > 0
+    edges = (values[:, :, 1:] != values[:, :, :-1]) & labeled
+    return bool(edges.sum() <= _MAX_EDGES * max(labeled.sum(), 1))

@@ -1,0 +1,243 @@
+"""Regions of prepared scans, without end and in an order that only the seed decides."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from eva.core.data import datamodules
+from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
+from torch.nn import functional
+from torch.utils import data as torch_data
+from typing_extensions import override
+
+from eva_coralbay.data import preparation
+from eva_coralbay.pretraining import manifest
+from eva_coralbay.pretraining import views as views_lib
+
+AIR = -1024
+"""The HU around a scan that is smaller than a region."""
+
+_PROBE = 2**33
+"""What keeps the random numbers of the monitors' regions apart from those of the training.
+
+A seed of so many bits has a word more, as that of a pass over the scans has, but another one.
+"""
+
+
+class PretrainingData(datamodules.DataModule):
+    """Samples for self-distillation: a region of a scan, and what its views are.
+
+    The samples have numbers, from 0 without end. Number n is scan n modulo N of a permutation of
+    the N scans, which is another one for each pass, and a region and views which are drawn by a
+    generator of its own: it is the same whatever the number of workers, and in a run that was
+    interrupted. Rank r of R takes at step m the numbers from (m R + r) b, of which there are b, the
+    batch size.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str,
+        views: views_lib.Views | None = None,
+        batch_size: int = 8,
+        num_workers: int = 8,
+        seed: int = 0,
+    ) -> None:
+        """Initializes the data module; nothing is read yet.
+
+        Args:
+            store: The folder that `eva-coralbay pretrain prepare` wrote.
+            views: The views of a sample.
+            batch_size: The number of samples a step and device.
+            num_workers: The number of processes that load data, for each device.
+            seed: What the order, the regions and the views follow from.
+        """
+        super().__init__()
+        self.views = views or views_lib.Views()
+        self.batch_size = batch_size
+        self.seed = seed
+        self._store = store
+        self._num_workers = num_workers
+        self._manifest: manifest.Manifest | None = None
+
+    @property
+    def manifest(self) -> manifest.Manifest:
+        """The manifest of the store, which says what scans there are.
+
+        Raises:
+            DatasetError: If there is none, or no scan in it.
+        """
+        if self._manifest is None:
+            self._manifest = manifest.Manifest.read(self._store)
+        return self._manifest
+
+    @property
+    def regions(self) -> "Regions":
+        """The source of the samples."""
+        return Regions(self.manifest, self.views, seed=self.seed)
+
+    def probe(self, number: int) -> torch.Tensor:
+        """Returns regions to monitor the training with, the same ones at every call.
+
+        Args:
+            number: How many.
+
+        Returns:
+            The HU, int16, of shape [number, 1, R, R, R].
+        """
+        return self.probe_batch(number)["hu"]
+
+    def probe_batch(self, number: int) -> dict[str, Any]:
+        """Returns those regions as a batch, with views of them."""
+        regions = self.regions
+        return torch_data.default_collate([regions.read(_PROBE + index) for index in range(number)])
+
+    @override
+    def setup(self, stage: str) -> None:
+        _ = self.manifest
+
+    @override
+    def train_dataloader(self) -> TRAIN_DATALOADERS:
+        trainer = self.trainer
+        if trainer is None:
+            raise RuntimeError("The samples of a rank are known to a trainer only.")
+        batches = _Batches(
+            self.regions,
+            self.batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            first=trainer.global_step * trainer.accumulate_grad_batches,
+        )
+        return torch_data.DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=self._num_workers,
+            pin_memory=True if torch.cuda.is_available() else False,
+            prefetch_factor=4 if self._num_workers else None,
+            worker_init_fn=_init_worker,
+        )
+
+
+class Regions:
+    """Draws samples by their number."""
+
+    def __init__(self, content: manifest.Manifest, views: views_lib.Views, *, seed: int) -> None:
+        """Initializes the source.
+
+        Args:
+            content: The manifest of the store.
+            views: The views of a sample.
+            seed: What all samples follow from.
+        """
+        self._manifest = content
+        self._views = views
+        self._seed = seed
+        self._pass: tuple[int, npt.NDArray[np.integer]] | None = None
+
+    def read(self, number: int) -> dict[str, Any]:
+        """Reads a sample.
+
+        Args:
+            number: The number of the sample.
+
+        Returns:
+            `hu` (int16, of shape [1, R, R, R]), `globals` and `locals` (what makes the views),
+            `number` and `case`.
+        """
+        case = self._manifest.prepared[self._pick(number)]
+        generator = np.random.default_rng([self._seed, number])
+        scan = self._manifest.open(case)
+        size = self._views.region_size
+        box, extent = _draw_box(scan.grid.shape, size, generator)
+        inside = scan.read_image(box)[0].to(torch.int16)
+        padding = [side for low, high in extent[::-1] for side in (low, size - high)]
+        drawn_globals, drawn_locals = views_lib.draw(self._views, extent, generator)
+        return {
+            "hu": functional.pad(inside, padding, value=AIR)[None],
+            "globals": drawn_globals,
+            "locals": drawn_locals,
+            "number": number,
+            "case": case.case,
+        }
+
+    def _pick(self, number: int) -> int:
+        """Returns the index of the scan of a sample."""
+        cases = len(self._manifest.prepared)
+        index, position = divmod(number, cases)
+        if self._pass is None or self._pass[0] != index:
+            # the third number keeps it apart from the generators of the samples
+            generator = np.random.default_rng([self._seed, index, 1])
+            self._pass = index, generator.permutation(cases)
+        return int(self._pass[1][position])
+
+
+class _Batches(torch_data.IterableDataset):
+    """The batches of a rank, from a step on."""
+
+    def __init__(
+        self, regions: Regions, batch_size: int, *, rank: int, world_size: int, first: int
+    ) -> None:
+        self._regions = regions
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world_size = world_size
+        self._first = first
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = torch_data.get_worker_info()
+        # the loader asks its workers in turn
+        step, stride = (self._first, 1)
+        if worker is not None:
+            step, stride = self._first + worker.id, worker.num_workers
+        while True:
+            start = (step * self._world_size + self._rank) * self._batch_size
+            numbers = range(start, start + self._batch_size)
+            yield torch_data.default_collate([self._regions.read(number) for number in numbers])
+            step += stride
+
+
+def _draw_box(
+    shape: tuple[int, int, int], size: int, generator: np.random.Generator
+) -> tuple[preparation.Box, npt.NDArray[np.int64]]:
+    """Draws a region.
+
+    Returns:
+        What of the scan is in it, and where in the region that lies, as start and stop for each
+        of (D, H, W). A scan that is smaller lies in the middle.
+    """
+    box, extent = [], []
+    for length in shape:
+        if length >= size:
+            start = int(generator.integers(length - size + 1))
+            box.append(slice(start, start + size))
+            extent.append((0, size))
+        else:
+            box.append(slice(0, length))
+            extent.append(((size - length) // 2, (size - length) // 2 + length))
+    return (box[0], box[1], box[2]), np.array(extent)
+
+
+def _init_worker(worker_id: int) -> None:
+    torch.set_num_threads(1)
+    # the trainer ends a step when it gets one of these; SLURM and torchrun send them to all
+    # processes, and without workers there would be no end of the step
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+        threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
+
+
+def _leave_when_the_parent_says() -> None:
+    """Ends this process on a SIGTERM of its parent, which waits for that when it exits."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # nosec B101
+    while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent.pid:
+        pass
+    os._exit(0)

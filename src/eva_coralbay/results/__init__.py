@@ -1,0 +1,1 @@
+"""What a run gave: its record, its case table and its configuration. Imports no torch."""

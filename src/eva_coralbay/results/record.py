@@ -1,0 +1,482 @@
+"""The record of a run: one JSON file, and one table of its cases.
+
+A record states what was measured and on what. What is not known is `None`, never a guess.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    TypeAlias,
+)
+
+import pydantic
+
+from eva_coralbay import _atomic_files
+
+SCHEMA_VERSION: Final = 3
+"""The version of the schema that is written. It grows whenever a written field changes."""
+
+_ADDED: Final[Mapping[int, Mapping[str, Any]]] = {2: {"config": None, "robustness": None}}
+"""The fields that a version has added, with what is known of them in older records."""
+
+_RENAMED: Final[Mapping[int, Mapping[str, Mapping[str, str]]]] = {
+    3: {"model": {"licence": "license"}, "dataset": {"licence": "license"}}
+}
+"""The fields of a part that a version has renamed: the old name and the new one."""
+
+
+def _none_if_nan(value: Any) -> Any:
+    """Replaces NaN, which JSON does not have."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+Score = Annotated[float | None, pydantic.BeforeValidator(_none_if_nan)]
+"""A metric's value; `None` if it is not defined (NaN is read as such)."""
+
+Count = Annotated[int, pydantic.Field(ge=0)]
+"""A number of things."""
+
+Seconds = Annotated[float, pydantic.Field(ge=0)]
+"""A duration in seconds."""
+
+Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 digest in lower-case hexadecimal digits."""
+
+
+class _Part(pydantic.BaseModel):
+    """A part of a record: immutable, without unknown fields, without NaN and infinity."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Task(_Part):
+    """What was asked."""
+
+    id: str
+    """Name of the task."""
+
+    version: str
+    """Version of the task: values of two versions are not compared."""
+
+    config_sha256: Sha256 | None
+    """Hash of the part of the resolved configuration that defines the task."""
+
+
+class Model(_Part):
+    """The encoder that was evaluated."""
+
+    id: str | None
+    """Name of the model, e.g. the backbone's in eva's registry."""
+
+    revision: str | None
+    """Revision of the published weights."""
+
+    weights_sha256: Sha256 | None
+    """Hash of the encoder's weights as they were loaded, before any training."""
+
+    license: str | None
+    """License of the weights."""
+
+    training_datasets: list[str] | None
+    """Data sets that the encoder was trained on."""
+
+    parameters: Count | None
+    """The encoder's number of parameters."""
+
+
+class Split(_Part):
+    """The cases that the values are of."""
+
+    name: str | None
+    """Name of the split, e.g. `fold_0`."""
+
+    part: Literal["val", "test"]
+    """The part of the split."""
+
+    n: Count
+    """The number of its cases."""
+
+    ids_sha256: Sha256
+    """Hash of its case ids: see :func:`ids_sha256`."""
+
+
+class Checkpoint(_Part):
+    """The weights that were scored, of all that a run went through."""
+
+    selection: Literal["last", "best"]
+    """How they were selected; `best` is by the validation cases."""
+
+    step: Count | None
+    """The number of optimizer steps that led to them."""
+
+
+class Dataset(_Part):
+    """The data that the cases are from."""
+
+    name: str | None
+    """Name of the data set."""
+
+    checksums: dict[str, Sha256] | None
+    """Hash of the split's files by kind (`images`, `labels`)."""
+
+    license: str | None
+    """License of the data."""
+
+
+class Environment(_Part):
+    """The software and the device."""
+
+    packages: dict[str, str | None]
+    """Version by package; `None` if it is not installed."""
+
+    python: str
+    """Version of Python."""
+
+    torch: str
+    """Version of PyTorch, with its build."""
+
+    cuda: str | None
+    """Version of CUDA that PyTorch was built for."""
+
+    device: str
+    """Name of the device."""
+
+
+class Cost(_Part):
+    """What the run took, on the one device of the environment."""
+
+    fit_seconds: Seconds | None
+    """Wall-clock time of the training with its validations."""
+
+    peak_memory_bytes: Count | None
+    """Most memory in use: on a GPU allocated by PyTorch, else by the whole process."""
+
+    seconds_per_volume: Seconds | None
+    """Wall-clock time of scoring a volume, with its loading."""
+
+
+class CaseTable(_Part):
+    """The table beside the record."""
+
+    file: str
+    """Its file name, in the record's folder."""
+
+    sha256: Sha256
+    """Hash of the file."""
+
+    rows: Count
+    """The number of its rows."""
+
+    excluded: Count
+    """The number of rows without a value: absent from truth and prediction."""
+
+
+class ConfigFile(_Part):
+    """The resolved configuration beside the record."""
+
+    file: str
+    """Its file name, in the record's folder."""
+
+    sha256: Sha256
+    """Hash of the file."""
+
+
+class Record(_Part):
+    """The result of one run: one model, task, protocol and seed."""
+
+    schema_version: Literal[3] = SCHEMA_VERSION
+    """Version of this schema."""
+
+    kind: Literal["measured", "demo"] = "measured"
+    """How the values came to be: `demo` shows the machinery and is never ranked with others."""
+
+    task: Task
+    model: Model
+
+    protocol: str | None
+    """How the encoder was evaluated, e.g. `frozen`; two protocols are never ranked together."""
+
+    seed: int | None
+    """Seed of this run."""
+
+    split: Split
+    checkpoint: Checkpoint
+    dataset: Dataset
+    environment: Environment
+    cost: Cost
+
+    metrics: dict[str, Score]
+    """Value over the cases by metric; `None` where it is not defined."""
+
+    cases: CaseTable
+
+    config: ConfigFile | None
+    """The configuration that repeats the run; `None` if it was not started by eva's command."""
+
+    robustness: dict[str, dict[str, Score]] | None
+    """Value over the cases by perturbation of the images and metric; `None` if not measured."""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Record":
+        """Reads a record of this or an older version.
+
+        Args:
+            path: The path of the JSON file.
+
+        Returns:
+            The record; what its version did not have is `None`.
+
+        Raises:
+            ValueError: If the file cannot be read, is no record, or is from a newer version of
+                this package.
+        """
+        try:
+            content = json.loads(
+                pathlib.Path(path).read_text(encoding="utf-8"),
+                object_pairs_hook=_distinct,
+                parse_constant=_reject_constant,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{path} cannot be read ({error.strerror}): name the JSON file of a record."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is no JSON file: {error}.") from error
+
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise ValueError(f"{path} is no record: it has no `schema_version`.")
+        if version > SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} has schema version {version}, but this version of eva-coralbay reads "
+                f"records up to {SCHEMA_VERSION}: upgrade eva-coralbay."
+            )
+        try:
+            return cls.model_validate(_upgrade(content))
+        except ValueError as error:  # pydantic's ValidationError is one
+            raise ValueError(f"{path} is no valid record: {error}") from error
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes the record as canonical JSON; the file is there as a whole or not at all.
+
+        Args:
+            path: The path of the JSON file.
+        """
+        content = json.dumps(
+            self.model_dump(mode="json"),
+            allow_nan=False,
+            ensure_ascii=False,
+            indent=2,
+            sort_keys=True,
+        )
+        _atomic_files.write_atomically(path, f"{content}\n".encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseRow:
+    """A row of the case table of a segmentation: one case, class and metric."""
+
+    case: str
+    """Case id, unique in its split."""
+
+    class_name: str
+    """Name of the foreground class."""
+
+    metric: str
+    """Name of the metric, e.g. `dice`."""
+
+    value: float | None
+    """The metric's value; `None` if the class is absent from truth and prediction."""
+
+    truth_voxels: int
+    """Voxels of the class in the truth."""
+
+    predicted_voxels: int
+    """Voxels of the class in the prediction."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionRow:
+    """A row of the case table of a classification: one case and class."""
+
+    case: str
+    """Case id, unique in its split."""
+
+    class_name: str
+    """Name of the class."""
+
+    metric: str
+    """What the value is: `probability`."""
+
+    value: float | None
+    """The predicted probability of the class."""
+
+    truth: int
+    """1 if it is the true class, else 0."""
+
+    patient: str
+    """Id of the patient, the unit that is scored."""
+
+
+Row: TypeAlias = CaseRow | PredictionRow
+"""A row of a case table."""
+
+
+def write_cases(
+    path: str | os.PathLike[str], rows: Sequence[CaseRow] | Sequence[PredictionRow]
+) -> CaseTable:
+    """Writes the case table; the file is there as a whole or not at all.
+
+    The columns are the fields of the rows, with `class` for `class_name`. An excluded value is
+    empty; any other has as many digits as reading it back exactly needs.
+
+    Args:
+        path: The path of the CSV file.
+        rows: The rows, in the order they are written.
+
+    Returns:
+        The description of the table for the record.
+
+    Raises:
+        ValueError: If a case, class and metric is there twice, or a value is not finite.
+    """
+    _check_rows(path, rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_columns(type(rows[0]) if rows else CaseRow))
+    for row in rows:
+        value = "" if row.value is None else repr(float(row.value))
+        writer.writerow({**dataclasses.asdict(row), "value": value}.values())
+    content = text.getvalue().encode()
+    _atomic_files.write_atomically(path, content)
+    return CaseTable(
+        file=pathlib.Path(path).name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        rows=len(rows),
+        excluded=sum(row.value is None for row in rows),
+    )
+
+
+def read_cases(path: str | os.PathLike[str]) -> list[Row]:
+    """Reads a case table.
+
+    Args:
+        path: The path of the CSV file.
+
+    Returns:
+        The rows, in the order of the file.
+
+    Raises:
+        ValueError: If the file is no case table, naming the line.
+    """
+    kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
+    rows = []
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = tuple(next(reader, []))
+            for values in reader if header in kinds else ():
+                rows.append(_parse_row(values, kinds[header]))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+    if header not in kinds:
+        raise ValueError(
+            f"{path} is no case table: its columns are {list(header)}, not "
+            f"{' or '.join(str(list(columns)) for columns in kinds)}."
+        )
+    _check_rows(path, rows)
+    return rows
+
+
+def ids_sha256(case_ids: Sequence[str]) -> str:
+    """Hashes case ids, whatever their order.
+
+    Args:
+        case_ids: The case ids.
+
+    Returns:
+        The SHA-256 of the sorted ids as a JSON array.
+    """
+    return hashlib.sha256(json.dumps(sorted(case_ids)).encode()).hexdigest()
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a record."""
+    return Record.model_json_schema()
+
+
+def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes a JSON object; a name may be there once only, as programs choose differently."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` is twice")
+    return content
+
+
+def _reject_constant(constant: str) -> NoReturn:
+    """Rejects NaN and infinity, which Python reads but JSON does not have."""
+    raise ValueError(f"{constant} is no value in JSON; what is not defined is null")
+
+
+def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content of an older record as the current version has it."""
+    upgraded = dict(content)
+    for version in range(content["schema_version"] + 1, SCHEMA_VERSION + 1):
+        added = _ADDED.get(version, {})
+        if early := sorted(added.keys() & content.keys()):
+            raise ValueError(f"`{early[0]}` came with schema version {version}")
+        upgraded |= added | {"schema_version": version}
+        for part, names in _RENAMED.get(version, {}).items():
+            upgraded[part] = _rename(upgraded.get(part), names)
+    return upgraded
+
+
+def _rename(part: Any, names: Mapping[str, str]) -> Any:
+    """Returns a part of a record with new names for old ones; no dictionary stays as it is."""
+    if not isinstance(part, dict):
+        return part
+    if early := sorted(set(names.values()) & part.keys()):
+        raise ValueError(f"`{early[0]}` came with a newer schema version")
+    return {names.get(name, name): value for name, value in part.items()}
+
+
+def _columns(kind: type[Row]) -> list[str]:
+    """Returns the header of a table of rows."""
+    return [field.name.removesuffix("_name") for field in dataclasses.fields(kind)]
+
+
+def _parse_row(values: Sequence[str], kind: type[Row]) -> Row:
+    """Parses the values of a row of the case table."""
+    fields = dataclasses.fields(kind)
+    if len(values) != len(fields):
+        raise ValueError(f"expected {len(fields)} values, got {len(values)}")
+    parsers = {str: str, int: int, float | None: lambda text: float(text) if text else None}
+    return kind(*(parsers[field.type](value) for field, value in zip(fields, values, strict=True)))
+
+
+def _check_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+    """Checks that the rows are distinct and their values finite."""
+    seen = set()
+    for row in rows:
+        key = (row.case, row.class_name, row.metric)
+        if key in seen:
+            raise ValueError(f"{path}: {row.metric} of {row.class_name} in {row.case} is twice.")
+        if row.value is not None and not math.isfinite(row.value):
+            raise ValueError(
+                f"{path}: {row.metric} of {row.class_name} in {row.case} is {row.value}, "
+                "but a value is finite, or empty if it is excluded."
+            )
+        seen.add(key)

@@ -1,0 +1,246 @@
+"""The resolved configuration of a run, and the part of it that defines the task."""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from eva_coralbay.tasks import protocols
+
+_TASK_TRAINER_KEYS = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "checkpoint_type",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_test_batches",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "monitor",
+    "overfit_batches",
+    "precision",
+    "val_check_interval",
+)
+"""The trainer's arguments that belong to a task: how long and how it trains, what it scores."""
+
+_OTHER_MODEL_KEYS = (
+    "encoder",
+    "feature_size",
+    "project_dims",
+    "protocol",
+    "seed",
+    "sw_batch_size",
+)
+"""The module's arguments that do not belong to a task.
+
+The record names them, no value depends on them, or they fit the decoder to the encoder's width.
+"""
+
+_MACHINE_KEYS = (
+    "download",
+    "embeddings_root",
+    "multiprocessing_context",
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "pin_memory_device",
+    "predict_batch_size",
+    "prefetch_factor",
+    "prepared",
+    "prepared_root",
+    "protocol",
+    "root",
+    "timeout",
+    "worker_init_fn",
+)
+"""The arguments of data sets and loaders that tell where they lie and how fast they are."""
+
+_PARTS = ("trainer", "model", "data")
+"""The classes that a configuration names."""
+
+_SETTINGS = "settings.json"
+"""The file of this package with the settings of the leaderboard's tasks."""
+
+_MAX_VALUES = 20_000
+"""The most values that a configuration has; a small file can name one value over and over."""
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a resolved configuration. Nothing that it names is imported.
+
+    Args:
+        path: The path of the YAML file.
+
+    Returns:
+        The configuration, with `trainer`, `model` and `data`.
+
+    Raises:
+        ValueError: If the file is no such configuration.
+    """
+    try:
+        config = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from error
+    if _has_many_values(config):
+        raise ValueError(f"{path} has more than {_MAX_VALUES} values, so it is no configuration.")
+    try:
+        json.dumps(config, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has values that JSON does not have: {error}.") from error
+    if not isinstance(config, dict) or not all(_is_class(config.get(part)) for part in _PARTS):
+        raise ValueError(
+            f"{path} is no resolved configuration: it needs {', '.join(_PARTS)}, each with "
+            "`class_path` and `init_args`."
+        )
+    return config
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a resolved configuration that defines the task.
+
+    Equal for every user, model, protocol and seed of a task. It has the trainer's arguments on
+    the length and the numerics of the training, the module's without the encoder and its width,
+    and the data sets and loaders without folders and workers. It leaves out the trainer's output
+    folder, loggers, callbacks, accelerator and number of runs, and what the record states by
+    itself (encoder, protocol, seed).
+
+    Args:
+        config: The resolved configuration, with `trainer`, `model` and `data`.
+
+    Returns:
+        That part; what environment variables gave as text is read as YAML.
+    """
+    trainer = config.get("trainer", {}).get("init_args", {})
+    return _read_texts(
+        {
+            "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
+            "model": _without(config.get("model"), _OTHER_MODEL_KEYS),
+            "data": _without(config.get("data"), _MACHINE_KEYS),
+        }
+    )
+
+
+def sha256(config: Mapping[str, Any]) -> str:
+    """Hashes the part of a resolved configuration that defines the task.
+
+    Args:
+        config: The resolved configuration, with `trainer`, `model` and `data`.
+
+    Returns:
+        The SHA-256 of its :func:`settings` as JSON with sorted keys.
+    """
+    content = json.dumps(settings(config), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def find_changes(
+    config: Mapping[str, Any], task_id: str, version: str, protocol: protocols.Protocol
+) -> dict[str, tuple[Any, Any]]:
+    """Finds the settings of a run that are not those of the leaderboard's task.
+
+    Args:
+        config: The resolved configuration of the run.
+        task_id: The id of the task.
+        version: The version of the task.
+        protocol: The protocol of the run.
+
+    Returns:
+        By dotted path the value of the run and that of the task, `None` where there is none;
+        empty if the task is none of the leaderboard's.
+    """
+    name = f"{task_id}@{version}, {protocol.mode}"
+    known = _read_settings()
+    if name not in known:
+        return {}
+    found, expected = dict(_flatten(settings(config))), dict(_flatten(known[name]))
+    return {
+        path: (found.get(path), expected.get(path))
+        for path in sorted(found.keys() | expected.keys())
+        if found.get(path) != expected.get(path)
+    }
+
+
+def command(config: Mapping[str, Any]) -> str:
+    """Returns the command of eva that runs a configuration.
+
+    Args:
+        config: The resolved configuration.
+
+    Returns:
+        `predict_fit` where embeddings are to be computed first, else `fit`.
+    """
+    data = config["data"]["init_args"]
+    return "fit" if data.get("embeddings_root") is None else "predict_fit"
+
+
+@functools.lru_cache(maxsize=1)
+def _read_settings() -> dict[str, Any]:
+    """Reads the settings of the leaderboard's tasks, by task, version and mode."""
+    path = resources.files("eva_coralbay.leaderboard") / _SETTINGS
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted path and the value of every leaf."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(item, (dict, list)) and item:
+            yield from _flatten(item, where)
+        else:
+            yield where, item
+
+
+def _read_texts(value: Any) -> Any:
+    """Returns nested mappings and lists with their texts read as YAML, where they are that."""
+    if isinstance(value, dict):
+        return {key: _read_texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read_texts(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if isinstance(read, (bool, int, float, list)) else value
+
+
+def _without(value: Any, keys: Sequence[str]) -> Any:
+    """Returns nested mappings and lists without the given keys."""
+    if isinstance(value, dict):
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    if isinstance(value, list):
+        return [_without(item, keys) for item in value]
+    return value
+
+
+def _is_class(part: Any) -> bool:
+    """Whether a part of a configuration names a class and its arguments."""
+    return (
+        isinstance(part, dict)
+        and isinstance(part.get("class_path"), str)
+        and isinstance(part.get("init_args"), dict)
+    )
+
+
+def _has_many_values(config: Any) -> bool:
+    """Whether there are more values than a configuration has, those counted anew that recur."""
+    values, seen = [config], 0
+    while values and seen <= _MAX_VALUES:
+        value = values.pop()
+        seen += 1
+        if isinstance(value, dict):
+            values.extend(value.values())
+        elif isinstance(value, list):
+            values.extend(value)
+    return bool(values)

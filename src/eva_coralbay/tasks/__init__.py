@@ -1,0 +1,1 @@
+"""What is measured: the tasks, their splits and the protocols. Imports no torch."""

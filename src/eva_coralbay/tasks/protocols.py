@@ -1,0 +1,44 @@
+"""The protocols of the leaderboard: how an encoder is evaluated. They are never ranked together."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+ProtocolName = Literal["frozen", "frozen-eva", "frozen-offline", "finetuned", "scratch"]
+"""The names of the protocols."""
+
+
+class Protocol(NamedTuple):
+    """What a protocol decides; the task decides the rest."""
+
+    trains_encoder: bool = False
+    """Whether the encoder is trained with the decoder or the head."""
+
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint counts: that of the last step, or the best on the validation cases."""
+
+    overlap: float = 0.5
+    """The overlap of windows when scoring, as a share of the window."""
+
+    monitor_overlap: float = 0.25
+    """The same for the validation during the training."""
+
+    mode: Literal["online", "offline"] = "online"
+    """Whether the encoder sees every crop anew, or its embeddings are computed once."""
+
+    split_schemes: tuple[str, ...] = ()
+    """The split schemes by preference; where a task has none of them, the one that is ranked."""
+
+
+PROTOCOLS: Mapping[ProtocolName, Protocol] = {
+    "frozen": Protocol(),
+    "frozen-eva": Protocol(
+        checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_schemes=("eva", "voco")
+    ),
+    "frozen-offline": Protocol(mode="offline"),
+    "finetuned": Protocol(trains_encoder=True),
+    "scratch": Protocol(trains_encoder=True),
+}
+"""`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
+cases, reported on them, on the splits that eva uses. `frozen-offline` trains heads of a
+classification on embeddings without augmentation, which takes minutes. `finetuned` trains the
+encoder from its weights, `scratch` from random ones: the floor."""

@@ -1,0 +1,112 @@
+"""Tests what counts as a CT scan; `test_intake` has the reasons for volumes that do not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+
+from eva_coralbay.data import geometry
+from eva_coralbay.pretraining.intake import quality
+from tests.eva_coralbay.pretraining import scans
+
+
+def _find_problem(
+    array: npt.NDArray[Any],
+    *,
+    spacing: Sequence[float] = scans.SPACING,
+    resampled: Sequence[float] = (1.5, 1.5, 1.5),
+) -> str | None:
+    affine = torch.from_numpy(geometry.straight_affine(spacing, (0.0, 0.0, 0.0)))
+    volume = eva_tv_tensors.Volume(torch.from_numpy(array[None]).float(), affine=affine)
+    return quality.find_problem(volume, quality.measure(volume), spacing=resampled)
+
+
+def test_measures_hounsfield() -> None:
+    array = np.arange(-1000.0, 3096.0).reshape(16, 16, 16)
+    volume = eva_tv_tensors.Volume(torch.from_numpy(array[None]).float(), affine=torch.eye(4))
+    statistics = quality.measure(volume)
+    assert (statistics.minimum, statistics.maximum) == (-1000.0, 3095.0)
+    assert statistics.mean == pytest.approx(1047.5)
+    assert statistics.percentile_1 == pytest.approx(-959, abs=300)
+    assert statistics.percentile_99 == pytest.approx(3054, abs=300)
+
+
+@pytest.mark.parametrize("padding", [-1000, -1024, -2000, -3024, -32768])
+def test_takes_any_value_of_air_and_padding(padding: int) -> None:
+    array = scans.hounsfield().astype(np.int32)
+    array[array == -1000] = padding
+    assert _find_problem(array) is None
+
+
+def test_takes_a_little_metal() -> None:
+    array = scans.hounsfield()
+    array[7, 12, 8:12] = 20000
+    assert _find_problem(array) is None
+
+
+def test_takes_whole_values_that_are_few() -> None:
+    assert _find_problem(scans.hounsfield() // 50 * 50) is None
+
+
+def test_takes_a_scan_inside_the_body_but_not_one_with_next_to_no_body() -> None:
+    array = scans.hounsfield()
+    assert _find_problem(array[2:-2, 6:-6, 4:-4], spacing=(3.0, 3.0, 3.0)) is None
+    array[:7] = array[8:] = array[:, :12] = array[:, 13:] = -1000
+    assert str(_find_problem(array)).startswith("empty, or not HU: 0.")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "problem"),
+    [
+        ((2.6, 2.6, 2.6), None),
+        ((2.4, 2.6, 2.6), "too small: 10x10x10 voxels, 24x26x26 mm"),
+        ((2.6, 2.6, 2.4), "too small: 10x10x10 voxels, 26x26x24 mm"),
+    ],
+)
+def test_needs_an_extent(spacing: Sequence[float], problem: str | None) -> None:
+    found = _find_problem(scans.hounsfield(shape=(10, 10, 10)), spacing=spacing)
+    assert found == problem if problem is None else str(found).startswith(problem)
+
+
+def test_needs_voxels() -> None:
+    problem = _find_problem(scans.hounsfield(shape=(9, 20, 20)), spacing=(10.0, 3.0, 3.0))
+    assert str(problem).startswith("too small: 9x20x20 voxels, 90x60x60 mm (D, H, W)")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "problem"),
+    [
+        ((290.0, 3.0, 3.0), None),
+        ((310.0, 3.0, 3.0), "10x10x10 voxels, 3100x30x30 mm (D, H, W); at most 3000 mm are poss"),
+        ((100.0, 200.0, 91.0), "10x10x10 voxels, 1000x2000x910 mm (D, H, W), would be 539,259,259"),
+        ((100.0, 200.0, 90.0), None),
+    ],
+)
+def test_is_not_larger_than_anybody(spacing: Sequence[float], problem: str | None) -> None:
+    found = _find_problem(scans.hounsfield(shape=(10, 10, 10)), spacing=spacing)
+    if problem is None:
+        assert found is None
+    else:
+        assert str(found).startswith(f"too large: {problem}") and "not in mm?" in str(found)
+
+
+def test_is_not_too_large_for_the_spacing() -> None:
+    array = scans.hounsfield(shape=(10, 10, 10))
+    spacing = (50.0, 50.0, 50.0)
+    assert _find_problem(array, spacing=spacing, resampled=(0.6, 0.6, 0.7)) is None
+    problem = str(_find_problem(array, spacing=spacing, resampled=(0.6, 0.6, 0.6)))
+    assert "would be 578,703,704 voxels at 0.6x0.6x0.6 mm" in problem
+    assert "choose a larger --spacing" in problem
+
+
+@pytest.mark.parametrize("labels", [2, 14, 120])
+def test_tells_a_label_map_from_a_scan(labels: int) -> None:
+    blocks = np.random.default_rng(0).integers(0, labels, (4, 4, 4))
+    label_map = np.kron(blocks, np.ones((8, 8, 8), dtype=int))
+    assert str(_find_problem(label_map)).startswith("looks like a label map")
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 32))
+    assert str(_find_problem(noise)).startswith("not HU")

@@ -1,0 +1,220 @@
+"""Tests of the record and the case table."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import hypothesis
+import pydantic
+import pytest
+from hypothesis import strategies as st
+
+from eva_coralbay.results import record
+
+_DATA = pathlib.Path(__file__).parent / "data"
+
+_HISTORIC = _DATA / "record_v1.json"
+"""A record as version 1 wrote it. Never change it: published records look like it."""
+
+_GOLDEN = _DATA / "record_v2.json"
+"""The same for version 2."""
+
+_SCHEMA = pathlib.Path(__file__).parents[3] / "docs" / "record.schema.json"
+"""The exported schema."""
+
+_ROW = record.CaseRow("case_1", "liver", "dice", 0.1 + 0.2, 10, 12)
+
+
+def _golden() -> dict[str, Any]:
+    return json.loads(_GOLDEN.read_text())
+
+
+def test_version_1_stays_readable(tmp_path: pathlib.Path) -> None:
+    """What version 2 added is unknown; all else is as it was."""
+    read = record.Record.read(_HISTORIC)
+    assert (read.kind, read.config, read.robustness) == ("measured", None, None)
+    read.write(tmp_path / "again.json")
+    old, again = (json.loads(path.read_text()) for path in (_HISTORIC, tmp_path / "again.json"))
+    added = {"schema_version": 2, "config": None, "robustness": None}
+    assert again == old | added
+
+
+def test_version_2_stays_readable(tmp_path: pathlib.Path) -> None:
+    """A record is read, and written again byte by byte."""
+    read = record.Record.read(_GOLDEN)
+    assert read.config is not None and read.config.file == "config.yaml"
+    assert read.metrics == {"dice": 0.8125, "dice_liver": 0.8125, "dice_gallbladder": None}
+    assert read.environment.packages["monai"] is None
+    read.write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == _GOLDEN.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 3}, "schema version 3.*up to 2: upgrade eva-coralbay"),
+        ({"schema_version": None}, "no `schema_version`"),
+        ({"schema_version": True}, "no `schema_version`"),
+        ({"schema_version": 0}, "`config` came with schema version 2"),
+        ({"schema_version": 1}, "`config` came with schema version 2"),
+        ({"kind": "reported"}, "kind\n  Input should be 'measured' or 'demo'"),
+        ({"surprise": 1}, "surprise\n  Extra inputs are not permitted"),
+        ({"task": {"id": "a", "version": "1"}}, "task.config_sha256\n  Field required"),
+        ({"cost": _golden()["cost"] | {"fit_seconds": float("inf")}}, "Infinity is no value in"),
+        ({"metrics": {"dice": float("nan")}}, "NaN is no value in JSON"),
+        ({"model": _golden()["model"] | {"weights_sha256": "A1"}}, "should match pattern"),
+        ({"model": _golden()["model"] | {"parameters": -1}}, "model.parameters\n.*equal to 0"),
+        ({"split": _golden()["split"] | {"n": -1}}, "split.n\n.*equal to 0"),
+        ({"checkpoint": _golden()["checkpoint"] | {"step": -1}}, "checkpoint.step\n.*equal to 0"),
+        ({"cost": _golden()["cost"] | {"fit_seconds": -0.1}}, "cost.fit_seconds\n.*equal to 0"),
+        ({"cost": _golden()["cost"] | {"peak_memory_bytes": -1}}, "_memory_bytes\n.*equal to 0"),
+        ({"cost": _golden()["cost"] | {"seconds_per_volume": -2}}, "_per_volume\n.*equal to 0"),
+        ({"cases": _golden()["cases"] | {"rows": -1}}, "cases.rows\n.*equal to 0"),
+        ({"cases": _golden()["cases"] | {"excluded": -1}}, "cases.excluded\n.*equal to 0"),
+    ],
+)
+def test_invalid_records_are_rejected(
+    tmp_path: pathlib.Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(_golden() | change))
+    with pytest.raises(ValueError, match=message) as error:
+        record.Record.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_infinity_is_rejected(tmp_path: pathlib.Path) -> None:
+    """A number can be too large for a float, without being called infinite."""
+    path = tmp_path / "bad.json"
+    path.write_text(_GOLDEN.read_text().replace("5400.25", "1e999"))
+    with pytest.raises(ValueError, match="finite number"):
+        record.Record.read(path)
+
+
+def test_a_name_is_there_once(tmp_path: pathlib.Path) -> None:
+    """Of two values, programs would choose different ones."""
+    path = tmp_path / "bad.json"
+    path.write_text(_GOLDEN.read_text().replace('"dice": 0.8125', '"dice": 0.9, "dice": 0.8125'))
+    with pytest.raises(ValueError, match="`dice` is twice"):
+        record.Record.read(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "[" * 10**6, '{"a": ' + "1" * 5000])
+def test_other_files_are_rejected(tmp_path: pathlib.Path, content: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="bad.json is no"):
+        record.Record.read(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="record.json cannot be read .No such file or directory"):
+        record.Record.read(tmp_path / "record.json")
+
+
+def test_nan_is_written_as_undefined(tmp_path: pathlib.Path) -> None:
+    """JSON has no NaN: a mean over nothing is null."""
+    content = _golden() | {"metrics": {"dice": float("nan")}}
+    record.Record.model_validate(content).write(tmp_path / "record.json")
+    assert json.loads((tmp_path / "record.json").read_text())["metrics"] == {"dice": None}
+
+
+def test_records_do_not_change() -> None:
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        record.Record.read(_GOLDEN).seed = 1  # type: ignore[reportAttributeAccessIssue]  # tested
+
+
+def test_the_schema_tells_all_fields() -> None:
+    """The exported schema demands every field but the two that have one value only."""
+    schema = record.json_schema()
+    assert set(schema["required"]) | {"schema_version", "kind"} == set(_golden())
+    assert schema["additionalProperties"] is False
+
+
+def test_the_exported_schema_is_current() -> None:
+    """If it is not: python -c "import json, eva_coralbay.results.record as r;
+    print(json.dumps(r.json_schema(), indent=2, sort_keys=True))" > docs/record.schema.json"""
+    assert json.loads(_SCHEMA.read_text()) == record.json_schema()
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+_ROWS = st.lists(
+    st.builds(
+        record.CaseRow,
+        case=_TEXT,
+        class_name=_TEXT,
+        metric=st.sampled_from(["dice", "nsd"]),
+        value=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        truth_voxels=st.integers(0, 2**40),
+        predicted_voxels=st.integers(0, 2**40),
+    ),
+    unique_by=lambda row: (row.case, row.class_name, row.metric),
+)
+
+
+@hypothesis.given(rows=_ROWS)
+@hypothesis.settings(deadline=None, max_examples=50)
+def test_case_tables_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: Any) -> None:
+    """Every value comes back to the last bit, whatever the ids are."""
+    path = tmp_path_factory.getbasetemp() / "round_trip.csv"
+    table = record.write_cases(path, rows)
+    assert record.read_cases(path) == rows
+    assert table.rows == len(rows)
+    assert table.excluded == sum(row.value is None for row in rows)
+    assert table.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_case_table_is_plain(tmp_path: pathlib.Path) -> None:
+    """The format is what other programs read."""
+    excluded = record.CaseRow("case_1", "spleen", "dice", None, 0, 0)
+    record.write_cases(tmp_path / "cases.csv", [_ROW, excluded])
+    assert (tmp_path / "cases.csv").read_bytes() == (
+        b"case,class,metric,value,truth_voxels,predicted_voxels\n"
+        b"case_1,liver,dice,0.30000000000000004,10,12\n"
+        b"case_1,spleen,dice,,0,0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("case,value\n", r"its columns are \['case', 'value'\]"),
+        ("{header}a,b,dice,1\n", "line 2: expected 6 values, got 4"),
+        ("{header}a,b,dice,1,2,3\na,c,dice,x,2,3\n", "line 3: could not convert string"),
+        ("{header}a,b,dice,1,2.5,3\n", "line 2: invalid literal"),
+        ("{header}a,b,dice,nan,2,3\n", "dice of b in a is nan"),
+        ("{header}a,b,dice,1,2,3\na,b,dice,1,2,3\n", "dice of b in a is twice"),
+    ],
+)
+def test_broken_case_tables_are_rejected(
+    tmp_path: pathlib.Path, content: str, message: str
+) -> None:
+    header = "case,class,metric,value,truth_voxels,predicted_voxels\n"
+    path = tmp_path / "cases.csv"
+    path.write_text(content.format(header=header))
+    with pytest.raises(ValueError, match=message) as error:
+        record.read_cases(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_case_is_written_once(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="dice of liver in case_1 is twice"):
+        record.write_cases(tmp_path / "cases.csv", [_ROW, dataclasses.replace(_ROW, value=0.5)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_ids_are_hashed_as_a_set() -> None:
+    """The order is irrelevant, the borders between ids are not."""
+    assert record.ids_sha256(["a", "b"]) == record.ids_sha256(["b", "a"])
+    assert record.ids_sha256(["a", "b"]) != record.ids_sha256(["ab"])
+    assert record.ids_sha256(["a,b"]) != record.ids_sha256(["a", "b"])
+
+
+def test_reading_a_record_imports_no_torch() -> None:
+    """The leaderboard's page and checks run where no torch is installed."""
+    code = "import sys, eva_coralbay.results.record; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
