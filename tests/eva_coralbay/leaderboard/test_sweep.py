@@ -18,7 +18,7 @@ from eva_coralbay.cli import main
 from eva_coralbay.leaderboard import sweep
 from eva_coralbay.results import record
 
-_RECORD = pathlib.Path(__file__).with_name("data") / "record_v2.json"
+_RECORD = pathlib.Path(__file__).parents[1] / "results" / "data" / "record_v2.json"
 """What is recorded."""
 
 _EVA = """
