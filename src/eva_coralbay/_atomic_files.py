@@ -4,16 +4,15 @@ import contextlib
 import os
 import pathlib
 import re
-import socket
 import time
 import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import psutil
+from eva_coralbay import _processes
 
-_TEMPORARY = re.compile(r"\..+~(?P<host>[^~]*)~(?P<process>\d+)~[0-9a-f]{32}\.tmp")
-"""The names of files that are being written."""
+_TEMPORARY = re.compile(r"\..+?~(?P<writer>[^~]*~\d+(~\d+)?)~[0-9a-f]{32}\.tmp", re.DOTALL)
+"""The names of files that are being written; older versions named no start of the process."""
 
 _SECONDS_OF_A_DAY = 24 * 60 * 60
 
@@ -41,7 +40,7 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
+    writer = f"{_processes.name_this_process()}~{uuid.uuid4().hex}"
     temporary = target.with_name(f".{target.name}~{writer}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -57,17 +56,16 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Removes what killed processes were writing.
 
+    A file is removed if its process is gone, as far as that can be told from here (see
+    `eva_coralbay._processes`), or if nothing was written to it for a day.
+
     Args:
-        folder: The folder. Files that are a day old, or whose process is gone, are removed.
+        folder: The folder.
     """
     for path in pathlib.Path(folder).iterdir():
         found = _TEMPORARY.fullmatch(path.name)
-        if found and (_is_gone(found["host"], int(found["process"])) or _is_old(path)):
+        if found and (_processes.is_gone(found["writer"]) or _is_old(path)):
             path.unlink(missing_ok=True)
-
-
-def _is_gone(host: str, process: int) -> bool:
-    return host == socket.gethostname() and not psutil.pid_exists(process)
 
 
 def _is_old(path: pathlib.Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _processes
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -32,23 +32,48 @@ def test_an_interrupted_write_leaves_the_old_file(
 
 def test_what_killed_processes_were_writing_is_removed(tmp_path: pathlib.Path) -> None:
     """And what living ones write, here or elsewhere, is not, unless it is days old."""
-    here, gone, alive = socket.gethostname(), 2**30, os.getpid()
-    name = "record.json"
+    machine, process, start = _processes.name_this_process().split("~")
+    gone, unique, name = str(2**30), "0" * 32, "record.json"
     states = {
-        f".{name}~{here}~{gone}~{'0' * 32}.tmp": True,
-        f".{name}~{here}~{alive}~{'0' * 32}.tmp": False,
-        f".{name}~other.host~{gone}~{'0' * 32}.tmp": False,
-        f".{name}~other.host~{gone}~{'1' * 32}.tmp": True,
+        f".{name}~{machine}~{gone}~{start}~{unique}.tmp": True,
+        f".{name}~{machine}~{process}~{start}~{unique}.tmp": False,
+        f".{name}~other~{gone}~1~{unique}.tmp": False,
+        f".{name}~other~{gone}~2~{unique}.tmp": True,
+        f".{name}~old.host~{gone}~{unique}.tmp": False,
         f".{name}.tmp": False,
         name: False,
     }
     for file in states:
         (tmp_path / file).touch()
-    os.utime(tmp_path / f".{name}~other.host~{gone}~{'1' * 32}.tmp", (0, 0))
+    os.utime(tmp_path / f".{name}~other~{gone}~2~{unique}.tmp", (0, 0))
     _atomic_files.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         file for file, removed in states.items() if not removed
     }
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_that_got_the_id_of_a_killed_one_is_another(tmp_path: pathlib.Path) -> None:
+    machine, process, _ = _processes.name_this_process().split("~")
+    (tmp_path / f".a~{machine}~{process}~1~{'0' * 32}.tmp").touch()
+
+    _atomic_files.remove_leftovers(tmp_path)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_process_ids_in_two_containers_of_one_host_name_are_told_apart(
+    tmp_path: pathlib.Path,
+) -> None:
+    """A container cannot see whether the other one's process lives, so it goes by the age."""
+    machine = _processes.name_this_process().split("~")[0]
+    assert machine != socket.gethostname()
+    theirs = tmp_path / f".a~{'f' * 12}~{2**30}~1~{'0' * 32}.tmp"
+    theirs.touch()
+
+    _atomic_files.remove_leftovers(tmp_path)
+
+    assert theirs.exists()
 
 
 def test_the_name_while_writing_is_known(
@@ -61,7 +86,6 @@ def test_the_name_while_writing_is_known(
         names.extend(path.name for path in tmp_path.iterdir())
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(socket, "gethostname", lambda: "some-host.org")
     _atomic_files.write_atomically(tmp_path / "record.json", b"")
     (name,) = names
     (tmp_path / name.replace(f"~{os.getpid()}~", f"~{2**30}~")).touch()

@@ -17,7 +17,8 @@ from rich import markup
 from rich import table as rich_table
 
 from eva_coralbay import _atomic_files, _slice_drawing
-from eva_coralbay.data import datasets, geometry, tasks
+from eva_coralbay.data import datasets, tasks
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 
 _WINDOW = (-175.0, 250.0)
@@ -41,7 +42,7 @@ _MAX_NAMED = 10
 
 @dataclasses.dataclass(frozen=True)
 class InspectedCase:
-    """A case as its data set reads it, turned to the axes (D, H, W) of the geometry."""
+    """A case as its data set reads it, turned to the axes (D, H, W) of `grid.ORIENTATION`."""
 
     case: str
     """Case id."""
@@ -226,10 +227,10 @@ def _turn(
         return array, None
     affine = np.asarray(volume.affine, dtype=np.float64)
     transform = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(geometry.ORIENTATION)
+        orientations.io_orientation(affine), orientations.axcodes2ornt(grid_lib.ORIENTATION)
     )
     turned = affine @ orientations.inv_ornt_aff(transform, array.shape)
-    return orientations.apply_orientation(array, transform), geometry.spacing(turned)
+    return orientations.apply_orientation(array, transform), grid_lib.spacing(turned)
 
 
 def _draw_plane(

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import tqdm
 
 from eva_coralbay import _atomic_files
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti
 from eva_coralbay.errors import DatasetError
 
 CLASSES = ("background", "liver", "spleen", "right_kidney", "left_kidney", "lungs", "spine")
@@ -81,7 +82,7 @@ def generate(
     patient = _Patient.draw(random)
     canvas = _paint(random, patient, _positions(random, shape, spacing_mm))
     hounsfield = _blur(canvas.hounsfield) + _noise(random, shape)
-    affine = geometry.straight_affine(spacing_mm, random.uniform(-200.0, 200.0, size=3).tolist())
+    affine = grid_lib.straight_affine(spacing_mm, random.uniform(-200.0, 200.0, size=3).tolist())
     return Phantom(
         hounsfield=np.rint(hounsfield).clip(-1024, 3071).astype(np.int16),
         labels=canvas.labels,
@@ -461,8 +462,8 @@ def _write_volume(
     orientation: str,
 ) -> None:
     """Writes a volume as .nii.gz, with the same bytes for the same content."""
-    nifti = geometry.as_nifti(array, affine, orientation=orientation)
-    _atomic_files.write_atomically(path, gzip.compress(nifti.to_bytes(), compresslevel=6, mtime=0))
+    image = nifti.as_nifti(array, affine, orientation=orientation)
+    _atomic_files.write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
 
 
 def _as_json(content: Any) -> bytes:

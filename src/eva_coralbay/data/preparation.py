@@ -14,9 +14,10 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import resampling
 
-Box = geometry.Box
+Box = grid_lib.Box
 
 
 class Preparation(NamedTuple):
@@ -34,7 +35,7 @@ class PreparedScan(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def grid(self) -> geometry.Grid:
+    def grid(self) -> grid_lib.Grid:
         """Where its voxels lie."""
 
     @property
@@ -99,7 +100,7 @@ class LoadedScan(PreparedScan):
         self._image = image
         self._mask = mask
         depth, height, width = image.shape[1:]
-        self._grid = geometry.Grid((depth, height, width), affine)
+        self._grid = grid_lib.Grid((depth, height, width), affine)
         self._voxels: dict[int, npt.NDArray[np.intp]] = {}
         self._counts = (
             np.zeros(0, dtype=np.int64) if mask is None else torch.bincount(mask.flatten()).numpy()
@@ -107,7 +108,7 @@ class LoadedScan(PreparedScan):
 
     @property
     @override
-    def grid(self) -> geometry.Grid:
+    def grid(self) -> grid_lib.Grid:
         return self._grid
 
     @property
@@ -153,15 +154,15 @@ def prepare(
     """
     # a voxel is part of the body only if it lies near one that is so before resampling
     body = _find_body(volume, mask, preparation.body_above)
-    image = geometry.resample(volume, preparation.spacing, near=body)
+    image = resampling.resample(volume, preparation.spacing, near=body)
     labels = None
     if mask is not None:
-        labels = geometry.resample_mask(mask, volume, preparation.spacing, near=body)
+        labels = resampling.resample_mask(mask, volume, preparation.spacing, near=body)
     box = _find_body(image, labels, preparation.body_above)
     return LoadedScan(
         cut(image.as_subclass(torch.Tensor), box).contiguous(),
         None if labels is None else cut(labels.as_subclass(torch.Tensor), box).contiguous(),
-        geometry.Grid.of(image).cut(box).affine,
+        grid_lib.Grid.of(image).cut(box).affine,
     )
 
 

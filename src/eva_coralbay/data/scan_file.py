@@ -20,7 +20,8 @@ import torch
 from isal import isal_zlib
 from typing_extensions import override
 
-from eva_coralbay.data import geometry, preparation
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import preparation
 from eva_coralbay.errors import DatasetError
 
 VERSION = 1
@@ -139,9 +140,9 @@ class StoredScan(preparation.PreparedScan):
 
     @property
     @override
-    def grid(self) -> geometry.Grid:
+    def grid(self) -> grid_lib.Grid:
         depth, height, width = self._arrays["image"].shape
-        return geometry.Grid((depth, height, width), self._affine)
+        return grid_lib.Grid((depth, height, width), self._affine)
 
     @property
     @override

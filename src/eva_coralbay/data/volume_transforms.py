@@ -11,7 +11,7 @@ from monai import transforms as monai_transforms
 from torch.nn import functional
 from typing_extensions import override
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
 
 
 class VolumeTransform(abc.ABC):
@@ -117,7 +117,7 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
     @override
     def _sample(self, values: torch.Tensor, volume: eva_tv_tensors.Volume) -> torch.Tensor:
         lengths = torch.tensor(values.shape[1:], dtype=torch.float64)
-        to_voxels = torch.from_numpy(self._to_voxels(geometry.Grid.of(volume).affine))
+        to_voxels = torch.from_numpy(self._to_voxels(grid_lib.Grid.of(volume).affine))
         voxels = self._offsets() @ to_voxels.T + lengths // 2
         # from -1 at the first voxel to 1 at the last, the last axis first
         positions = (2.0 * voxels / (lengths - 1) - 1.0).flip(-1).to(values.dtype)
@@ -134,7 +134,7 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
 
     def _to_voxels(self, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Returns the matrix from voxels of the box to those of the scan."""
-        patient = geometry.straight_affine((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))[:3, :3]
+        patient = grid_lib.straight_affine((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))[:3, :3]
         to_world = patient @ self._draw_rotation() @ np.diag(self._step_mm)
         return np.linalg.inv(affine[:3, :3]) @ to_world
 

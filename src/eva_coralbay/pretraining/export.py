@@ -21,7 +21,7 @@ import transformers
 from eva.vision import models as eva_models
 
 from eva_coralbay import _atomic_files
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.models import (
     automodel,  # noqa: F401  # makes AutoModel know the encoder
     checkpoints,
@@ -85,7 +85,7 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
             encoder,
             written,
             spacing_mm=training["spacing"],
-            orientation=geometry.ORIENTATION,
+            orientation=grid_lib.ORIENTATION,
             hu_window=_HU_WINDOW,
             training={**training, "config": json.loads(training["config"])},
         )
@@ -176,7 +176,7 @@ def _draw_card(
         "embedding_dim": encoder.embedding_dim,
         "patch_merging": encoder.patch_merging,
         "spacing": spacing,
-        "orientation": geometry.ORIENTATION,
+        "orientation": grid_lib.ORIENTATION,
         "lower": f"{_HU_WINDOW[0]:g}",
         "upper": f"{_HU_WINDOW[1]:g}",
         "distilled": _DISTILLED[training["scales"]],

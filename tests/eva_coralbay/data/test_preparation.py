@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from eva_coralbay.data import geometry, preparation
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import preparation, resampling
 
-_AFFINE = geometry.straight_affine((2.5, 0.8, 1.2), (10.0, -20.0, 30.0))
+_AFFINE = grid_lib.straight_affine((2.5, 0.8, 1.2), (10.0, -20.0, 30.0))
 
 
 def _volume(
@@ -38,8 +39,8 @@ def test_it_is_the_body_of_the_whole_resampled_scan(
     seed: int, spacing: tuple[float, float, float]
 ) -> None:
     volume, mask = _scan(seed)
-    image = geometry.resample(volume, spacing)
-    labels = geometry.resample_mask(mask, volume, spacing)
+    image = resampling.resample(volume, spacing)
+    labels = resampling.resample_mask(mask, volume, spacing)
     foreground = ((image > -175) | (labels > 0))[0].as_subclass(torch.Tensor).numpy()
     if not foreground.any():
         return
@@ -63,8 +64,8 @@ def test_axes_that_are_not_square_to_each_other(tilt: float) -> None:
     affine[2, 1] += tilt
     volume = _volume(volume[0].as_subclass(torch.Tensor), affine)
     scan = preparation.prepare(volume, mask, preparation.Preparation((2.5, 1.6, 2.4)))
-    image = geometry.resample(volume, (2.5, 1.6, 2.4))
-    labels = geometry.resample_mask(mask, volume, (2.5, 1.6, 2.4))
+    image = resampling.resample(volume, (2.5, 1.6, 2.4))
+    labels = resampling.resample_mask(mask, volume, (2.5, 1.6, 2.4))
     assert scan.label_counts.sum() == np.prod(scan.grid.shape)
     assert scan.label_counts[1:].sum() == (labels > 0).sum()
     assert torch.isclose(scan.read_image(scan.whole).max(), image.max().as_subclass(torch.Tensor))

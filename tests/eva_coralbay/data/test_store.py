@@ -25,7 +25,8 @@ from loguru import logger
 from torch.utils import data as torch_data
 from torchvision import tv_tensors
 
-from eva_coralbay.data import datasets, geometry, preparation, store, transforms
+from eva_coralbay.data import datasets, nifti, preparation, store, transforms
+from eva_coralbay.data import grid as grid_lib
 from tests.eva_coralbay.data.datasets import layouts
 
 _PREPARATION = preparation.Preparation(spacing=(2.0, 2.0, 2.0))
@@ -77,11 +78,11 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 def _load(
     image: pathlib.Path, label: pathlib.Path | None
 ) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]:
-    volume = geometry.read_scan(str(image), case="case")
+    volume = nifti.read_scan(str(image), case="case")
     if label is None:
         return volume, None
-    grid = geometry.Grid.of(volume)
-    return volume, geometry.read_mask(str(label), case="case", like=grid, labels=range(3))
+    grid = grid_lib.Grid.of(volume)
+    return volume, nifti.read_mask(str(label), case="case", like=grid, labels=range(3))
 
 
 def _source(folder: pathlib.Path, number: int) -> store.Source:

@@ -9,12 +9,13 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets.classification import luna25 as eva_luna25
 
-from eva_coralbay.data import geometry, volume_transforms
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti, volume_transforms
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 
 def _volume(array: npt.NDArray[Any], spacing: Any = (1.25, 0.7, 0.7)) -> eva_tv_tensors.Volume:
-    affine = geometry.straight_affine(spacing, (-100.0, 20.0, 30.0))
+    affine = grid_lib.straight_affine(spacing, (-100.0, 20.0, 30.0))
     return eva_tv_tensors.Volume(
         torch.from_numpy(array[None].astype(np.float32)), affine=torch.from_numpy(affine)
     )
@@ -81,9 +82,9 @@ def test_the_axes_of_the_file_do_not_matter(orientation: str) -> None:
     array = _noise(21, 23, 25)
     volume = _volume(array)
     transform = volume_transforms.CropTransform(size=(6, 6, 6), size_mm=(9.0, 6.0, 3.0))
-    stored = geometry.as_nifti(
+    stored = nifti.as_nifti(
         array,
-        geometry.Grid.of(volume).affine,
+        grid_lib.Grid.of(volume).affine,
         orientation=orientation,  # codes of the file
     )
     turned = eva_tv_tensors.Volume(

@@ -9,7 +9,8 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from scipy import ndimage
 
-from eva_coralbay.data import geometry, preparation, store
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import preparation, store
 from eva_coralbay.pretraining.manifest import Case, Geometry, Manifest
 from eva_coralbay.pretraining.views import Views
 
@@ -56,6 +57,6 @@ def _load(seed: int, shape: tuple) -> tuple[eva_tv_tensors.Volume, None]:
     noise = np.random.default_rng(seed).normal(size=shape)
     smooth = ndimage.gaussian_filter(noise, 2.0)
     hounsfield = 400.0 * smooth / smooth.std()
-    affine = geometry.straight_affine(SPACING, (0.0, 0.0, 0.0))
+    affine = grid_lib.straight_affine(SPACING, (0.0, 0.0, 0.0))
     tensor = torch.from_numpy(hounsfield[None]).float()
     return eva_tv_tensors.Volume(tensor, affine=torch.from_numpy(affine)), None

@@ -13,7 +13,8 @@ from loguru import logger
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data import geometry, store
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti, store
 from eva_coralbay.data import preparation as prepared_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.errors import DatasetError
@@ -40,7 +41,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
     A sample is what `transforms` makes of the prepared scan, and the id of the case as
     `{"case": id}`. Without `transforms` it is the scan in HU of shape [1, D, H, W] with its
-    affine and the label map of the same shape; see `eva_coralbay.data.geometry` for the order of
+    affine and the label map of the same shape; see `eva_coralbay.data.grid` for the order of
     the axes. Prepared scans are kept on disk (`eva_coralbay.data.store`) and made by
     `prepare_data`, unless `prepared` is off: then each is made anew whenever it is used.
 
@@ -277,18 +278,18 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     def _load_case(self, case: str) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
         """Reads the scan and the label map of a case."""
         volume = self._read_scan(case)
-        return volume, self._read_mask(case, geometry.Grid.of(volume))
+        return volume, self._read_mask(case, grid_lib.Grid.of(volume))
 
     def _read_scan(self, case: str) -> eva_tv_tensors.Volume:
         path = self._path(self._files[case].image)
-        return geometry.read_scan(path, case=case, needs_code=self._needs_code)
+        return nifti.read_scan(path, case=case, needs_code=self._needs_code)
 
-    def _read_grid(self, relative: str, case: str) -> geometry.Grid:
-        return geometry.read_grid(self._path(relative), case=case, needs_code=self._needs_code)
+    def _read_grid(self, relative: str, case: str) -> grid_lib.Grid:
+        return nifti.read_grid(self._path(relative), case=case, needs_code=self._needs_code)
 
-    def _read_mask(self, case: str, grid: geometry.Grid) -> tv_tensors.Mask:
+    def _read_mask(self, case: str, grid: grid_lib.Grid) -> tv_tensors.Mask:
         path = self._path(self._files[case].label)
-        return geometry.read_mask(
+        return nifti.read_mask(
             path,
             case=case,
             like=grid,
@@ -314,7 +315,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         if not os.path.isfile(image):
             return [f"Case '{case}': label without image, expected at '{image}'. Restore it."]
         try:
-            geometry.check_same_grid(
+            nifti.check_same_grid(
                 self._read_grid(self._files[case].label, case),
                 self._read_grid(self._files[case].image, case),
                 label,

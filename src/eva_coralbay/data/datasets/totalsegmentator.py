@@ -8,7 +8,8 @@ import torch
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
@@ -146,10 +147,10 @@ class TotalSegmentator(task_lib.TaskDataset):
         return (image, *(os.path.join(folder, f"{name}.nii.gz") for name in self.labels[1:]))
 
     @override
-    def _read_mask(self, case: str, grid: geometry.Grid) -> tv_tensors.Mask:
+    def _read_mask(self, case: str, grid: grid_lib.Grid) -> tv_tensors.Mask:
         merged = torch.zeros((1, *grid.shape), dtype=torch.uint8)
         for value, path in enumerate(self._source_files(case)[1:], start=1):
-            mask = geometry.read_mask(path, case=case, like=grid, labels=(0, 1))
+            mask = nifti.read_mask(path, case=case, like=grid, labels=(0, 1))
             torch.maximum(merged, mask.as_subclass(torch.Tensor) * value, out=merged)
         return tv_tensors.Mask(merged)
 
@@ -167,7 +168,7 @@ class TotalSegmentator(task_lib.TaskDataset):
                 f"'{folder}': {missing[:_MAX_NAMED]}. Restore them."
             ]
         try:
-            geometry.read_grid(image, case=case)
+            nifti.read_grid(image, case=case)
         except DatasetError as error:
             return [str(error)]
         return []

@@ -17,7 +17,7 @@ import SimpleITK
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from pydicom import uid
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 
 _TAGS = [
@@ -128,7 +128,7 @@ def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
             order, affine = _arrange([file.header for file in files])
             array = _read_pixels([files[i].path for i in order])
             if np.isfinite(array).all():
-                return geometry.from_array(array, affine)
+                return grid_lib.reorient(array, affine)
             problem = "voxels are NaN or infinite"
     except Exception as error:  # pydicom raises almost anything for a damaged file
         problem = f"unreadable ({type(error).__name__})"

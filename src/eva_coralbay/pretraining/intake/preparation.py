@@ -24,7 +24,9 @@ from loguru import logger
 from rich import console as rich_console
 from rich import table as rich_table
 
-from eva_coralbay.data import geometry, preparation, store
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti, preparation, store
+from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
 from eva_coralbay.pretraining.intake import dicom, quality
@@ -70,7 +72,7 @@ _SAME_AS = "the same scan as "
 _EXCLUDED = "excluded"
 """The reason that a scan is set aside for which an earlier call took, and this one excludes."""
 
-_KILLED = f"{store.KILLED}, perhaps as there was too little memory"
+_KILLED = f"{workers_lib.KILLED}, perhaps as there was too little memory"
 """The reason that a scan is set aside for when its process was killed: it is tried again."""
 
 _MAX_ID_BYTES = 120
@@ -417,11 +419,11 @@ def _map(
     function: Callable[[Found], manifest.Case], items: Sequence[Found], workers: int | None
 ) -> Iterator[manifest.Case]:
     """Maps in as many processes as are worth their start."""
-    number = workers or store.suitable_workers(path for item in items for path in item.paths)
+    number = workers or workers_lib.suitable_number(path for item in items for path in item.paths)
     if min(number, len(items)) <= 1:
         yield from map(function, items)
         return
-    with contextlib.closing(store.in_processes(function, items, number)) as results:
+    with contextlib.closing(workers_lib.in_processes(function, items, number)) as results:
         for item, row in results:
             if row is None:
                 _log_killed(item)
@@ -464,7 +466,7 @@ def _examine(found: Found, *, spacing: Sequence[float]) -> manifest.Case:
             "status": "found" if problem is None else "quarantined",
             "reason": problem,
             "sha256": _hash(volume),
-            "source": _describe(geometry.Grid.of(volume)),
+            "source": _describe(grid_lib.Grid.of(volume)),
             "hounsfield": statistics,
         }
     )
@@ -476,7 +478,7 @@ def _read(found: Found) -> eva_tv_tensors.Volume:
     path = found.paths[0]
     if not path.endswith(_SUFFIXES) and path.lower().endswith(_SUFFIXES):
         raise DatasetError("the suffix is not in lower case: rename it to .nii or .nii.gz")
-    volume = geometry.read_scan(path, case=found.case)
+    volume = nifti.read_scan(path, case=found.case)
     _check_unit(path)
     return volume
 
@@ -543,7 +545,7 @@ def _prepare_found(
             raise
         problems = error.problems
     for one in found:
-        if store.KILLED in problems.get(one.case, ""):
+        if workers_lib.KILLED in problems.get(one.case, ""):
             problems[one.case] = _KILLED
             _log_killed(one)
     for source in sources:
@@ -624,8 +626,8 @@ def _without_place(message: str, case: str, path: str) -> str:
     return " ".join(line.split())
 
 
-def _describe(grid: geometry.Grid) -> manifest.Geometry:
-    spacing = [round(value, 6) for value in geometry.spacing(grid.affine)]
+def _describe(grid: grid_lib.Grid) -> manifest.Geometry:
+    spacing = [round(value, 6) for value in grid_lib.spacing(grid.affine)]
     return manifest.Geometry(shape=grid.shape, spacing=(spacing[0], spacing[1], spacing[2]))
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.pretraining.manifest import Statistics
 
 MIN_VOXELS = 10
@@ -77,11 +77,11 @@ def find_problem(
     """
     values = volume.as_subclass(torch.Tensor).numpy()[0]
     return _find_problem_of_values(values, statistics) or _find_problem_of_grid(
-        geometry.Grid.of(volume), spacing
+        grid_lib.Grid.of(volume), spacing
     )
 
 
-def _find_problem_of_grid(grid: geometry.Grid, spacing: Sequence[float]) -> str | None:
+def _find_problem_of_grid(grid: grid_lib.Grid, spacing: Sequence[float]) -> str | None:
     voxels = "x".join(str(length) for length in grid.shape)
     lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
     size = f"{voxels} voxels, {lengths} mm (D, H, W)"

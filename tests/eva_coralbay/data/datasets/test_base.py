@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from eva_coralbay.data import datasets, geometry, transforms
+from eva_coralbay.data import datasets, nifti, transforms
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts
 
@@ -74,7 +75,7 @@ def test_a_sample_is_scan_mask_and_case(root: pathlib.Path) -> None:
     assert volume.dtype == torch.float32
     assert mask.dtype == torch.uint8
     assert mask.unique().tolist() == [0, 1, 2]
-    assert geometry.spacing(volume.affine) == (3.0, 2.0, 1.0)
+    assert grid_lib.spacing(volume.affine) == (3.0, 2.0, 1.0)
 
 
 def test_load_data_and_load_target_agree_with_the_sample(root: pathlib.Path) -> None:
@@ -99,7 +100,7 @@ def test_transforms_get_the_prepared_scan(root: pathlib.Path) -> None:
 def test_a_sample_decodes_each_file_once(root: pathlib.Path) -> None:
     dataset = make(root)
 
-    with mock.patch.object(geometry, "_read_bytes", wraps=geometry._read_bytes) as read:
+    with mock.patch.object(nifti, "_read_bytes", wraps=nifti._read_bytes) as read:
         dataset[0]
 
     assert sorted(pathlib.Path(call.args[0]).parent.name for call in read.call_args_list) == [
@@ -109,7 +110,7 @@ def test_a_sample_decodes_each_file_once(root: pathlib.Path) -> None:
 
 
 def test_validation_decodes_no_volume(root: pathlib.Path) -> None:
-    with mock.patch.object(geometry, "_read_bytes") as read:
+    with mock.patch.object(nifti, "_read_bytes") as read:
         make(root)
 
     read.assert_not_called()

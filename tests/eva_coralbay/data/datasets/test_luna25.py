@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from eva_coralbay.data import geometry, volume_transforms
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import classification, task
 from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
@@ -53,7 +54,7 @@ def test_samples(root: pathlib.Path) -> None:
     )
     assert target.shape == () and target.dtype == torch.int64
     # z, y, x of the world, which is LPS, to RAS+
-    affine = geometry.straight_affine((1.25, 0.7, 0.7), (60.0, 50.0, -100.0))
+    affine = grid_lib.straight_affine((1.25, 0.7, 0.7), (60.0, 50.0, -100.0))
     np.testing.assert_allclose(block.affine, affine)
 
 

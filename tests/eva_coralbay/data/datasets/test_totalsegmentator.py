@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from eva_coralbay.data import datasets, geometry, transforms
+from eva_coralbay.data import datasets, nifti, transforms
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.datasets import layouts, task_layouts, task_layouts_b
@@ -42,10 +43,10 @@ def test_masks_are_merged_to_their_values(root: pathlib.Path) -> None:
     assert metadata == {"case": FIRST}
     assert mask.dtype == torch.uint8
     assert np.array_equal(np.bincount(mask.numpy().ravel()), np.bincount(label.ravel()))
-    spleen = geometry.read_mask(
+    spleen = nifti.read_mask(
         str(root / FIRST / "segmentations" / "spleen.nii.gz"),
         case=FIRST,
-        like=geometry.Grid.of(volume),
+        like=grid_lib.Grid.of(volume),
         labels=(0, 1),
     )
     assert torch.equal(mask == 1, spleen == 1)

@@ -13,7 +13,7 @@ import pytest
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from pydicom import uid
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining.intake import dicom
 from tests.eva_coralbay.pretraining import scans
@@ -28,7 +28,7 @@ def _read(folder: pathlib.Path) -> eva_tv_tensors.Volume:
 def _expected(
     array: npt.NDArray[Any], directions: Sequence[Sequence[float]] = scans.AXIAL
 ) -> eva_tv_tensors.Volume:
-    return geometry.from_array(array, scans.affine(directions))
+    return grid_lib.reorient(array, scans.affine(directions))
 
 
 def _assert_equal(volume: eva_tv_tensors.Volume, expected: eva_tv_tensors.Volume) -> None:

@@ -21,7 +21,8 @@ from loguru import logger
 from pydicom import encaps, uid
 
 from eva_coralbay.cli import main
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti, resampling
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
 from eva_coralbay.pretraining.intake import preparation, quality
@@ -126,10 +127,10 @@ def test_the_store_holds_the_body_resampled(source: pathlib.Path, out: str) -> N
     array[7, 12, 10] = 32000
     path = scans.write_nifti(source / "scan.nii.gz", array)
     hu, affine = _read(_prepare(source, out), "scans__scan")
-    volume = geometry.read_scan(str(path), case="scan")
+    volume = nifti.read_scan(str(path), case="scan")
     clipped = type(volume)(volume.clamp(-1024, 3071), affine=volume.affine)
-    resampled = geometry.resample(clipped, _SPACING)
-    assert geometry.spacing(affine) == pytest.approx(_SPACING)
+    resampled = resampling.resample(clipped, _SPACING)
+    assert grid_lib.spacing(affine) == pytest.approx(_SPACING)
     assert hu.max() > 1000 and hu.max() <= 3071
     whole = resampled.as_subclass(torch.Tensor).numpy()[0]
     at = np.linalg.solve(np.asarray(resampled.affine), affine)[:3, 3].round().astype(int)
@@ -688,8 +689,8 @@ def _prepare_until(
 @pytest.mark.parametrize(
     ("module", "name", "number", "looked_at", "to_prepare"),
     [
-        (geometry, "read_scan", 3, "4 found, 2", 4),  # while it looks at the third
-        (geometry, "resample", 3, "4 found, 0", 2),  # while it prepares the third
+        (nifti, "read_scan", 3, "4 found, 2", 4),  # while it looks at the third
+        (resampling, "resample", 3, "4 found, 0", 2),  # while it prepares the third
     ],
 )
 def test_goes_on_when_it_was_killed(
@@ -767,7 +768,7 @@ def test_goes_on_when_it_was_interrupted(
     source: pathlib.Path, out: str, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_scans(source, 4)
-    original, calls = geometry.read_scan, iter(range(1, 100))
+    original, calls = nifti.read_scan, iter(range(1, 100))
 
     def interrupt(*arguments: Any, **options: Any) -> Any:
         if next(calls) == 3:
@@ -775,7 +776,7 @@ def test_goes_on_when_it_was_interrupted(
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(geometry, "read_scan", interrupt)
+        patch.setattr(nifti, "read_scan", interrupt)
         _prepare(source, out)
     assert len(_prepare(source, out).prepared) == 4
     assert _looked_at(log) == ["4 found, 4", "4 found, 2"]
@@ -785,7 +786,7 @@ def test_two_at_once_are_refused(
     source: pathlib.Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_scans(source, 2)
-    process = _prepare_until(source, out, monkeypatch, geometry, "read_scan", number=1)
+    process = _prepare_until(source, out, monkeypatch, nifti, "read_scan", number=1)
     try:
         with pytest.raises(DatasetError, match=f"Another process adds scans to '{out}'. Wait"):
             _prepare(source, out)
@@ -803,7 +804,9 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
-    ("module", "name"), [(quality, "measure"), (geometry, "resample")], ids=["looking", "preparing"]
+    ("module", "name"),
+    [(quality, "measure"), (resampling, "resample")],
+    ids=["looking", "preparing"],
 )
 def test_a_scan_whose_process_is_killed_is_named_and_stops_no_other(
     source: pathlib.Path,

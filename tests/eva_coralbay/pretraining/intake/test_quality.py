@@ -9,7 +9,7 @@ import pytest
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
-from eva_coralbay.data import geometry
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.pretraining.intake import quality
 from tests.eva_coralbay.pretraining import scans
 
@@ -20,7 +20,7 @@ def _find_problem(
     spacing: Sequence[float] = scans.SPACING,
     resampled: Sequence[float] = (1.5, 1.5, 1.5),
 ) -> str | None:
-    affine = torch.from_numpy(geometry.straight_affine(spacing, (0.0, 0.0, 0.0)))
+    affine = torch.from_numpy(grid_lib.straight_affine(spacing, (0.0, 0.0, 0.0)))
     volume = eva_tv_tensors.Volume(torch.from_numpy(array[None]).float(), affine=affine)
     return quality.find_problem(volume, quality.measure(volume), spacing=resampled)
 
