@@ -156,7 +156,7 @@ def find_ranked(folders: Sequence[str | os.PathLike[str]]) -> list[results_folde
 
 def is_finished(entry: results_folder.Entry) -> bool:
     """Whether the session of a run has come to its end, when eva writes its summary."""
-    return (entry.path.parent.parent / "folder.json").is_file()
+    return (entry.path.parent.parent / "results.json").is_file()
 
 
 def _choose(entries: Sequence[results_folder.Entry]) -> list[results_folder.Entry]:

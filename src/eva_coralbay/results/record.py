@@ -28,7 +28,10 @@ from eva_coralbay import _atomic_files
 SCHEMA_VERSION: Final = 3
 """The version of the schema that is written. It grows whenever a written field changes."""
 
-_ADDED: Final[Mapping[int, Mapping[str, Any]]] = {2: {"config": None, "robustness": None}}
+_ADDED: Final[Mapping[int, Mapping[str, Any]]] = {
+    2: {"config": None, "robustness": None},
+    3: {"encoder": None},
+}
 """The fields that a version has added, with what is known of them in older records."""
 
 _RENAMED: Final[Mapping[int, Mapping[str, Mapping[str, str]]]] = {
@@ -94,6 +97,67 @@ class Model(_Part):
 
     parameters: Count | None
     """The encoder's number of parameters."""
+
+
+class Encoder(_Part):
+    """The function that was scored: the same weights compute another one in another network."""
+
+    class_path: str
+    """Import path of the network's class."""
+
+    architecture: dict[str, pydantic.JsonValue]
+    """The arguments that the network was built with, e.g. its feature size."""
+
+    patch_merging: str | None
+    """How a Swin network merges patches (`octants` or `legacy`); `None` of other networks."""
+
+    embedding: pydantic.JsonValue
+    """What becomes of the feature maps when one embedding is asked for."""
+
+    preprocessing: dict[str, pydantic.JsonValue]
+    """What happens to the intensities before the network."""
+
+    sha256: Sha256
+    """Hash of all that: see :meth:`describe`."""
+
+    @classmethod
+    def describe(
+        cls,
+        *,
+        class_path: str,
+        architecture: Mapping[str, Any],
+        patch_merging: str | None,
+        embedding: Any,
+        preprocessing: Mapping[str, Any],
+    ) -> "Encoder":
+        """Describes an encoder, with the hash of its description.
+
+        Args:
+            class_path: Import path of the network's class.
+            architecture: The arguments that the network was built with.
+            patch_merging: How a Swin network merges patches, `None` of other networks.
+            embedding: What becomes of the feature maps when one embedding is asked for.
+            preprocessing: What happens to the intensities before the network.
+
+        Returns:
+            The part of the record; its `sha256` is that of the other fields as JSON with sorted
+            keys.
+        """
+        fields = {
+            "class_path": class_path,
+            "architecture": dict(architecture),
+            "patch_merging": patch_merging,
+            "embedding": embedding,
+            "preprocessing": dict(preprocessing),
+        }
+        content = json.dumps(fields, allow_nan=False, sort_keys=True)
+        return cls(**fields, sha256=hashlib.sha256(content.encode()).hexdigest())
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether the hash is that of the other fields."""
+        fields = self.model_dump(mode="json", exclude={"sha256"})
+        return Encoder.describe(**fields).sha256 == self.sha256
 
 
 class Split(_Part):
@@ -227,6 +291,9 @@ class Record(_Part):
 
     robustness: dict[str, dict[str, Score]] | None
     """Value over the cases by perturbation of the images and metric; `None` if not measured."""
+
+    encoder: Encoder | None = None
+    """The function that was scored; `None` if it is not known, as in older records."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Record":

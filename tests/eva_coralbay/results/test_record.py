@@ -20,8 +20,11 @@ _DATA = pathlib.Path(__file__).parent / "data"
 _HISTORIC = _DATA / "record_v1.json"
 """A record as version 1 wrote it. Never change it: published records look like it."""
 
-_GOLDEN = _DATA / "record_v2.json"
+_GOLDEN_V2 = _DATA / "record_v2.json"
 """The same for version 2."""
+
+_GOLDEN = _DATA / "record_v3.json"
+"""The same for version 3, which is the one that is written."""
 
 _SCHEMA = pathlib.Path(__file__).parents[3] / "docs" / "record.schema.json"
 """The exported schema."""
@@ -33,30 +36,44 @@ def _golden() -> dict[str, Any]:
     return json.loads(_GOLDEN.read_text())
 
 
-def test_version_1_stays_readable(tmp_path: pathlib.Path) -> None:
-    """What version 2 added is unknown; all else is as it was."""
-    read = record.Record.read(_HISTORIC)
-    assert (read.kind, read.config, read.robustness) == ("measured", None, None)
-    read.write(tmp_path / "again.json")
-    old, again = (json.loads(path.read_text()) for path in (_HISTORIC, tmp_path / "again.json"))
-    added = {"schema_version": 2, "config": None, "robustness": None}
-    assert again == old | added
+@pytest.mark.parametrize("path", [_HISTORIC, _GOLDEN_V2], ids=["v1", "v2"])
+def test_older_versions_stay_readable(tmp_path: pathlib.Path, path: pathlib.Path) -> None:
+    """What later versions added is unknown, what they renamed has its new name, all else stays."""
+    record.Record.read(path).write(tmp_path / "again.json")
+    again = json.loads((tmp_path / "again.json").read_text())
+    old = {"config": None, "robustness": None} | json.loads(path.read_text())
+    for part in ("model", "dataset"):
+        old[part]["license"] = old[part].pop("licence")
+    assert again == old | {"schema_version": 3, "encoder": None}
 
 
-def test_version_2_stays_readable(tmp_path: pathlib.Path) -> None:
+def test_version_3_stays_readable(tmp_path: pathlib.Path) -> None:
     """A record is read, and written again byte by byte."""
     read = record.Record.read(_GOLDEN)
     assert read.config is not None and read.config.file == "config.yaml"
     assert read.metrics == {"dice": 0.8125, "dice_liver": 0.8125, "dice_gallbladder": None}
     assert read.environment.packages["monai"] is None
+    assert read.encoder is not None and read.encoder.patch_merging == "legacy"
     read.write(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == _GOLDEN.read_bytes()
+
+
+def test_the_hash_of_an_encoder_is_that_of_its_description() -> None:
+    """Whatever the order of its arguments; a changed field is seen."""
+    encoder = record.Record.read(_GOLDEN).encoder
+    assert encoder is not None and encoder.is_consistent
+    fields = encoder.model_dump(exclude={"sha256"})
+    architecture = dict(reversed(fields["architecture"].items()))
+    again = record.Encoder.describe(**fields | {"architecture": architecture})
+    assert again.sha256 == encoder.sha256
+    assert not encoder.model_copy(update={"patch_merging": "octants"}).is_consistent
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema version 3.*up to 2: upgrade eva-coralbay"),
+        ({"schema_version": 4}, "schema version 4.*up to 3: upgrade eva-coralbay"),
+        ({"schema_version": 2}, "`encoder` came with schema version 3"),
         ({"schema_version": None}, "no `schema_version`"),
         ({"schema_version": True}, "no `schema_version`"),
         ({"schema_version": 0}, "`config` came with schema version 2"),
@@ -129,9 +146,9 @@ def test_records_do_not_change() -> None:
 
 
 def test_the_schema_tells_all_fields() -> None:
-    """The exported schema demands every field but the two that have one value only."""
+    """The exported schema demands every field but those that have a value by themselves."""
     schema = record.json_schema()
-    assert set(schema["required"]) | {"schema_version", "kind"} == set(_golden())
+    assert set(schema["required"]) | {"schema_version", "kind", "encoder"} == set(_golden())
     assert schema["additionalProperties"] is False
 
 
