@@ -1,37 +1,27 @@
-"""Downloads that go on where they were interrupted, and archives that are unpacked safely."""
+"""Downloads that go on where they were interrupted."""
 
-import contextlib
 import email.message
-import errno
-import fcntl
 import gzip
 import hashlib
 import http.client
 import io
-import lzma
 import os
 import pathlib
 import re
-import shutil
-import stat
-import tarfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import tqdm
 from loguru import logger
 
 from eva_coralbay import __version__, _atomic_files
+from eva_coralbay.data import archives, disk_space
 from eva_coralbay.errors import DatasetError
-
-if TYPE_CHECKING:
-    from eva_coralbay.data.datasets import task
 
 _MAX_FAILURES = 7
 """How often in a row a download may break off without getting any further."""
@@ -42,42 +32,34 @@ _PAUSE_S = 1.0
 _TIMEOUT_S = 60.0
 """How long a server may be silent, in seconds."""
 
+_MAX_HOURS = 24.0
+"""How long a download takes at most; what has arrived until then is kept."""
+
 _CHUNK = 1 << 20
 """How many bytes are read at once."""
 
 _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
 """The HTTP statuses that may be gone at the next try."""
 
-_ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
-"""The names of the files that are unpacked."""
 
-_BROKEN_ARCHIVE = (
-    EOFError,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,  # a cipher, or a method of compression that is not supported
-)
-"""What is raised for an archive that is cut off, damaged or unreadable otherwise."""
+class Resource(NamedTuple):
+    """A file to download."""
+
+    url: str
+    """Where it is."""
+
+    filename: str
+    """What it is called below the root."""
+
+    checksum: str | None = None
+    """Its digest as "md5:..." or "sha256:...", None where none is published."""
 
 
 class _BrokenOffError(Exception):
     """A download broke off and may be continued."""
 
 
-class _Member(NamedTuple):
-    """An entry of an archive."""
-
-    name: str
-    kind: str
-    """One of "file", "folder" and "other", which is links and devices."""
-    content: IO[bytes] | None
-    """What a file holds; to be read before the next entry."""
-
-
-def obtain(resources: Sequence["task.Resource"], folder: str) -> None:
+def obtain(resources: Sequence[Resource], folder: str) -> None:
     """Downloads files and unpacks the archives among them, each beside itself.
 
     Args:
@@ -89,12 +71,12 @@ def obtain(resources: Sequence["task.Resource"], folder: str) -> None:
     """
     for resource in resources:
         path = fetch(resource, folder)
-        if path.endswith(_ARCHIVE_ENDINGS):
-            extract(path, os.path.dirname(path))
+        if archives.is_archive(path):
+            archives.extract(path, os.path.dirname(path))
             logger.info(f"'{path}' is unpacked and no longer needed.")
 
 
-def fetch(resource: "task.Resource", folder: str) -> str:
+def fetch(resource: Resource, folder: str) -> str:
     """Downloads a file, unless it is there; goes on where an earlier download broke off.
 
     What has arrived is in a file of the same name with ".part" at its end; beside it is, in one
@@ -115,7 +97,7 @@ def fetch(resource: "task.Resource", folder: str) -> str:
     if urllib.parse.urlsplit(resource.url).scheme not in ("http", "https"):
         raise DatasetError(f"'{resource.url}' is neither an http nor an https address.")
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    with _locked(folder):
+    with archives.locked(folder):
         if _is_complete(target, resource.checksum):
             return target
         part = f"{target}.part"
@@ -125,37 +107,6 @@ def fetch(resource: "task.Resource", folder: str) -> str:
         os.replace(part, target)
         _keep_version(part, None)
     return target
-
-
-def extract(archive: str, folder: str) -> None:
-    """Unpacks an archive (zip or tar, compressed or not) as a whole or not at all.
-
-    What it holds is merged into the folder. Files that are there already are replaced.
-
-    Args:
-        archive: The path of the archive.
-        folder: The folder to unpack it into; it is made if missing.
-
-    Raises:
-        DatasetError: If the archive is damaged, does not fit on the disk, or holds anything but
-            files and folders that lie inside the folder.
-    """
-    os.makedirs(folder, exist_ok=True)
-    with _locked(folder):
-        temporary = pathlib.Path(folder, ".unpacking")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-        try:
-            temporary.mkdir()
-            _unpack(archive, temporary)
-            _check_merge(archive, temporary, pathlib.Path(folder))
-            _merge(temporary, pathlib.Path(folder))
-        except _BROKEN_ARCHIVE as error:
-            raise DatasetError(
-                f"Archive '{archive}' cannot be unpacked: {error}. Nothing of it was kept. "
-                "Delete it and get it again."
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_complete(path: str, checksum: str | None) -> bool:
@@ -170,10 +121,11 @@ def _is_complete(path: str, checksum: str | None) -> bool:
 def _download(url: str, file: io.FileIO, target: str) -> None:
     """Appends what is missing of a file, in as many requests as it takes."""
     failures, furthest = 0, file.tell()
+    deadline = time.monotonic() + 3600 * _MAX_HOURS
     with tqdm.tqdm(desc=os.path.basename(target), unit="B", unit_scale=True) as bar:
         while True:
             try:
-                _request(url, file, target, bar)
+                _request(url, file, target, bar, deadline)
                 return
             except _BrokenOffError as error:
                 failures = 1 if file.tell() > furthest else failures + 1
@@ -187,7 +139,9 @@ def _download(url: str, file: io.FileIO, target: str) -> None:
                 time.sleep(_PAUSE_S * 2 ** (failures - 1))
 
 
-def _request(url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]") -> None:
+def _request(
+    url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]", deadline: float
+) -> None:
     """Appends to a file what one request brings; what is there already is not asked for."""
     try:
         response = _open(url, start=file.tell(), version=_read_version(str(file.name)))
@@ -200,6 +154,11 @@ def _request(url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]") -> N
                 f"'{url}' cannot be downloaded: the server answers {error.code} ({error.reason})."
             ) from error
     with response:
+        if response.status not in (200, 206):
+            raise DatasetError(
+                f"'{url}' cannot be downloaded: the server answers {response.status} "
+                f"({response.reason}), which is no file."
+            )
         if response.headers.get_content_type() == "text/html":
             raise DatasetError(
                 f"'{url}' is a web page and not the file: it may want you to log in or to accept "
@@ -215,11 +174,12 @@ def _request(url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]") -> N
         bar.total, bar.n = total, file.tell()
         bar.refresh()
         folder, needed = os.path.dirname(target), (total or 0) - file.tell()
-        _check_space(folder, needed, what=f"'{url}'")
-        with _full_disk_named(folder, needed, what=f"'{url}'"):
+        disk_space.check(folder, needed, what=f"'{url}'")
+        with disk_space.full_disk_named(folder, needed, what=f"'{url}'"):
             while chunk := _read(response):
                 _write_all(file, chunk)
                 bar.update(len(chunk))
+                _check_time(deadline, url)
             os.fsync(file.fileno())
     if total is not None and file.tell() != total:
         raise _BrokenOffError(f"the server sent {file.tell()} of {total} bytes")
@@ -245,6 +205,8 @@ def _open(url: str, *, start: int, version: str | None) -> Any:
         raise _BrokenOffError(f"the server answers {error.code} ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
+    except ValueError as error:  # an address, of a redirection too, that is none
+        raise DatasetError(f"'{url}' leads to no valid address: {error}.") from error
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -270,6 +232,14 @@ def _read(response: Any) -> bytes:
         raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
 
 
+def _check_time(deadline: float, url: str) -> None:
+    if time.monotonic() > deadline:
+        raise DatasetError(
+            f"The download of '{url}' is not complete after {_MAX_HOURS:g} hours. What has "
+            "arrived is kept: try again to go on, with a faster connection if there is one."
+        )
+
+
 def _write_all(file: io.FileIO, chunk: bytes) -> None:
     """Writes all that the disk has room for, before it raises that it has none."""
     rest = memoryview(chunk)
@@ -285,6 +255,8 @@ def _align(response: Any, file: io.FileIO) -> int | None:
         file.seek(0)
         _keep_version(str(file.name), version)
         length = response.headers.get("Content-Length")
+        if length is not None and not length.isdecimal():
+            raise _BrokenOffError(f"the server says that the file has '{length}' bytes")
         return None if length is None else int(length)
     place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if place is None or int(place[1]) != file.tell():
@@ -329,7 +301,7 @@ def _restart(file: io.FileIO, reason: str) -> NoReturn:
     raise _BrokenOffError(reason)
 
 
-def _check_content(part: str, resource: "task.Resource") -> None:
+def _check_content(part: str, resource: Resource) -> None:
     """Checks the checksum of a download, which is deleted if it is another."""
     if resource.checksum is None:
         _check_gzip(part, resource)
@@ -345,7 +317,7 @@ def _check_content(part: str, resource: "task.Resource") -> None:
         )
 
 
-def _check_gzip(part: str, resource: "task.Resource") -> None:
+def _check_gzip(part: str, resource: Resource) -> None:
     """Checks a download without a checksum by that of gzip, if it is of that kind."""
     if not resource.filename.endswith(".gz"):
         return
@@ -370,142 +342,3 @@ def _checksum(path: str, like: str) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return f"{kind}:{digest.hexdigest()}"
-
-
-def _unpack(archive: str, folder: pathlib.Path) -> None:
-    with (
-        open(archive, "rb") as file,
-        tqdm.tqdm.wrapattr(
-            file, "read", desc=os.path.basename(archive), total=os.path.getsize(archive)
-        ) as stream,
-    ):
-        is_zip = archive.endswith(".zip")
-        size, members = _open_zip(stream) if is_zip else _open_tar(stream, archive)
-        _check_space(str(folder), size, what=f"the content of '{archive}'")
-        with _full_disk_named(str(folder.parent), size, what=f"the content of '{archive}'"):
-            for member in members:
-                _write(member, _inside(folder, member, archive))
-
-
-def _open_zip(stream: Any) -> tuple[int, Iterator[_Member]]:
-    """Returns the unpacked size and the entries of a zip archive."""
-    archive = zipfile.ZipFile(stream)
-    return sum(info.file_size for info in archive.infolist()), _zip_members(archive)
-
-
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
-    for info in archive.infolist():
-        if info.filename.endswith(("/", "\\")):
-            yield _Member(info.filename, "folder", None)
-        elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-            yield _Member(info.filename, "other", None)
-        else:
-            with archive.open(info) as content:
-                yield _Member(info.filename, "file", content)
-
-
-def _open_tar(stream: Any, path: str) -> tuple[int, Iterator[_Member]]:
-    """Returns the unpacked size, at least, and the entries of a tar archive."""
-    return os.path.getsize(path), _tar_members(tarfile.open(fileobj=stream))
-
-
-def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
-    for info in archive:
-        if info.isdir():
-            yield _Member(info.name, "folder", None)
-        else:
-            content = archive.extractfile(info) if info.isfile() else None
-            yield _Member(info.name, "other" if content is None else "file", content)
-    while archive.fileobj and archive.fileobj.read(_CHUNK):
-        pass  # the checksum of the content is behind the last entry
-
-
-def _inside(folder: pathlib.Path, member: _Member, archive: str) -> pathlib.Path:
-    """Returns where to write an entry, after checking that this does no harm."""
-    name = pathlib.PureWindowsPath(member.name)  # takes / and \ for separators
-    if name.anchor or ".." in name.parts:
-        problem = "would be written outside of the folder"
-    elif member.kind == "other":
-        problem = "is a link or a device"
-    else:
-        return folder.joinpath(*name.parts)
-    raise DatasetError(
-        f"Archive '{archive}' is not trusted: its member '{member.name}' {problem}. Nothing of "
-        "it was kept."
-    )
-
-
-def _write(member: _Member, path: pathlib.Path) -> None:
-    if member.content is None:
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
-        shutil.copyfileobj(member.content, file, _CHUNK)
-
-
-def _check_merge(archive: str, source: pathlib.Path, target: pathlib.Path) -> None:
-    """Checks that no file takes the place of a folder, or a folder that of a file."""
-    for child in source.iterdir():
-        other = target / child.name
-        if other.exists() and child.is_dir() != other.is_dir():
-            kind = "folder" if child.is_dir() else "file"
-            raise DatasetError(
-                f"Archive '{archive}' holds a {kind} in the place of '{other}'. Nothing of it was "
-                "kept: move that away, or unpack it to an empty root."
-            )
-        if child.is_dir():
-            _check_merge(archive, child, other)
-
-
-def _merge(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves what a folder holds into another on the same disk."""
-    for child in sorted(source.iterdir()):
-        if child.is_dir() and (target / child.name).is_dir():
-            _merge(child, target / child.name)
-        else:
-            os.replace(child, target / child.name)
-
-
-def _check_space(folder: str, needed: int, *, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise _full_disk_error(f"'{folder}' has {free / 1e9:.1f} GB left", needed, what=what)
-
-
-@contextlib.contextmanager
-def _full_disk_named(folder: str, needed: int, *, what: str) -> Iterator[None]:
-    """Says for what a disk has no space when it gets full, for all that was checked before."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _full_disk_error(f"The disk of '{folder}' is full", needed, what=what) from error
-
-
-def _full_disk_error(problem: str, needed: int, *, what: str) -> DatasetError:
-    size = f"{needed / 1e9:.1f} GB" if needed > 0 else "more"
-    return DatasetError(
-        f"{problem}, but {what} takes {size}. Free some, or choose a root on another disk."
-    )
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Waits until no other process downloads or unpacks into a folder."""
-    path = os.path.join(folder, ".download.lock")
-    try:
-        file = open(path, "ab")
-    except OSError as error:
-        raise DatasetError(
-            f"'{path}' cannot be written ({error.strerror}): download to a root that can be "
-            "written to."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info(f"Waiting for another process that downloads to '{folder}'.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -2,6 +2,7 @@
 
 from typing_extensions import override
 
+from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 
@@ -49,7 +50,7 @@ class AMOS22(task_lib.TaskDataset):
         "it into the root."
     )
     resources = (
-        task_lib.Resource(
+        download.Resource(
             url="https://zenodo.org/records/7262581/files/amos22.zip",
             filename="amos22.zip",
             checksum="md5:67717b2a483ac0744c89c3016b7aaef7",

@@ -2,6 +2,7 @@
 
 from typing_extensions import override
 
+from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 
@@ -45,7 +46,7 @@ class FLARE22(task_lib.TaskDataset):
         "unpack it into the root."
     )
     resources = (
-        task_lib.Resource(
+        download.Resource(
             url="https://zenodo.org/records/7860267/files/FLARE22Train.zip",
             filename="FLARE22Train.zip",
             checksum="sha256:d57e201dc9002bd4a6fc1f5e0d4525285f46bcc5be1a3c8f12543151e6675154",

@@ -2,6 +2,7 @@
 
 from typing_extensions import override
 
+from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 
@@ -15,14 +16,14 @@ _LABELS = "https://raw.githubusercontent.com/neheller/kits23/main/dataset"
 """Where the authors keep the label maps."""
 
 
-def _resources() -> tuple[task_lib.Resource, ...]:
+def _resources() -> tuple[download.Resource, ...]:
     """Returns the scan and the label map of each case."""
     cases = [f"case_{number:05d}" for number in _NUMBERS]
     images = (
-        task_lib.Resource(f"{_IMAGES}/{case}.nii.gz", f"{case}/imaging.nii.gz") for case in cases
+        download.Resource(f"{_IMAGES}/{case}.nii.gz", f"{case}/imaging.nii.gz") for case in cases
     )
     labels = (
-        task_lib.Resource(f"{_LABELS}/{case}/segmentation.nii.gz", f"{case}/segmentation.nii.gz")
+        download.Resource(f"{_LABELS}/{case}/segmentation.nii.gz", f"{case}/segmentation.nii.gz")
         for case in cases
     )
     return (*images, *labels)

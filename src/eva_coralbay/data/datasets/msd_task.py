@@ -4,17 +4,18 @@ from typing import ClassVar
 
 from typing_extensions import override
 
+from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 
 
-def _archive(name: str, md5: str) -> tuple[task_lib.Resource, ...]:
+def _archive(name: str, md5: str) -> tuple[download.Resource, ...]:
     """Returns the archive of a task at MONAI's mirror, which also publishes the checksums.
 
     They are in https://github.com/Project-MONAI/MONAI/blob/1.5.0/monai/apps/datasets.py.
     """
     url = f"https://msd-for-monai.s3-us-west-2.amazonaws.com/{name}.tar"
-    return (task_lib.Resource(url, f"{name}.tar", f"md5:{md5}"),)
+    return (download.Resource(url, f"{name}.tar", f"md5:{md5}"),)
 
 
 class MSDTask(task_lib.TaskDataset):

@@ -44,19 +44,6 @@ class License(NamedTuple):
         return f"{self.name} ({self.url}{restrictions})"
 
 
-class Resource(NamedTuple):
-    """A file to download."""
-
-    url: str
-    """Where it is."""
-
-    filename: str
-    """What it is called below the root."""
-
-    checksum: str | None = None
-    """Its digest as "md5:..." or "sha256:...", None where none is published."""
-
-
 class Splits(NamedTuple):
     """The splits of a task, as its file in `tasks/splits` has them."""
 
@@ -126,7 +113,7 @@ class PublicTask:
     how_to_get: ClassVar[str]
     """What to do to get the files, and what must lie where below the root then."""
 
-    resources: ClassVar[tuple[Resource, ...]] = ()
+    resources: ClassVar[tuple[download_lib.Resource, ...]] = ()
     """The files that can be downloaded without an account."""
 
     _root: str

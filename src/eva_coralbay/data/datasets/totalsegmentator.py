@@ -8,8 +8,8 @@ import torch
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from eva_coralbay.data import download, nifti
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
@@ -121,7 +121,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         "https://zenodo.org/records/10047292 and unpack it into the root."
     )
     resources = (
-        task_lib.Resource(
+        download.Resource(
             url="https://zenodo.org/records/10047292/files/Totalsegmentator_dataset_v201.zip",
             filename="Totalsegmentator_dataset_v201.zip",
             checksum="md5:fe250e5718e0a3b5df4c4ea9d58a62fe",

@@ -2,6 +2,7 @@
 
 from typing_extensions import override
 
+from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 
@@ -53,7 +54,7 @@ class WORD(task_lib.TaskDataset):
         "WORD-V0.1.0/, or set `download` for them."
     )
     resources = (
-        task_lib.Resource(
+        download.Resource(
             url="https://github.com/HiLab-git/WORD/raw/main/WORD_V0.1.0_labelsTs.zip",
             filename="WORD-V0.1.0/WORD_V0.1.0_labelsTs.zip",
             checksum="sha256:0552b1e208a8a5345a1c12003d4f1d010621c6ef65bdd62bff85a32b2976a46d",

@@ -12,6 +12,7 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from typing_extensions import override
 
+from eva_coralbay.data import download
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
 from eva_coralbay.errors import DatasetError
@@ -126,7 +127,7 @@ class OrganMNIST3D(MedMNIST3D):
     how_to_get = f"Download {archive} from {_ZENODO} into the root, or set `download`."
 
     resources = (
-        task_lib.Resource(
+        download.Resource(
             url=f"{_ZENODO}/files/{archive}?download=1",
             filename=archive,
             checksum="md5:58a2205adf14a9d0a189cb06dc78bf10",
@@ -151,7 +152,7 @@ class NoduleMNIST3D(MedMNIST3D):
     how_to_get = f"Download {archive} from {_ZENODO} into the root, or set `download`."
 
     resources = (
-        task_lib.Resource(
+        download.Resource(
             url=f"{_ZENODO}/files/{archive}?download=1",
             filename=archive,
             checksum="md5:c47c5b7d457bf6332200d2ea6d64ecd8",
