@@ -1,34 +1,72 @@
-"""A subcommand of the command line: it parses and prints; no logic."""
+"""What a command is made of: its name, its help, its arguments, and what it runs."""
 
 import abc
 import argparse
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import yaml
+from typing_extensions import override
 
 
 class Subcommand(abc.ABC):
-    """A subcommand of `eva-coralbay`."""
+    """A command of `eva-coralbay`; its docstring is the description in its help."""
 
     name: str
     """What it is called on the command line."""
 
     help: str
-    """What it does, in a line."""
+    """What it does, in one line."""
 
     examples: str
-    """Calls that work as they are; the epilogue of its help."""
+    """Commands that work as they are; shown at the end of its help."""
 
     @abc.abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
+        """Declares the arguments.
+
+        Args:
+            parser: The parser of this command.
+        """
 
     @abc.abstractmethod
     def run(self, arguments: argparse.Namespace) -> int:
-        """Does it, and returns the exit code."""
+        """Runs the command.
+
+        Args:
+            arguments: The parsed arguments.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            EvaCoralbayError: If something is wrong that the user can fix.
+        """
+
+
+class Group(Subcommand):
+    """A command that only holds other commands, such as `eva-coralbay pretrain`."""
+
+    subcommands: tuple[Subcommand, ...]
+    """Its commands, in the order of its help."""
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_subcommands(parser, self.subcommands)
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        raise NotImplementedError("argparse runs one of its subcommands instead.")
 
 
 def add_subcommands(parser: argparse.ArgumentParser, subcommands: Sequence[Subcommand]) -> None:
-    """Adds subcommands to a parser, in the order of the help."""
+    """Adds commands to a parser.
+
+    Args:
+        parser: The parser.
+        subcommands: The commands, in the order of the help.
+    """
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for subcommand in subcommands:
         subparser = subparsers.add_parser(
@@ -39,11 +77,27 @@ def add_subcommands(parser: argparse.ArgumentParser, subcommands: Sequence[Subco
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         subparser.set_defaults(run=subcommand.run)
+        add_debug_argument(subparser)
         subcommand.add_arguments(subparser)
 
 
+def add_debug_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--debug`, which may stand before and after the name of a command.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        # a command must not reset what was given before its name
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error",
+    )
+
+
 def at_least(least: int) -> Callable[[str], int]:
-    """Returns a parser of whole numbers that are not less than one.
+    """Returns a parser of whole numbers with a smallest value.
 
     Args:
         least: The smallest number that is accepted.
@@ -59,3 +113,21 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """Parses KEY=VALUE, with the value in YAML.
+
+    Args:
+        text: The argument.
+
+    Raises:
+        ArgumentTypeError: If there is no key, no equals sign, or no valid YAML after it.
+    """
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"the value of '{text}' is not valid YAML") from error

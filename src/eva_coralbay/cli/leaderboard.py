@@ -2,14 +2,12 @@
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import sys
-from typing import Any
 
-import yaml
+from typing_extensions import override
 
-from eva_coralbay.cli import _subcommand
+from eva_coralbay.cli import _output, _subcommand
 from eva_coralbay.tasks import protocols
 
 
@@ -23,11 +21,12 @@ class Validate(_subcommand.Subcommand):
         eva-coralbay leaderboard validate leaderboard/results --json > faults.json
     """
 
+    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
         parser.add_argument("path", metavar="PATH", help="a results folder, a part of it, a record")
         parser.add_argument("--json", action="store_true", help="print the faults as JSON")
 
+    @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints the faults; the exit code is 1 if one of them is more than a warning."""
         from eva_coralbay.leaderboard import validation
@@ -35,7 +34,7 @@ class Validate(_subcommand.Subcommand):
         faults = validation.validate(arguments.path)
         errors = sum(not fault.is_warning for fault in faults)
         if arguments.json:
-            print(json.dumps([fault.as_dict() for fault in faults], indent=2))
+            _output.print_json([fault.as_dict() for fault in faults])
         else:
             for fault in faults:
                 print(fault)
@@ -61,8 +60,8 @@ class Verify(_subcommand.Subcommand):
         DATA_ROOT=data/btcv eva-coralbay leaderboard verify seed_0.json --rerun
     """
 
+    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
         parser.add_argument("record", metavar="RECORD", help="the JSON file of the record")
         parser.add_argument("--rerun", action="store_true", help="repeat the run of this seed")
         parser.add_argument(
@@ -74,6 +73,7 @@ class Verify(_subcommand.Subcommand):
         )
         parser.add_argument("--json", action="store_true", help="print the differences as JSON")
 
+    @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints what differs; the exit code is 1 if something does."""
         from eva_coralbay.leaderboard import verification
@@ -87,7 +87,7 @@ class Verify(_subcommand.Subcommand):
             entry, rerun=arguments.rerun, tolerance=arguments.tolerance
         )
         if arguments.json:
-            print(json.dumps([dataclasses.asdict(each) for each in differences], indent=2))
+            _output.print_json([dataclasses.asdict(each) for each in differences])
         else:
             for each in differences:
                 print(each)
@@ -107,8 +107,8 @@ class Compare(_subcommand.Subcommand):
         eva-coralbay leaderboard compare lab/a lab/b --task btcv --json > comparison.json
     """
 
+    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
         parser.add_argument(
             "model_a", metavar="MODEL_A", help="<organization>/<model>[@<revision>]"
         )
@@ -131,6 +131,7 @@ class Compare(_subcommand.Subcommand):
         parser.add_argument("--out", metavar="SVG", help="where to write a plot of every case")
         parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
+    @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints the comparison, and writes the plot on request."""
         from rich import console
@@ -149,7 +150,7 @@ class Compare(_subcommand.Subcommand):
         if arguments.out:
             _atomic_files.write_atomically(arguments.out, comparison_plot.draw(pair).encode())
         if arguments.json:
-            print(json.dumps(pair.as_dict(), indent=2, allow_nan=False))
+            _output.print_json(pair.as_dict())
         else:
             console.Console().print(comparison.draw_table(pair))
             for name, reason in pair.left_out.items():
@@ -167,8 +168,8 @@ class Build(_subcommand.Subcommand):
         eva-coralbay leaderboard build --results leaderboard/results --out site
     """
 
+    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
         parser.add_argument(
             "--results",
             metavar="DIR",
@@ -180,6 +181,7 @@ class Build(_subcommand.Subcommand):
             "--out", metavar="SITE", required=True, help="where to write; an older page is replaced"
         )
 
+    @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Builds the page, and prints where it is."""
         from eva_coralbay.leaderboard.page import build
@@ -207,8 +209,8 @@ class Submit(_subcommand.Subcommand):
         eva-coralbay leaderboard submit logs/demo --demo > pull_request.md
     """
 
+    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
         parser.add_argument(
             "folders", metavar="RUN_DIR", nargs="+", help="a folder that runs wrote to"
         )
@@ -229,6 +231,7 @@ class Submit(_subcommand.Subcommand):
             help="the results show the machinery, not the model: never ranked with measured ones",
         )
 
+    @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Writes the results; the text goes to standard output, what else is said to error."""
         from eva_coralbay.leaderboard import submission
@@ -268,8 +271,8 @@ class Sweep(_subcommand.Subcommand):
         eva-coralbay leaderboard sweep sweep.yaml --slurm slurm_partition=gpu gpus_per_node=1
     """
 
+    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
         parser.add_argument("file", metavar="FILE", help="the YAML file of the sweep")
         parser.add_argument("--models", metavar="MODEL", nargs="+", help="only these of the file")
         parser.add_argument("--tasks", metavar="TASK", nargs="+", help="only these of the file")
@@ -291,7 +294,7 @@ class Sweep(_subcommand.Subcommand):
             "--slurm",
             metavar="KEY=VALUE",
             nargs="*",
-            type=_parse_parameter,
+            type=_subcommand.key_value,
             help="run them on SLURM, with parameters of submitit.AutoExecutor",
         )
         parser.add_argument(
@@ -308,6 +311,7 @@ class Sweep(_subcommand.Subcommand):
             help="how often to try a failed one again (default: %(default)s)",
         )
 
+    @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints or runs; the exit code is 1 if a cell failed, and 130 after an interruption."""
         from rich import console
@@ -343,38 +347,14 @@ class Sweep(_subcommand.Subcommand):
         return 1 if failed else 0
 
 
-LEADERBOARD_SUBCOMMANDS: tuple[_subcommand.Subcommand, ...] = (
-    Sweep(),
-    Submit(),
-    Validate(),
-    Verify(),
-    Compare(),
-    Build(),
-)
-"""In the order of their use."""
-
-
-class Leaderboard(_subcommand.Subcommand):
+class Leaderboard(_subcommand.Group):
     """Checks, compares, submits and shows results: records, statistics, a page, a submission."""
 
     name = "leaderboard"
     help = "check, compare, submit and show results"
     examples = """
-        eva-coralbay leaderboard --help
+        eva-coralbay leaderboard sweep leaderboard/demo.yaml
+        eva-coralbay leaderboard validate leaderboard/results
+        eva-coralbay leaderboard build --results leaderboard/results --out site
     """
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the commands."""
-        _subcommand.add_subcommands(parser, LEADERBOARD_SUBCOMMANDS)
-
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Never called: a command below it is."""
-        raise NotImplementedError
-
-
-def _parse_parameter(text: str) -> tuple[str, Any]:
-    """Parses KEY=VALUE, the value in YAML."""
-    key, separator, value = text.partition("=")
-    if not key or not separator:
-        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE")
-    return key, yaml.safe_load(value)
+    subcommands = (Sweep(), Submit(), Validate(), Verify(), Compare(), Build())

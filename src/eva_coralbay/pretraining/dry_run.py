@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from rich import table as rich_table
 from torch import nn
 from torch.nn import functional
 from torch.utils import _python_dispatch, _pytree, flop_counter
@@ -110,16 +109,6 @@ def describe(
         ("export", "loads in CoralBayEncoder, eva's ModelFromRegistry and AutoModel"),
     ]
     return Report(rows)
-
-
-def draw_table(report: Report) -> rich_table.Table:
-    """Draws the report as a table."""
-    table = rich_table.Table(title="What the training takes")
-    table.add_column("what")
-    table.add_column("how much")
-    for row in report.rows:
-        table.add_row(*row)
-    return table
 
 
 def measure(

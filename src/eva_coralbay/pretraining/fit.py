@@ -7,7 +7,6 @@ from typing import Any
 
 import jsonargparse
 from lightning.fabric.utilities import exceptions
-from rich import console as rich_console
 
 from eva_coralbay.pretraining import dry_run as dry_run_lib
 from eva_coralbay.pretraining import module as module_lib
@@ -40,8 +39,8 @@ def fit(arguments: Sequence[str]) -> None:
     trainer.fit(model, datamodule=data)
 
 
-def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> None:
-    """Prints what the training takes; the folder of the config is left as it is.
+def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> dry_run_lib.Report:
+    """States what the training takes; the folder of the config is left as it is.
 
     Args:
         arguments: As for `fit`.
@@ -50,12 +49,12 @@ def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> None:
     Raises:
         ValueError: If the config is wrong.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    # TensorBoard's thread may still write while the folder is removed
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         elsewhere = {"default_root_dir": folder, "loggers": "null"}
         overrides = [f"--trainer.init_args.{name}={value}" for name, value in elsewhere.items()]
         trainer, model, data = _parse(_build, [*arguments, *overrides])
-        report = dry_run_lib.describe(trainer, model, data, tflops=tflops)
-    rich_console.Console().print(dry_run_lib.draw_table(report))
+        return dry_run_lib.describe(trainer, model, data, tflops=tflops)
 
 
 def read_views(config: str) -> views_lib.Views:

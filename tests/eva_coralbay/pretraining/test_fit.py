@@ -50,11 +50,11 @@ def test_without_a_store_says_how_to_make_one(
         command(["--config", small_config.PATH])
 
 
-def test_a_dry_run_prints_and_leaves_the_folder_as_it_is(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_dry_run_states_the_hours_and_leaves_the_folder_as_it_is(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = stores.write_store(tmp_path / "store", cases=2), tmp_path / "run"
     small_config.set_environment(monkeypatch, STORE=store, OUTPUT_ROOT=str(run))
-    fit.dry_run(["--config", small_config.PATH], tflops=3.0)
-    assert "hours at 3 TFLOP/s a device" in capsys.readouterr().out
+    report = fit.dry_run(["--config", small_config.PATH], tflops=3.0)
+    assert "hours at 3 TFLOP/s a device" in dict(report.rows)
     assert not run.exists()

@@ -1,0 +1,59 @@
+"""What all commands print with: tables, JSON, and the note that a slow import has begun."""
+
+import json
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from rich import console as rich_console
+from rich import table as rich_table
+from rich import text as rich_text
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | rich_text.Text]],
+    *,
+    title: str = "",
+    numbers: Collection[str] = (),
+    has_header: bool = True,
+    to_stderr: bool = False,
+) -> None:
+    """Prints a table. Text is printed as it is: square brackets in it are no markup.
+
+    Args:
+        columns: The headings. The first column is set in bold.
+        rows: The cells of each row. A row of a single cell is the heading of those below it.
+        title: What is printed above the table.
+        numbers: The columns whose cells are aligned to the right.
+        has_header: Whether the headings are shown.
+        to_stderr: Whether to print to standard error, where standard output is for a program.
+    """
+    table = rich_table.Table(title=rich_text.Text(title), show_header=has_header)
+    for index, name in enumerate(columns):
+        table.add_column(
+            rich_text.Text(name),
+            justify="right" if name in numbers else "left",
+            style="bold" if index == 0 else None,
+            overflow="fold",
+        )
+    for row in rows:
+        if len(row) == 1:
+            table.add_section()
+        table.add_row(*(rich_text.Text(cell) if isinstance(cell, str) else cell for cell in row))
+    rich_console.Console(stderr=to_stderr).print(table)
+
+
+def print_json(content: Any) -> None:
+    """Prints a value as JSON.
+
+    Args:
+        content: What JSON can hold; NaN is an error, as no other program reads it.
+    """
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+def announce_imports() -> None:
+    """Says on standard error that PyTorch and eva are being loaded, unless they are already."""
+    if "torch" not in sys.modules:
+        print("Loading PyTorch and eva ...", file=sys.stderr, flush=True)

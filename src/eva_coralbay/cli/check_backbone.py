@@ -1,0 +1,87 @@
+"""The command `eva-coralbay check-backbone`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich import text as rich_text
+from typing_extensions import override
+
+from eva_coralbay.cli import _output, _subcommand
+
+if TYPE_CHECKING:
+    from eva_coralbay.models import contract
+
+
+class CheckBackbone(_subcommand.Subcommand):
+    """Checks that a backbone can be evaluated."""
+
+    name = "check-backbone"
+    help = "check in a minute on a CPU that a backbone can be evaluated"
+    examples = """
+        eva-coralbay check-backbone radiology/coralbay_random
+        eva-coralbay check-backbone radiology/coralbay --kwarg checkpoint=exports/mine
+        eva-coralbay check-backbone my_package.models.MyEncoder --kwarg width=32 --roi 64
+        eva-coralbay check-backbone radiology/swin_unetr_encoder --json > report.json
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "backbone",
+            metavar="NAME_OR_CLASS",
+            help="a name in eva's registry, or the path package.module.Class of a class",
+        )
+        parser.add_argument(
+            "--kwarg",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            type=_subcommand.key_value,
+            help="an argument to build the backbone with, the value in YAML; may be repeated",
+        )
+        parser.add_argument(
+            "--roi",
+            type=int,
+            default=96,
+            help="the edge of the largest input, in voxels (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--in-channels",
+            type=int,
+            default=1,
+            help="the channels of the input (default: %(default)s)",
+        )
+        parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints what the backbone fulfills; the exit code is 1 if it fails a check."""
+        _output.announce_imports()
+        from eva_coralbay.models import contract
+
+        report = contract.check(
+            arguments.backbone,
+            kwargs=dict(arguments.kwarg),
+            roi=arguments.roi,
+            in_channels=arguments.in_channels,
+        )
+        if arguments.json:
+            _output.print_json(report.as_dict())
+        else:
+            _print_report(report)
+        return 0 if report.holds else 1
+
+
+def _print_report(report: "contract.Report") -> None:
+    marks = {
+        True: rich_text.Text("yes", "green"),
+        False: rich_text.Text("NO", "bold red"),
+        None: rich_text.Text("-"),
+    }
+    _output.print_table(
+        ("check", "passed", "found"),
+        ((finding.check, marks[finding.holds], finding.seen) for finding in report.findings),
+        title=f"{report.backbone} ({report.seconds:.0f} s)",
+    )
+    verdict = "keeps" if report.holds else "does not keep"
+    print(f"The backbone {verdict} the contract.")

@@ -1,0 +1,188 @@
+"""The commands below `eva-coralbay pretrain`: prepare, views, fit and export."""
+
+import argparse
+
+from typing_extensions import override
+
+from eva_coralbay.cli import _output, _subcommand
+
+
+class Prepare(_subcommand.Subcommand):
+    """Finds scans, sets aside what cannot be used with the reason, and prepares the others."""
+
+    name = "prepare"
+    help = "make a store of NIfTI files and DICOM series"
+    examples = """
+        eva-coralbay pretrain prepare /mnt/scans --out /scratch/store
+        eva-coralbay pretrain prepare /mnt/a /mnt/b --out /scratch/store --workers 16
+        eva-coralbay pretrain prepare /mnt/scans --out store --exclude '*/case_007*' '*_seg.nii.gz'
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "sources", metavar="SRC", nargs="+", help="a folder to search, or a NIfTI file"
+        )
+        parser.add_argument(
+            "--out", metavar="STORE", required=True, help="the store; what is in it is kept"
+        )
+        parser.add_argument(
+            "--spacing",
+            metavar=("D", "H", "W"),
+            nargs=3,
+            type=float,
+            default=(1.5, 1.5, 1.5),
+            help="the voxel spacing to resample to, in mm (default: 1.5 1.5 1.5)",
+        )
+        parser.add_argument(
+            "--exclude",
+            metavar="GLOB",
+            nargs="+",
+            # given twice, both count
+            action="extend",
+            default=[],
+            help="leave out paths relative to SRC, such as the cases of an evaluation; what the "
+            "store has of them is set aside; give the same at each call (an error if one fits "
+            "nothing)",
+        )
+        parser.add_argument(
+            "--workers",
+            metavar="N",
+            type=_subcommand.at_least(1),
+            help="processes (default: one a core, at most 8)",
+        )
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prepares the scans."""
+        _output.announce_imports()
+        from eva_coralbay.pretraining.intake import preparation
+
+        preparation.prepare(
+            arguments.sources,
+            arguments.out,
+            spacing=arguments.spacing,
+            exclude=arguments.exclude,
+            workers=arguments.workers,
+        )
+        return 0
+
+
+class Views(_subcommand.Subcommand):
+    """Draws the views of a scan: what the network sees of it."""
+
+    name = "views"
+    help = "look at what the network sees of a scan"
+    examples = """
+        eva-coralbay pretrain views /scratch/store --case case_007
+        eva-coralbay pretrain views /scratch/store --case case_007 --config mine.yaml --seed 3
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("store", metavar="STORE", help="what `pretrain prepare` wrote")
+        parser.add_argument("--case", metavar="ID", required=True, help="the id of the scan")
+        parser.add_argument("--out", metavar="PNG", help="where to draw (default: views_<ID>.png)")
+        parser.add_argument(
+            "--config", metavar="FILE", help="a config of `pretrain fit`, for its views"
+        )
+        parser.add_argument(
+            "--seed", type=int, default=0, help="what the views follow from (default: %(default)s)"
+        )
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Draws the views."""
+        _output.announce_imports()
+        from eva_coralbay.pretraining import fit, view_sheet
+
+        path = arguments.out or f"views_{arguments.case}.png"
+        views = fit.read_views(arguments.config) if arguments.config else None
+        view_sheet.write_view_sheet(
+            arguments.store, arguments.case, path, seed=arguments.seed, views=views
+        )
+        print(f"picture: {path}")
+        return 0
+
+
+class Fit(_subcommand.Subcommand):
+    """Trains as a config says; the same command goes on after an interruption.
+
+    What is not listed here is an override of the config, as with `eva fit`.
+    """
+
+    name = "fit"
+    help = "train, or say what a training takes"
+    examples = """
+        eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/quickstart.yaml
+        eva-coralbay pretrain fit --config coralbay.yaml --dry-run --tflops 400
+        eva-coralbay pretrain fit --config coralbay.yaml --trainer.init_args.max_steps 20000
+        torchrun --nproc-per-node 8 -m eva_coralbay pretrain fit --config coralbay.yaml
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--config", metavar="FILE", required=True, help="the config")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="state parameters, memory, FLOPs and hours, and prove that the export loads",
+        )
+        parser.add_argument(
+            "--tflops", type=float, help="the TFLOP/s a device reaches, to state the hours"
+        )
+        parser.set_defaults(overrides=())
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Trains."""
+        _output.announce_imports()
+        from eva_coralbay.pretraining import fit
+
+        options = ["--config", arguments.config, *arguments.overrides]
+        if arguments.dry_run:
+            report = fit.dry_run(options, tflops=arguments.tflops)
+            _output.print_table(("what", "how much"), report.rows, title="What the training takes")
+        else:
+            fit.fit(options)
+        return 0
+
+
+class Export(_subcommand.Subcommand):
+    """Writes the teacher's encoder as a folder that eva, transformers and this package load."""
+
+    name = "export"
+    help = "write the encoder of a checkpoint, with a model card"
+    examples = """
+        eva-coralbay pretrain export logs/pretraining/checkpoints/step=100000.ckpt --out encoder
+        MODEL_NAME=radiology/coralbay CHECKPOINT=encoder eva fit --config btcv.yaml
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of `pretrain fit`")
+        parser.add_argument("--out", metavar="DIR", required=True, help="the folder to write")
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Exports the encoder."""
+        _output.announce_imports()
+        from eva_coralbay.pretraining import export
+
+        export.export(arguments.checkpoint, arguments.out)
+        print(f"encoder: {arguments.out}")
+        return 0
+
+
+class Pretrain(_subcommand.Group):
+    """Pre-trains an encoder on unlabeled scans: prepare, look at the views, fit, export."""
+
+    name = "pretrain"
+    help = "pre-train an encoder on your own scans"
+    examples = """
+        eva-coralbay pretrain prepare /mnt/scans --out /scratch/store
+        eva-coralbay pretrain views /scratch/store --case ID
+        eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/coralbay.yaml
+        eva-coralbay pretrain export logs/pretraining/checkpoints/step=100000.ckpt --out encoder
+    """
+    subcommands = (Prepare(), Views(), Fit(), Export())
