@@ -4,11 +4,16 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
 from eva_coralbay.tasks import protocols
+
+if TYPE_CHECKING:
+    from eva_coralbay.leaderboard import sweep
 
 
 class Validate(_subcommand.Subcommand):
@@ -314,8 +319,6 @@ class Sweep(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints or runs; the exit code is 1 if a cell failed, and 130 after an interruption."""
-        from rich import console
-
         from eva_coralbay.leaderboard import sweep
 
         plan = sweep.read(arguments.file)
@@ -325,7 +328,7 @@ class Sweep(_subcommand.Subcommand):
         if not arguments.local and arguments.slurm is None:
             for cell in cells:
                 print(cell.command)
-            console.Console(stderr=True).print(sweep.draw_table(sweep.look_up(cells)))
+            _print_cells(sweep.look_up(cells), to_stderr=True)
             return 0
 
         outcomes = sweep.run(
@@ -337,7 +340,7 @@ class Sweep(_subcommand.Subcommand):
             retries=arguments.retries,
             report=lambda line: print(line, flush=True),
         )
-        console.Console().print(sweep.draw_table(outcomes))
+        _print_cells(outcomes)
         failed = [outcome for outcome in outcomes if outcome.state == "failed"]
         for outcome in failed:
             print(sweep.describe_failure(outcome))
@@ -358,3 +361,22 @@ class Leaderboard(_subcommand.Group):
         eva-coralbay leaderboard build --results leaderboard/results --out site
     """
     subcommands = (Sweep(), Submit(), Validate(), Verify(), Compare(), Build())
+
+
+def _print_cells(outcomes: "Sequence[sweep.Outcome]", *, to_stderr: bool = False) -> None:
+    _output.print_table(
+        ("model", "task", "seed", "state", "score", "training"),
+        (
+            (
+                outcome.cell.model,
+                outcome.cell.task,
+                str(outcome.cell.seed),
+                outcome.state,
+                "-" if outcome.score is None else f"{outcome.score:.3f}",
+                "-" if outcome.seconds is None else f"{outcome.seconds:.0f} s",
+            )
+            for outcome in outcomes
+        ),
+        title="Cells",
+        to_stderr=to_stderr,
+    )

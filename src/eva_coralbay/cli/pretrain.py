@@ -58,12 +58,27 @@ class Prepare(_subcommand.Subcommand):
         _output.announce_imports()
         from eva_coralbay.pretraining.intake import preparation
 
-        preparation.prepare(
+        content = preparation.prepare(
             arguments.sources,
             arguments.out,
             spacing=arguments.spacing,
             exclude=arguments.exclude,
             workers=arguments.workers,
+        )
+        waiting = sum(case.status == "found" for case in content.cases)
+        rows = [
+            ("prepared", "", len(content.prepared)),
+            *(
+                ("set aside", reason, number)
+                for reason, number in preparation.count_reasons(content).items()
+            ),
+            *([("found", "prepared when their source is named again", waiting)] if waiting else []),
+        ]
+        _output.print_table(
+            ("status", "reason", "scans"),
+            ((status, reason, str(number)) for status, reason, number in rows),
+            title="Scans of the store",
+            numbers=("scans",),
         )
         return 0
 

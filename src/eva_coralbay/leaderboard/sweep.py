@@ -41,7 +41,6 @@ from typing import (
 
 import pydantic
 import yaml
-from rich import table as rich_table
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.leaderboard import submission
@@ -178,6 +177,19 @@ class Outcome:
     log: pathlib.Path | None = None
     """The log of its last attempt, if it ran."""
 
+    @property
+    def score(self) -> float | None:
+        """The value that its task is ranked by, if it is done."""
+        if self.result is None:
+            return None
+        values = [self.result.metrics.get(name) for name in ("dice", "balanced_accuracy")]
+        return next((value for value in values if value is not None), None)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it trained, if it is done and that is known."""
+        return None if self.result is None else self.result.cost.fit_seconds
+
 
 def read(path: str | os.PathLike[str]) -> Plan:
     """Reads a sweep.
@@ -303,23 +315,6 @@ def run(
             for outcome, _ in (*running.values(), *waiting):
                 outcome.state = "interrupted"
     return outcomes
-
-
-def draw_table(outcomes: Sequence[Outcome]) -> rich_table.Table:
-    """Draws what became of the cells."""
-    table = rich_table.Table(title="Cells")
-    for column in ("model", "task", "seed", "state", "score", "training"):
-        table.add_column(column, overflow="fold")
-    for outcome in outcomes:
-        cell, found = outcome.cell, outcome.result
-        score = seconds = "-"
-        if found is not None:
-            values = [found.metrics.get(name) for name in ("dice", "balanced_accuracy")]
-            score = next((f"{value:.3f}" for value in values if value is not None), "-")
-            fit = found.cost.fit_seconds
-            seconds = "-" if fit is None else f"{fit:.0f} s"
-        table.add_row(cell.model, cell.task, str(cell.seed), outcome.state, score, seconds)
-    return table
 
 
 def describe_failure(outcome: Outcome) -> str:

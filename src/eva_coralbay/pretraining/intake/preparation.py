@@ -21,8 +21,6 @@ import torch
 import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
-from rich import console as rich_console
-from rich import table as rich_table
 
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, preparation, store
@@ -148,8 +146,24 @@ def prepare(
         _write(out, content, rows)
         _prepare_found(found, rows, out, content, workers)
         content = _write(out, content, rows)
-    _print_summary(content, left_out)
+    _log_left_out(left_out)
     return content
+
+
+def count_reasons(content: manifest.Manifest) -> dict[str, int]:
+    """Counts the scans that were set aside.
+
+    Args:
+        content: The manifest of a store.
+
+    Returns:
+        The number of scans by reason, the most frequent first. What differs from scan to scan in a
+        reason is left out.
+    """
+    reasons = collections.Counter(
+        _generalize(case.reason or "") for case in content.cases if case.status == "quarantined"
+    )
+    return dict(reasons.most_common())
 
 
 def load(found: Found) -> tuple[eva_tv_tensors.Volume, None]:
@@ -593,24 +607,10 @@ def _write(
     return manifest.Manifest.read(out)
 
 
-def _print_summary(content: manifest.Manifest, left_out: dict[str, int]) -> None:
-    table = rich_table.Table(title="Scans of the store")
-    table.add_column("status")
-    table.add_column("reason", overflow="fold")
-    table.add_column("scans", justify="right")
-    table.add_row("prepared", "", str(len(content.prepared)))
-    reasons = collections.Counter(
-        _generalize(case.reason or "") for case in content.cases if case.status == "quarantined"
-    )
-    for reason, number in reasons.most_common():
-        table.add_row("set aside", reason, str(number))
-    waiting = sum(case.status == "found" for case in content.cases)
-    if waiting:
-        table.add_row("found", "to be prepared when their source is named again", str(waiting))
-    for reason, number in left_out.items():
-        if number:
-            table.add_row("not looked at", reason, f"{number} files")
-    rich_console.Console().print(table)
+def _log_left_out(left_out: dict[str, int]) -> None:
+    reasons = [f"{number} {reason}" for reason, number in left_out.items() if number]
+    if reasons:
+        logger.info(f"Files that were not looked at: {'; '.join(reasons)}.")
 
 
 def _generalize(reason: str) -> str:

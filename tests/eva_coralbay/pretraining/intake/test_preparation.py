@@ -561,8 +561,8 @@ def test_a_file_that_is_no_dicom_does_not_hide_the_others(source: pathlib.Path, 
     assert content.cases[1].reason == "DICOM series of 1 files: unreadable (InvalidDicomError)."
 
 
-def test_prints_what_was_set_aside(
-    source: pathlib.Path, out: str, capsys: pytest.CaptureFixture
+def test_counts_what_was_set_aside_and_logs_what_was_not_looked_at(
+    source: pathlib.Path, out: str, log: list[str]
 ) -> None:
     _write_scans(source, 1)
     for level in (40, 41):
@@ -571,14 +571,10 @@ def test_prints_what_was_set_aside(
     (source / "notes.txt").write_text("")
     change = _set(PhotometricInterpretation="MONOCHROME1")
     scans.write_series(source / "inverted", scans.hounsfield(), change=change)
-    _prepare(source, out)
-    printed = capsys.readouterr().out
-    assert "is MONOCHROME1, not" in printed and "DICOM series of N files" in printed
-    rows = [line.strip("│ ").split("│") for line in printed.splitlines()]
-    cells = [tuple(cell.strip() for cell in row) for row in rows]
-    assert ("prepared", "", "1") in cells
-    assert ("set aside", "constant: all voxels are N", "2") in cells
-    assert ("not looked at", "neither NIfTI nor DICOM", "1 files") in cells
+    (first, twice), (second, once) = preparation.count_reasons(_prepare(source, out)).items()
+    assert (first, twice, once) == ("constant: all voxels are N", 2, 1)
+    assert second.startswith("DICOM series of N files") and "is MONOCHROME1, not" in second
+    assert any("not looked at: 1 neither NIfTI nor DICOM." in message for message in log)
 
 
 # one call after another
@@ -1002,6 +998,11 @@ def test_command(source: pathlib.Path, out: str, capsys: pytest.CaptureFixture) 
     }
     assert content.spacing == (4.0, 3.0, 3.0)
     assert content.open(content.prepared[0]).read_image((slice(0, 1),) * 3).shape == (1, 1, 1, 1)
-    assert "Scans of the store" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Scans of the store" in printed
+    rows = [line.strip("│ ").split("│") for line in printed.splitlines()]
+    cells = [tuple(cell.strip() for cell in row) for row in rows]
+    assert ("prepared", "", "2") in cells
+    assert any(row[0] == "set aside" and row[-1] == "1" for row in cells)
     assert main.main(arguments) == 1
     assert "eva-coralbay: error: The scans in" in capsys.readouterr().err
