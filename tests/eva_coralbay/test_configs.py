@@ -14,11 +14,12 @@ from eva.core import interface
 from eva.vision.models.networks.backbones import backbone_registry
 from torch import nn
 
-from eva_coralbay.data import phantom, tasks
-from eva_coralbay.data.datasets import task
+from eva_coralbay.data import phantom
 from eva_coralbay.models import CoralBayEncoder, registry
 from eva_coralbay.pretraining import fit
 from eva_coralbay.results import record
+from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -87,9 +88,9 @@ def _instantiate(path: pathlib.Path, patch: pytest.MonkeyPatch, **environment: s
     return parser.instantiate_classes(parser.parse_args(sys.argv[1:])).fit
 
 
-def _few_cases(name: str) -> task.Splits:
+def _few_cases(name: str) -> splits_lib.Splits:
     """Returns the splits of a task with the first cases only."""
-    splits = task.read_splits.__wrapped__(name)
+    splits = splits_lib.read_splits.__wrapped__(name)
     schemes = {
         scheme: {split: cases[:_CASES] for split, cases in lists.items()}
         for scheme, lists in splits.schemes.items()
@@ -105,7 +106,7 @@ def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> Non
         )
         return
     splits = _few_cases(name)
-    patch.setattr(task, "read_splits", lambda _: splits)
+    patch.setattr(splits_lib, "read_splits", lambda _: splits)
     writer = getattr(task_layouts, f"write_{name}", None) or getattr(
         task_layouts_b, f"write_{name}"
     )
@@ -159,7 +160,7 @@ def test_two_steps_on_data_in_the_true_layout(
 
 
 def test_every_task_has_a_config() -> None:
-    kinds = {name for name, dataset in tasks.TASKS.items() if dataset.kind == "segmentation"}
+    kinds = {name for name, dataset in catalog.TASKS.items() if dataset.kind == "segmentation"}
     assert {path.stem for path in _CONFIGS} == kinds | {"nnunet", "phantom"}
 
 

@@ -3,8 +3,9 @@
 import pathlib
 import re
 
-from eva_coralbay.data import tasks
-from eva_coralbay.data.datasets import task
+from eva_coralbay.cli import tasks
+from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import splits as splits_lib
 
 _ROOT = pathlib.Path(__file__).parents[2]
 """The top of the repository."""
@@ -21,10 +22,10 @@ def test_the_table_of_tasks_is_the_registry() -> None:
     rows = _rows()
     summaries = {summary.task: summary for summary in tasks.summarize()}
 
-    assert list(rows) == list(tasks.TASKS)
+    assert list(rows) == list(catalog.TASKS)
     for name, (_, title, _, cases, others, classes, terms, access) in rows.items():
-        dataset, summary = tasks.TASKS[name], summaries[name]
-        splits = task.read_splits(name)
+        dataset, summary = catalog.TASKS[name], summaries[name]
+        splits = splits_lib.read_splits(name)
         assert title == f"[{dataset.title}]({dataset.homepage})"
         assert cases == f"`{splits.default}` " + " / ".join(map(str, summary.cases.values()))
         assert set(re.findall("`(.+?)`", others)) == set(splits.schemes) - {splits.default}

@@ -43,9 +43,9 @@ class Prepare(_subcommand.Subcommand):
     def run(self, arguments: argparse.Namespace) -> int:
         """Prepares the scans."""
         _output.announce_imports()
-        from eva_coralbay.data import tasks
+        from eva_coralbay.data import task_datasets
 
-        tasks.prepare(
+        task_datasets.prepare(
             arguments.task,
             arguments.root,
             workers=arguments.workers,

@@ -1,11 +1,50 @@
-"""The command `eva-coralbay tasks`."""
+"""The command `eva-coralbay tasks`. It imports torch only to look at data on the disk."""
 
 import argparse
+import itertools
+import os
+from typing import NamedTuple
 
+from rich import box, markup
 from rich import console as rich_console
+from rich import table as rich_table
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import splits as splits_lib
+
+_SPLITS = ("train", "val", "test")
+"""The splits, as the table has them."""
+
+
+class Summary(NamedTuple):
+    """A task in a few words."""
+
+    task: str
+    """Its id."""
+
+    kind: str
+    """What is to be predicted."""
+
+    cases: dict[str, int]
+    """The number of cases by split, of the scheme that is ranked."""
+
+    classes: int
+    """The number of classes, without background."""
+
+    license: str
+    """The license of the data."""
+
+    restrictions: list[str]
+    """What the license forbids."""
+
+    access: str
+    """How to get the data."""
+
+    state: str | None
+    """What is there on the disk, None if it was not looked for."""
 
 
 class Tasks(_subcommand.Subcommand):
@@ -37,12 +76,81 @@ class Tasks(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints the list."""
-        _output.announce_imports()
-        from eva_coralbay.data import tasks
-
-        summaries = tasks.summarize(arguments.root, prepared_root=arguments.prepared_root)
+        summaries = summarize(arguments.root, prepared_root=arguments.prepared_root)
         if arguments.json:
             _output.print_json([summary._asdict() for summary in summaries])
         else:
-            rich_console.Console().print(tasks.draw_table(summaries))
+            rich_console.Console().print(draw_table(summaries))
         return 0
+
+
+def summarize(root: str | None = None, *, prepared_root: str | None = None) -> list[Summary]:
+    """Summarizes all tasks.
+
+    Args:
+        root: The folder that holds a folder for each task, named by its id; if given, says what
+            is there.
+        prepared_root: The folder of the prepared scans, `prepared/` in that of each task if None.
+
+    Raises:
+        EvaCoralbayError: If there is a folder of prepared scans but none of tasks.
+    """
+    if prepared_root is not None and root is None:
+        raise EvaCoralbayError(
+            "What is prepared can be told only with the folder of the data: `--root`."
+        )
+    return [_summarize(task, root, prepared_root) for task in catalog.TASKS.values()]
+
+
+def draw_table(summaries: list[Summary]) -> rich_table.Table:
+    """Draws a row for each task, below its kind; narrow, so that it fits 80 columns.
+
+    Args:
+        summaries: The tasks.
+    """
+    has_states = any(summary.state is not None for summary in summaries)
+    table = rich_table.Table(box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("task", no_wrap=True)
+    table.add_column("/".join(_SPLITS), no_wrap=True)
+    table.add_column("classes", justify="right")
+    table.add_column("license", min_width=15)
+    for column in ("how to get", *(["on the disk"] if has_states else [])):
+        table.add_column(column, overflow="fold")
+    for kind, tasks in itertools.groupby(summaries, key=lambda summary: summary.kind):
+        table.add_section()
+        table.add_row(kind, style="bold")
+        for summary in tasks:
+            table.add_row(*map(markup.escape, _cells(summary)))
+    return table
+
+
+def _summarize(task: catalog.Task, root: str | None, prepared_root: str | None) -> Summary:
+    splits = splits_lib.read_splits(task.id)
+    return Summary(
+        task=task.id,
+        kind=task.kind,
+        cases={split: len(cases) for split, cases in splits.schemes[splits.default].items()},
+        classes=len(task.classes),
+        license=task.license.name,
+        restrictions=task.license.restrictions,
+        access=task.access,
+        state=None if root is None else _find_state(task.id, root, prepared_root),
+    )
+
+
+def _find_state(task: str, root: str, prepared_root: str | None) -> str:
+    _output.announce_imports()
+    from eva_coralbay.data import task_datasets
+
+    return task_datasets.find_state(task, os.path.join(root, task), prepared_root=prepared_root)
+
+
+def _cells(summary: Summary) -> list[str]:
+    return [
+        summary.task,
+        "/".join(str(summary.cases.get(split, "-")) for split in _SPLITS),
+        str(summary.classes),
+        "\n".join((summary.license, *summary.restrictions)),
+        summary.access,
+        *([] if summary.state is None else [summary.state]),
+    ]

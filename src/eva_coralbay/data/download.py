@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import tqdm
 from loguru import logger
@@ -22,6 +22,7 @@ from loguru import logger
 from eva_coralbay import __version__, _atomic_files
 from eva_coralbay.data import archives, disk_space
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks.facts import Resource
 
 _MAX_FAILURES = 7
 """How often in a row a download may break off without getting any further."""
@@ -40,19 +41,6 @@ _CHUNK = 1 << 20
 
 _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
 """The HTTP statuses that may be gone at the next try."""
-
-
-class Resource(NamedTuple):
-    """A file to download."""
-
-    url: str
-    """Where it is."""
-
-    filename: str
-    """What it is called below the root."""
-
-    checksum: str | None = None
-    """Its digest as "md5:..." or "sha256:...", None where none is published."""
 
 
 class _BrokenOffError(Exception):

@@ -17,7 +17,7 @@ from rich import markup
 from rich import table as rich_table
 
 from eva_coralbay import _atomic_files, _slice_drawing
-from eva_coralbay.data import datasets, tasks
+from eva_coralbay.data import datasets, task_datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 
@@ -99,7 +99,7 @@ def read(task: str, root: str, case: str) -> InspectedCase:
     Raises:
         DatasetError: If there is no such case, or it cannot be read.
     """
-    dataset = tasks.build(task, root)
+    dataset = task_datasets.build(task, root)
     dataset.configure()
     if case not in dataset.case_ids:
         raise DatasetError(

@@ -10,8 +10,8 @@ from eva.core.utils import parser
 from eva.vision.data.dataloaders import collate_fn
 
 from eva_coralbay.data import seeding, transforms, volume_transforms
-from eva_coralbay.data.datasets import base, classification, task
-from eva_coralbay.tasks import protocols
+from eva_coralbay.data.datasets import base, classification
+from eva_coralbay.tasks import protocols, splits
 
 
 class SegmentationData(datamodules.DataModule):
@@ -151,14 +151,15 @@ def _with_scheme(dataset: dict[str, Any], protocol: protocols.ProtocolName) -> d
     arguments, task_id = dataset.get("init_args", {}), _task_of(dataset)
     if task_id is None or arguments.get("split_scheme") is not None:
         return dataset
-    known = task.read_splits(task_id).schemes
+    known = splits.read_splits(task_id).schemes
     schemes = (name for name in protocols.PROTOCOLS[protocol].split_schemes if name in known)
     return {**dataset, "init_args": {**arguments, "split_scheme": next(schemes, None)}}
 
 
 def _task_of(dataset: dict[str, Any]) -> str | None:
     """Returns the id of the task, None for own data."""
-    return getattr(pkgutil.resolve_name(dataset["class_path"]), "task", None)
+    facts = getattr(pkgutil.resolve_name(dataset["class_path"]), "facts", None)
+    return None if facts is None else facts.id
 
 
 def _build_classification(

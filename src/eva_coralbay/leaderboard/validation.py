@@ -20,7 +20,8 @@ from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config, scores
-from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import catalog, protocols
+from eva_coralbay.tasks import splits as splits_lib
 
 TOLERANCE: Final = 1e-9
 """How far a metric may be from that of the case table."""
@@ -669,15 +670,12 @@ def _cases_of(registered: _Registered, result: record.Record) -> list[str] | Non
 
 def _registered(task_id: str) -> _Registered | None:
     """Returns what is known of a task, `None` if it is none of the leaderboard's."""
-    from eva_coralbay.data import tasks
-    from eva_coralbay.data.datasets import task as task_lib
-
-    if task_id not in tasks.TASKS:
+    if task_id not in catalog.TASKS:
         return None
-    dataset, splits = tasks.TASKS[task_id], task_lib.read_splits(task_id)
+    task, splits = catalog.TASKS[task_id], splits_lib.read_splits(task_id)
     return _Registered(
-        kind=dataset.kind,
-        classes=list(dataset.labels[1:] if dataset.kind == "segmentation" else dataset.labels),
+        kind=task.kind,
+        classes=list(task.classes),
         split_version=splits.version,
         default_scheme=splits.default,
         schemes=splits.schemes,

@@ -4,8 +4,11 @@ import json
 import pathlib
 
 import pytest
+from rich import console as rich_console
 
-from eva_coralbay.cli import main
+from eva_coralbay.cli import main, tasks
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.tasks import catalog
 
 
 def test_tasks(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
@@ -23,3 +26,42 @@ def test_tasks_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code == 0
     assert len(listed) == 17
     assert listed["btcv"]["cases"] == {"train": 18, "val": 3, "test": 9}
+
+
+def test_summary() -> None:
+    summaries = {summary.task: summary for summary in tasks.summarize()}
+
+    assert summaries["lits17"] == tasks.Summary(
+        task="lits17",
+        kind="segmentation",
+        cases={"train": 92, "val": 13, "test": 26},
+        classes=2,
+        license="CC-BY-NC-ND-4.0",
+        restrictions=["non-commercial", "no derivatives"],
+        access="account at codalab.org",
+        state=None,
+    )
+    assert summaries["organ_mnist_3d"].classes == 11
+
+
+@pytest.mark.parametrize("has_root", [True, False])
+def test_table_fits_a_narrow_terminal(has_root: bool, tmp_path: pathlib.Path) -> None:
+    lines = _print(tasks.summarize(str(tmp_path) if has_root else None), width=80)
+
+    for task in catalog.TASKS:
+        assert any(task in line for line in lines)
+    assert any("4351/573/1239" in line for line in lines)
+    assert any("no derivatives" in line for line in lines)
+    assert any("on t" in line for line in lines) == has_root
+
+
+def test_prepared_scans_are_looked_for_with_their_data_only() -> None:
+    with pytest.raises(EvaCoralbayError, match="only with the folder of the data: `--root`"):
+        tasks.summarize(prepared_root="elsewhere")
+
+
+def _print(summaries: list[tasks.Summary], *, width: int) -> list[str]:
+    console = rich_console.Console(width=width)
+    with console.capture() as capture:
+        console.print(tasks.draw_table(summaries))
+    return capture.get().splitlines()

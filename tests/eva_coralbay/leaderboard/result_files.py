@@ -11,11 +11,10 @@ import numpy as np
 import yaml
 
 from eva_coralbay import _atomic_files
-from eva_coralbay.data import tasks
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config, scores
-from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import catalog, protocols
+from eva_coralbay.tasks import splits as splits_lib
 
 _OWN_SETTINGS = {
     "trainer": {"max_steps": 6},
@@ -47,8 +46,8 @@ def write(
     protocol = changes.get("protocol", "frozen")
     part = "val" if protocol == "frozen-eva" else "test"
     cases, name = [f"case_{index}" for index in range(4)], "fold_0"
-    if task in tasks.TASKS:
-        splits = task_lib.read_splits(task)
+    if task in catalog.TASKS:
+        splits = splits_lib.read_splits(task)
         scheme = "voco" if protocol == "frozen-eva" else splits.default
         cases, name = splits.schemes[scheme][part], f"{scheme}@{splits.version}"
     rows = draw_rows(cases, class_names(task), seed) if rows is None else rows
@@ -106,10 +105,9 @@ def write(
 
 def class_names(task: str) -> list[str]:
     """Returns the classes of the case table of a task."""
-    if task not in tasks.TASKS:
+    if task not in catalog.TASKS:
         return ["lung", "liver"]
-    dataset = tasks.TASKS[task]
-    return list(dataset.labels[1:] if dataset.kind == "segmentation" else dataset.labels)
+    return list(catalog.TASKS[task].classes)
 
 
 def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[record.CaseRow]:

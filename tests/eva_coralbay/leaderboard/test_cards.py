@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from eva_coralbay.data import tasks
 from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.tasks import catalog
 
 _CARDS = pathlib.Path(__file__).parents[3] / "leaderboard" / "models"
 """The cards of the repository."""
@@ -50,12 +50,12 @@ def test_the_cards_of_the_repository_are_valid() -> None:
 def test_every_task_is_looked_up_for_every_card() -> None:
     """A task that is added has to be looked up, if only to say that nothing is known."""
     for card in model_cards.find(_CARDS).values():
-        assert card.pretraining == [] or set(tasks.TASKS) <= set(card.overlap), card.id
+        assert card.pretraining == [] or set(catalog.TASKS) <= set(card.overlap), card.id
 
 
 def test_what_is_claimed_has_a_source() -> None:
     for card in model_cards.find(_CARDS).values():
-        for task in set(tasks.TASKS) & set(card.overlap):
+        for task in set(catalog.TASKS) & set(card.overlap):
             overlap = card.overlap[task]
             assert overlap.kind == "unknown" or overlap.source, (card.id, task)
 

@@ -18,9 +18,8 @@ import pytest
 import yaml
 from eva.core import interface
 
-from eva_coralbay.data import tasks
 from eva_coralbay.results import run_config
-from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import catalog, protocols
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _SETTINGS = _ROOT / "src/eva_coralbay/leaderboard/settings.json"
@@ -72,7 +71,7 @@ def test_they_are_those_of_the_config(path: pathlib.Path) -> None:
 
 def test_every_task_has_settings() -> None:
     names = {name.split("@")[0] for name in json.loads(_SETTINGS.read_text())}
-    assert names == set(tasks.TASKS)
+    assert names == set(catalog.TASKS)
 
 
 def test_changes_are_found() -> None:

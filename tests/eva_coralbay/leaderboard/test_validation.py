@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from eva_coralbay.cli import main
-from eva_coralbay.data import tasks
 from eva_coralbay.leaderboard import validation
 from eva_coralbay.leaderboard.page import board
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config, scores
 from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.leaderboard import result_files
 
 _CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "vision" / "radiology"
@@ -578,7 +578,7 @@ def test_an_empty_folder_is_a_fault(tmp_path: pathlib.Path) -> None:
 def test_classifications_are_checked(tmp_path: pathlib.Path) -> None:
     """A missing class of a case, or a probability above 1, is found."""
     classes = result_files.class_names("nodule_mnist_3d")
-    cases = tasks.task_lib.read_splits("nodule_mnist_3d").schemes["official"]["test"]
+    cases = splits_lib.read_splits("nodule_mnist_3d").schemes["official"]["test"]
     rows = [
         record.PredictionRow(case, name, "probability", value, truth, case)
         for index, case in enumerate(cases)

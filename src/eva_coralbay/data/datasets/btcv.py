@@ -4,6 +4,7 @@ from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import catalog
 
 
 class BTCV(task_lib.TaskDataset):
@@ -17,30 +18,7 @@ class BTCV(task_lib.TaskDataset):
         imagesTr/img0001_0000.nii.gz            labelsTr/img0001.nii.gz
     """
 
-    task = "btcv"
-    title = "BTCV"
-    labels = (
-        "background",
-        "spleen",
-        "right_kidney",
-        "left_kidney",
-        "gallbladder",
-        "esophagus",
-        "liver",
-        "stomach",
-        "aorta",
-        "inferior_vena_cava",
-        "portal_and_splenic_vein",
-        "pancreas",
-        "right_adrenal_gland",
-        "left_adrenal_gland",
-    )
-    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
-    homepage = "https://www.synapse.org/Synapse:syn3193805"
-    how_to_get = (
-        "Register at https://www.synapse.org, accept the terms of Synapse:syn3193805, download "
-        "Abdomen/RawData.zip, and unpack it into the root."
-    )
+    facts = catalog.TASKS["btcv"]
 
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:

@@ -2,9 +2,9 @@
 
 from typing_extensions import override
 
-from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import catalog
 
 
 class FLARE22(task_lib.TaskDataset):
@@ -18,40 +18,7 @@ class FLARE22(task_lib.TaskDataset):
         imagesTr/FLARE22_Tr_0001_0000.nii.gz    labelsTr/FLARE22_Tr_0001.nii.gz
     """
 
-    task = "flare22"
-    title = "FLARE22"
-    labels = (
-        "background",
-        "liver",
-        "right_kidney",
-        "spleen",
-        "pancreas",
-        "aorta",
-        "inferior_vena_cava",
-        "right_adrenal_gland",
-        "left_adrenal_gland",
-        "gallbladder",
-        "esophagus",
-        "stomach",
-        "duodenum",
-        "left_kidney",
-    )
-    data_license = task_lib.License(
-        "CC-BY-NC-SA-4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"
-    )
-    """The strictest that is stated: others read CC BY 4.0 from the record at Zenodo."""
-    homepage = "https://flare22.grand-challenge.org"
-    how_to_get = (
-        "Set `download`, or download FLARE22Train.zip from https://zenodo.org/records/7860267 and "
-        "unpack it into the root."
-    )
-    resources = (
-        download.Resource(
-            url="https://zenodo.org/records/7860267/files/FLARE22Train.zip",
-            filename="FLARE22Train.zip",
-            checksum="sha256:d57e201dc9002bd4a6fc1f5e0d4525285f46bcc5be1a3c8f12543151e6675154",
-        ),
-    )
+    facts = catalog.TASKS["flare22"]
 
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:

@@ -4,10 +4,11 @@ from typing_extensions import override
 
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import catalog
 
 
 class LiTS17(task_lib.TaskDataset):
-    """Liver Tumor Segmentation Challenge 2017: 131 scans with liver and tumours.
+    """Liver Tumor Segmentation Challenge 2017: 131 scans with liver and tumors.
 
     The label values are those of the challenge (https://arxiv.org/abs/1901.04056). The files are
     found in whichever folders the archives hold, compressed or not, and under the names of the
@@ -23,17 +24,7 @@ class LiTS17(task_lib.TaskDataset):
 
     _needs_code = False
 
-    task = "lits17"
-    title = "LiTS17"
-    labels = ("background", "liver", "tumor")
-    data_license = task_lib.License(
-        "CC-BY-NC-ND-4.0", "https://creativecommons.org/licenses/by-nc-nd/4.0/"
-    )
-    homepage = "https://competitions.codalab.org/competitions/17094"
-    how_to_get = (
-        "Register at https://competitions.codalab.org/competitions/17094, download "
-        "Training_Batch1.zip and Training_Batch2.zip, and unpack both into the root."
-    )
+    facts = catalog.TASKS["lits17"]
 
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:

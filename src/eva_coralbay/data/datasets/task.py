@@ -1,13 +1,10 @@
 """Base classes of the leaderboard's tasks."""
 
 import fnmatch
-import functools
-import json
 import os
 import re
 from collections.abc import Collection, Iterator
-from importlib import resources as package_resources
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from loguru import logger
 from typing_extensions import override
@@ -16,105 +13,20 @@ from eva_coralbay.data import download as download_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog, splits
 
 _MAX_NAMED = 10
 """How many surplus cases one warning names."""
 
 
-class License(NamedTuple):
-    """The terms that data may be used by."""
-
-    name: str
-    """The SPDX identifier, or the name of terms that have none."""
-
-    url: str
-    """Where the terms are."""
-
-    @property
-    def restrictions(self) -> list[str]:
-        """What the name forbids: "non-commercial", "no derivatives"."""
-        terms = {"NC": "non-commercial", "ND": "no derivatives"}
-        parts = self.name.upper().replace("-", " ").split()
-        return [meaning for term, meaning in terms.items() if term in parts]
-
-    @override
-    def __str__(self) -> str:
-        """Returns the terms in one line, with what they forbid."""
-        restrictions = f"; {', '.join(self.restrictions)}" if self.restrictions else ""
-        return f"{self.name} ({self.url}{restrictions})"
-
-
-class Splits(NamedTuple):
-    """The splits of a task, as its file in `tasks/splits` has them."""
-
-    version: str
-    """The version of the lists."""
-
-    source: str
-    """Where the case ids are from."""
-
-    default: str
-    """The scheme that is ranked."""
-
-    schemes: dict[str, dict[str, list[str]]]
-    """The case ids by split by scheme."""
-
-
-@functools.cache
-def read_splits(task: str) -> Splits:
-    """Reads the splits of a task.
-
-    Args:
-        task: The id of the task.
-
-    Raises:
-        ValueError: If the file is that of another task, or a case is in two splits of a scheme
-            or twice in one.
-    """
-    file = package_resources.files("eva_coralbay.tasks") / "splits" / f"{task}.json"
-    content = json.loads(file.read_text(encoding="utf-8"))
-    if content["task"] != task:
-        raise ValueError(f"Splits of '{task}': the file is that of '{content['task']}'.")
-    schemes = {
-        scheme: {split: cases for split, cases in lists.items() if split != "source"}
-        for scheme, lists in content["splits"].items()
-    }
-    for scheme, lists in schemes.items():
-        cases = sum(lists.values(), [])
-        if len(cases) != len(set(cases)):
-            raise ValueError(f"Splits of '{task}', scheme '{scheme}': a case is listed twice.")
-    return Splits(content["version"], content["source"], content["default"], schemes)
-
-
 class PublicTask:
     """What the leaderboard knows of a public data set, whatever is to be predicted.
 
-    A subclass says what it is by its class attributes.
+    A subclass says which task it is by its `facts`.
     """
 
-    kind: ClassVar[str]
-    """What is to be predicted: "segmentation" or "classification"."""
-
-    task: ClassVar[str]
-    """The id of the task."""
-
-    title: ClassVar[str]
-    """The name of the data set, as its authors write it."""
-
-    labels: ClassVar[tuple[str, ...]]
-    """The name of each label value in order; "background" first where voxels are labeled."""
-
-    data_license: ClassVar[License]
-    """The terms of the data."""
-
-    homepage: ClassVar[str]
-    """Where the data set is described."""
-
-    how_to_get: ClassVar[str]
-    """What to do to get the files, and what must lie where below the root then."""
-
-    resources: ClassVar[tuple[download_lib.Resource, ...]] = ()
-    """The files that can be downloaded without an account."""
+    facts: ClassVar[catalog.Task]
+    """What is known of the task."""
 
     _root: str
     _split: str | None
@@ -125,28 +37,28 @@ class PublicTask:
         Raises:
             ValueError: If the scheme is unknown or has no such split.
         """
-        self._scheme = scheme or read_splits(self.task).default
+        self._scheme = scheme or splits.read_splits(self.facts.id).default
         self._lists = self._find_lists()
 
     @property
     def name(self) -> str:
         """The name of the data set."""
-        return self.task
+        return self.facts.id
 
     @property
     def license(self) -> str:
         """The license of the data."""
-        return self.data_license.name
+        return self.facts.license.name
 
     @property
     def classes(self) -> list[str]:
         """The name of each label value."""
-        return list(self.labels)
+        return list(self.facts.labels)
 
     @property
     def split_name(self) -> str:
         """The name of the scheme that says which case is in which split."""
-        return f"{self._scheme}@{read_splits(self.task).version}"
+        return f"{self._scheme}@{splits.read_splits(self.facts.id).version}"
 
     def has_split(self, split: Literal["train", "val", "test"]) -> bool:
         """Whether the scheme has a split."""
@@ -171,26 +83,26 @@ class PublicTask:
         Raises:
             DatasetError: If there are none that can be downloaded without an account.
         """
-        print(f"The license of {self.title}: {self.data_license}")
-        if not self.resources:
+        print(f"The license of {self.facts.title}: {self.facts.license}")
+        if not self.facts.resources:
             raise DatasetError(
                 f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "
-                f"downloaded without an account. {self.how_to_get}"
+                f"downloaded without an account. {self.facts.how_to_get}"
             )
-        download_lib.obtain(self.resources, self._root)
+        download_lib.obtain(self.facts.resources, self._root)
 
     def _find_lists(self) -> dict[str, list[str]]:
         """Returns the case ids of each split of the scheme."""
-        schemes = read_splits(self.task).schemes
+        schemes = splits.read_splits(self.facts.id).schemes
         if self._scheme not in schemes:
             raise ValueError(
-                f"Task '{self.task}' has no split scheme '{self._scheme}': choose one of "
+                f"Task '{self.facts.id}' has no split scheme '{self._scheme}': choose one of "
                 f"{sorted(schemes)}."
             )
         lists = schemes[self._scheme]
         if self._split is not None and self._split not in lists:
             raise ValueError(
-                f"Scheme '{self._scheme}' of task '{self.task}' has no split '{self._split}': "
+                f"Scheme '{self._scheme}' of task '{self.facts.id}' has no split '{self._split}': "
                 f"it has {list(lists)}."
             )
         return lists
@@ -209,10 +121,8 @@ class PublicTask:
 class TaskDataset(PublicTask, base.SegmentationDataset):
     """A public data set with the splits of the leaderboard.
 
-    A subclass says what it is by its class attributes, and where the files of a case lie.
+    A subclass says which task it is by its `facts`, and where the files of a case lie.
     """
-
-    kind = "segmentation"
 
     def __init__(
         self,
@@ -280,7 +190,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
 
     @override
     def _summarize(self, problems: list[str]) -> str:
-        return f"{super()._summarize(problems)}\n{self.how_to_get}"
+        return f"{super()._summarize(problems)}\n{self.facts.how_to_get}"
 
     def _find_incomplete(self) -> list[str]:
         """Returns the cases of the scheme of which a file is missing."""

@@ -8,11 +8,12 @@ import torch
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data import download, nifti
 from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog
 
 _MAX_NAMED = 10
 """How many cases or masks one error message names."""
@@ -35,98 +36,7 @@ class TotalSegmentator(task_lib.TaskDataset):
     read: their label values are those of version 1 or of parts of the classes.
     """
 
-    task = "totalsegmentator"
-    title = "TotalSegmentator v2 (CT)"
-    labels = (
-        "background",
-        "spleen",
-        "kidney_right",
-        "kidney_left",
-        "gallbladder",
-        "liver",
-        "stomach",
-        "pancreas",
-        "adrenal_gland_right",
-        "adrenal_gland_left",
-        "lung_upper_lobe_left",
-        "lung_lower_lobe_left",
-        "lung_upper_lobe_right",
-        "lung_middle_lobe_right",
-        "lung_lower_lobe_right",
-        "esophagus",
-        "trachea",
-        "thyroid_gland",
-        "small_bowel",
-        "duodenum",
-        "colon",
-        "urinary_bladder",
-        "prostate",
-        "kidney_cyst_left",
-        "kidney_cyst_right",
-        "sacrum",
-        "vertebrae_S1",
-        *(f"vertebrae_L{number}" for number in range(5, 0, -1)),
-        *(f"vertebrae_T{number}" for number in range(12, 0, -1)),
-        *(f"vertebrae_C{number}" for number in range(7, 0, -1)),
-        "heart",
-        "aorta",
-        "pulmonary_vein",
-        "brachiocephalic_trunk",
-        "subclavian_artery_right",
-        "subclavian_artery_left",
-        "common_carotid_artery_right",
-        "common_carotid_artery_left",
-        "brachiocephalic_vein_left",
-        "brachiocephalic_vein_right",
-        "atrial_appendage_left",
-        "superior_vena_cava",
-        "inferior_vena_cava",
-        "portal_vein_and_splenic_vein",
-        "iliac_artery_left",
-        "iliac_artery_right",
-        "iliac_vena_left",
-        "iliac_vena_right",
-        "humerus_left",
-        "humerus_right",
-        "scapula_left",
-        "scapula_right",
-        "clavicula_left",
-        "clavicula_right",
-        "femur_left",
-        "femur_right",
-        "hip_left",
-        "hip_right",
-        "spinal_cord",
-        "gluteus_maximus_left",
-        "gluteus_maximus_right",
-        "gluteus_medius_left",
-        "gluteus_medius_right",
-        "gluteus_minimus_left",
-        "gluteus_minimus_right",
-        "autochthon_left",
-        "autochthon_right",
-        "iliopsoas_left",
-        "iliopsoas_right",
-        "brain",
-        "skull",
-        *(f"rib_left_{number}" for number in range(1, 13)),
-        *(f"rib_right_{number}" for number in range(1, 13)),
-        "sternum",
-        "costal_cartilages",
-    )
-    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
-    homepage = "https://zenodo.org/records/10047292"
-    how_to_get = (
-        "Set `download`, or download Totalsegmentator_dataset_v201.zip from "
-        "https://zenodo.org/records/10047292 and unpack it into the root."
-    )
-    resources = (
-        download.Resource(
-            url="https://zenodo.org/records/10047292/files/Totalsegmentator_dataset_v201.zip",
-            filename="Totalsegmentator_dataset_v201.zip",
-            checksum="md5:fe250e5718e0a3b5df4c4ea9d58a62fe",
-        ),
-    )
+    facts = catalog.TASKS["totalsegmentator"]
 
     @override
     def configure(self) -> None:
@@ -144,7 +54,7 @@ class TotalSegmentator(task_lib.TaskDataset):
     @override
     def _source_files(self, case: str) -> tuple[str, ...]:
         image, folder = super()._source_files(case)
-        return (image, *(os.path.join(folder, f"{name}.nii.gz") for name in self.labels[1:]))
+        return (image, *(os.path.join(folder, f"{name}.nii.gz") for name in self.facts.classes))
 
     @override
     def _read_mask(self, case: str, grid: grid_lib.Grid) -> tv_tensors.Mask:
@@ -161,10 +71,11 @@ class TotalSegmentator(task_lib.TaskDataset):
             return super()._find_problems(case)
         image, folder = (self._path(path) for path in self._files[case])
         there = os.listdir(folder) if os.path.isdir(folder) else []
-        missing = sorted({f"{name}.nii.gz" for name in self.labels[1:]} - set(there))
+        wanted = {f"{name}.nii.gz" for name in self.facts.classes}
+        missing = sorted(wanted - set(there))
         if missing:
             return [
-                f"Case '{case}': {len(missing)} of {len(self.labels) - 1} masks are missing in "
+                f"Case '{case}': {len(missing)} of {len(wanted)} masks are missing in "
                 f"'{folder}': {missing[:_MAX_NAMED]}. Restore them."
             ]
         try:

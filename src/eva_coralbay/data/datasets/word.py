@@ -2,9 +2,9 @@
 
 from typing_extensions import override
 
-from eva_coralbay.data import download
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import catalog
 
 
 class WORD(task_lib.TaskDataset):
@@ -21,46 +21,7 @@ class WORD(task_lib.TaskDataset):
         imagesTr/word_0002_0000.nii.gz            labelsTr/word_0002.nii.gz
     """
 
-    task = "word"
-    title = "WORD"
-    labels = (
-        "background",
-        "liver",
-        "spleen",
-        "left_kidney",
-        "right_kidney",
-        "stomach",
-        "gallbladder",
-        "esophagus",
-        "pancreas",
-        "duodenum",
-        "colon",
-        "intestine",
-        "adrenal",
-        "rectum",
-        "bladder",
-        "left_head_of_femur",
-        "right_head_of_femur",
-    )
-    data_license = task_lib.License(
-        "GPL-3.0 for academic research only, NC", "https://github.com/HiLab-git/WORD"
-    )
-    """The authors name the GPL, and exclude clinical and commercial use and redevelopment."""
-    homepage = "https://github.com/HiLab-git/WORD"
-    how_to_get = (
-        "Download WORD-V0.1.0.zip by the link at https://github.com/HiLab-git/WORD and unpack it "
-        "into the root with the password given there (AES, so with 7z); it makes WORD-V0.1.0/. "
-        "Unpack WORD_V0.1.0_labelsTs.zip, the labels of the test cases, from the same page into "
-        "WORD-V0.1.0/, or set `download` for them."
-    )
-    resources = (
-        download.Resource(
-            url="https://github.com/HiLab-git/WORD/raw/main/WORD_V0.1.0_labelsTs.zip",
-            filename="WORD-V0.1.0/WORD_V0.1.0_labelsTs.zip",
-            checksum="sha256:0552b1e208a8a5345a1c12003d4f1d010621c6ef65bdd62bff85a32b2976a46d",
-        ),
-    )
-    """The labels of the test cases; the rest is kept where no plain download reaches it."""
+    facts = catalog.TASKS["word"]
 
     @override
     def _check_names(self, missing: list[str]) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 
 LUNA25_TABLE = "LUNA25_Public_Training_Development_Data.csv"
 
@@ -19,19 +19,19 @@ _MEDMNIST_SHAPE = (64, 64, 64)
 _LUNA25_SHAPE = (64, 128, 128)
 
 
-def few_cases(task: str, patch: pytest.MonkeyPatch, *, count: int = 4) -> task_lib.Splits:
+def few_cases(task: str, patch: pytest.MonkeyPatch, *, count: int = 4) -> splits_lib.Splits:
     """Makes the splits of a task have their first cases of each class only, and returns them."""
-    splits = task_lib.read_splits.__wrapped__(task)
+    splits = splits_lib.read_splits.__wrapped__(task)
     schemes = {
         scheme: {split: _pick(cases, count) for split, cases in lists.items()}
         for scheme, lists in splits.schemes.items()
     }
     few = splits._replace(schemes=schemes)
-    patch.setattr(task_lib, "read_splits", lambda _: few)
+    patch.setattr(splits_lib, "read_splits", lambda _: few)
     return few
 
 
-def all_cases(splits: task_lib.Splits, scheme: str | None = None) -> list[str]:
+def all_cases(splits: splits_lib.Splits, scheme: str | None = None) -> list[str]:
     """Returns the ids of all cases of a scheme."""
     return sorted(sum(splits.schemes[scheme or splits.default].values(), []))
 

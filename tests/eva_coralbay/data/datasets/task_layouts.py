@@ -10,6 +10,7 @@ from nibabel import nifti1
 
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 
 SHAPE = (24, 24, 24)
 
@@ -78,7 +79,7 @@ def write_msd(
         case: (folder / "imagesTr" / f"{case}.nii.gz", folder / "labelsTr" / f"{case}.nii.gz")
         for case in cases or all_cases(dataset)
     }
-    write_cases(files, num_labels=len(dataset.labels), shape=shape)
+    write_cases(files, num_labels=len(dataset.facts.labels), shape=shape)
     for path in sum(files.values(), ()):
         path.with_name(f"._{path.name}").write_bytes(_APPLE_DOUBLE)
 
@@ -141,7 +142,7 @@ WRITERS: dict[str, Callable[..., None]] = {
 
 def all_cases(dataset: type[task_lib.TaskDataset]) -> Sequence[str]:
     """Returns the ids of all cases in the splits of a task."""
-    splits = task_lib.read_splits(dataset.task)
+    splits = splits_lib.read_splits(dataset.facts.id)
     return sorted(sum(splits.schemes[splits.default].values(), []))
 
 

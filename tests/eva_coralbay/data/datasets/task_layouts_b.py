@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nibabel import nifti1
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts
 
 SHAPE = (24, 24, 24)
@@ -36,7 +36,7 @@ def write_word(
     root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes WORD as its two archives hold it, that of the test labels included."""
-    lists = task_lib.read_splits("word").schemes["voco"]
+    lists = splits_lib.read_splits("word").schemes["voco"]
     folders = {"train": "Tr", "val": "Val", "test": "Ts"}
     suffixes = {case: folders[split] for split, listed in lists.items() for case in listed}
     _write_folders(root / "WORD-V0.1.0", cases or list(suffixes), suffixes, 17, shape)
@@ -46,7 +46,7 @@ def write_amos22(
     root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes the labeled CT scans of AMOS22 as its archive holds them."""
-    lists = task_lib.read_splits("amos22").schemes["v1"]
+    lists = splits_lib.read_splits("amos22").schemes["v1"]
     cases = cases or task_layouts.all_cases(datasets.AMOS22)
     suffixes = {case: "Va" if case in lists["test"] else "Tr" for case in cases}
     _write_folders(root / "amos22", cases, suffixes, 16, shape)
@@ -56,13 +56,13 @@ def write_totalsegmentator(
     root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> None:
     """Writes TotalSegmentator as its archive holds it."""
-    lists = task_lib.read_splits("totalsegmentator").schemes["official"]
+    lists = splits_lib.read_splits("totalsegmentator").schemes["official"]
     splits = {case: split for split, listed in lists.items() for case in listed}
     cases = cases or sorted(splits)
-    image, label = task_layouts.make_scan(shape, len(datasets.TotalSegmentator.labels))
+    image, label = task_layouts.make_scan(shape, len(datasets.TotalSegmentator.facts.labels))
     files = {"ct.nii.gz": _encode(image)} | {
         f"segmentations/{name}.nii.gz": _encode((label == value).astype(np.uint8))
-        for value, name in enumerate(datasets.TotalSegmentator.labels)
+        for value, name in enumerate(datasets.TotalSegmentator.facts.labels)
         if value > 0
     }
     for case in cases:

@@ -8,7 +8,7 @@ import pytest
 from loguru import logger
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 CASES = task_layouts.all_cases(datasets.AMOS22)
@@ -60,7 +60,7 @@ def test_mri_and_scans_without_labels_are_no_cases(tmp_path: pathlib.Path, log: 
 
 
 def test_splits() -> None:
-    schemes = task_lib.read_splits("amos22").schemes
+    schemes = splits_lib.read_splits("amos22").schemes
     train, val = schemes["voco"]["train"], schemes["voco"]["val"]
     drawn = sorted(train)
     random.Random(0).shuffle(drawn)

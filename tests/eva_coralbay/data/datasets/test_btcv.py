@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import split_drawing, task_layouts
 
 CASES = [f"img{number:04d}" for number in (*range(1, 11), *range(21, 41))]
@@ -46,7 +46,7 @@ def test_scans_without_labels_are_no_cases(tmp_path: pathlib.Path) -> None:
 
 
 def test_splits() -> None:
-    schemes = task_lib.read_splits("btcv").schemes
+    schemes = splits_lib.read_splits("btcv").schemes
 
     assert schemes["voco"] == {"train": CASES[:24], "val": CASES[24:]}
     assert schemes["v1"] == split_drawing.draw(CASES)

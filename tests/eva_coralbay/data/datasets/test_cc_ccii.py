@@ -13,8 +13,9 @@ from loguru import logger
 from PIL import Image
 
 from eva_coralbay.data import volume_transforms
-from eva_coralbay.data.datasets import classification, task
+from eva_coralbay.data.datasets import classification
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets import split_drawing
 
@@ -33,14 +34,14 @@ def _patient(case: str) -> str:
 
 
 def test_counts_are_those_of_voco() -> None:
-    splits = task.read_splits("cc_ccii").schemes["voco"]
+    splits = splits_lib.read_splits("cc_ccii").schemes["voco"]
     assert {split: len(cases) for split, cases in splits.items()} == {"train": 2514, "val": 1664}
     counts = collections.Counter(case.split("-")[0] for case in sum(splits.values(), []))
     assert counts == {"CP": 1556, "NCP": 1544, "Normal": 1078}
 
 
 def test_the_split_is_drawn_by_patient_within_each_class() -> None:
-    schemes = task.read_splits("cc_ccii").schemes
+    schemes = splits_lib.read_splits("cc_ccii").schemes
     cases = sum(schemes["voco"].values(), [])
     patients = [
         sorted({_patient(case) for case in cases if case.startswith(f"{label}-")})
@@ -105,7 +106,7 @@ def test_missing_and_surplus_scans_are_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = _few(monkeypatch)
-    missing = task.read_splits("cc_ccii").schemes["v1"]["test"][0]
+    missing = splits_lib.read_splits("cc_ccii").schemes["v1"]["test"][0]
     layouts.write_cc_ccii(tmp_path, [*(case for case in cases if case != missing), "CP-1-2"])
     before = sorted(tmp_path.rglob("*"))
     messages: list[str] = []
@@ -123,7 +124,7 @@ def test_a_scan_without_slices_is_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layouts.write_cc_ccii(tmp_path, _few(monkeypatch))
-    case = task.read_splits("cc_ccii").schemes["v1"]["train"][0]
+    case = splits_lib.read_splits("cc_ccii").schemes["v1"]["train"][0]
     folder = tmp_path.joinpath(*case.split("-"))
     for path in folder.iterdir():
         path.rename(path.with_suffix(".txt"))

@@ -3,6 +3,7 @@
 Each test states what eva 0.4.5 does and then what our class does with the same files.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from eva.vision.data.datasets.segmentation import btcv as eva_btcv
 from eva.vision.data.datasets.segmentation import msd_task7_pancreas as eva_msd
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts
 
 BTCV_CASES = task_layouts.all_cases(datasets.BTCV)
@@ -59,7 +61,7 @@ def test_btcv_moves_a_val_case_into_train_when_a_train_case_is_missing(
     tmp_path: pathlib.Path,
 ) -> None:
     write_btcv(tmp_path, [case for case in BTCV_CASES if case != "img0005"])
-    splits = task_lib.read_splits("btcv").schemes["voco"]
+    splits = splits_lib.read_splits("btcv").schemes["voco"]
     assert "img0035" in splits["val"]
 
     eva = setup(eva_datasets.BTCV(str(tmp_path), "train"))
@@ -75,7 +77,7 @@ def test_flare22_moves_a_train_case_into_val_when_a_val_case_is_missing(
     tmp_path: pathlib.Path,
 ) -> None:
     task_layouts.write_flare22(tmp_path, FLARE22_CASES[1:])
-    splits = task_lib.read_splits("flare22").schemes["eva"]
+    splits = splits_lib.read_splits("flare22").schemes["eva"]
     assert "FLARE22_Tr_0012" in splits["train"]
 
     eva = setup(eva_datasets.FLARE22(str(tmp_path), "val"))
@@ -118,7 +120,7 @@ def test_flare22_has_a_case_of_the_train_list_it_cites_in_val(tmp_path: pathlib.
     eva = setup(eva_datasets.FLARE22(str(tmp_path), "val"))
     assert f"{moved}_0000" in eva_cases(eva)
 
-    splits = task_lib.read_splits("flare22").schemes
+    splits = splits_lib.read_splits("flare22").schemes
     assert moved in splits["voco"]["train"]
     assert eva_cases(eva) == {f"{case}_0000" for case in splits["eva"]["val"]}
     assert eva_cases(setup(eva_datasets.FLARE22(str(tmp_path), "train"))) == {
@@ -146,7 +148,7 @@ def test_lits17_loses_cases(tmp_path: pathlib.Path) -> None:
     assert every_case - train - val == {"volume-68", "volume-69"}
     assert every_case - both == {"volume-128", "volume-129", "volume-130"}
 
-    splits = task_lib.read_splits("lits17").schemes
+    splits = splits_lib.read_splits("lits17").schemes
     for lists in (splits["voco"], splits["v1"]):
         assert set(sum(lists.values(), [])) == every_case
     assert (set(splits["eva"]["train"]), set(splits["eva"]["val"])) == (train, val)
@@ -169,7 +171,7 @@ def test_btcv_in_eva_has_the_lists_of_voco_as_ours(tmp_path: pathlib.Path, split
 
     eva = setup(eva_datasets.BTCV(str(tmp_path), split))
 
-    assert eva_cases(eva) == set(task_lib.read_splits("btcv").schemes["voco"][split])
+    assert eva_cases(eva) == set(splits_lib.read_splits("btcv").schemes["voco"][split])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -180,7 +182,7 @@ def test_msd_task07_in_eva_has_the_lists_of_voco_as_ours(
 
     eva = setup(eva_datasets.MSDTask7Pancreas(str(tmp_path), split))
 
-    splits = task_lib.read_splits("msd_task07_pancreas").schemes["voco"]
+    splits = splits_lib.read_splits("msd_task07_pancreas").schemes["voco"]
     assert eva_cases(eva) == {f"imagesTr/{case}_0000" for case in splits[split]}
 
 
@@ -227,8 +229,9 @@ def test_ours_download_nothing_that_is_there(
     write_files: Callable[..., None],
 ) -> None:
     write_files(tmp_path, shape=(6, 6, 6))
-    nowhere = task_lib.Resource("http://127.0.0.1:1/data.zip", "data.zip")
-    monkeypatch.setattr(dataset_class, "resources", (nowhere,))
+    nowhere = catalog.Resource("http://127.0.0.1:1/data.zip", "data.zip")
+    facts = dataclasses.replace(dataset_class.facts, resources=(nowhere,))
+    monkeypatch.setattr(dataset_class, "facts", facts)
 
     for _ in range(2):
         dataset_class(str(tmp_path), "train", download=True).prepare_data()

@@ -9,7 +9,7 @@ import pytest
 from eva.vision.data.datasets import segmentation as eva_datasets
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts_b
 
 
@@ -64,7 +64,7 @@ def test_the_test_split_of_word_is_empty_without_its_labels(word_root: pathlib.P
 
 
 def test_kits23_uses_300_of_489_cases(tmp_path: pathlib.Path) -> None:
-    schemes = task_lib.read_splits("kits23").schemes
+    schemes = splits_lib.read_splits("kits23").schemes
     write_kits23(tmp_path, sum(schemes["v1"].values(), []))
     theirs = eva_datasets.KiTS23(str(tmp_path))
     ours = datasets.KiTS23(str(tmp_path))
@@ -84,7 +84,7 @@ def test_kits23_uses_300_of_489_cases(tmp_path: pathlib.Path) -> None:
 
 
 def test_kits23_needs_cases_that_it_does_not_use(tmp_path: pathlib.Path) -> None:
-    lists = task_lib.read_splits("kits23").schemes["eva"]
+    lists = splits_lib.read_splits("kits23").schemes["eva"]
     task_layouts_b.write_kits23(tmp_path, lists["val"])
     write_kits23(tmp_path, lists["train"])
     theirs = eva_datasets.KiTS23(str(tmp_path), "val")
@@ -99,4 +99,4 @@ def test_kits23_needs_cases_that_it_does_not_use(tmp_path: pathlib.Path) -> None
 
 def test_the_license_of_kits23_is_that_of_its_code() -> None:
     assert eva_datasets.KiTS23._license.startswith("MIT")
-    assert datasets.KiTS23.data_license.name == "CC-BY-NC-SA-4.0"
+    assert datasets.KiTS23.facts.license.name == "CC-BY-NC-SA-4.0"

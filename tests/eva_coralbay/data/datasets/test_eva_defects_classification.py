@@ -13,7 +13,8 @@ from eva.vision.data.datasets.classification import luna25 as eva_luna25
 from eva.vision.data.datasets.classification import nodule_mnist_3d as eva_nodule_mnist_3d
 
 from eva_coralbay.data import volume_transforms
-from eva_coralbay.data.datasets import classification, task
+from eva_coralbay.data.datasets import classification
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 
@@ -143,7 +144,7 @@ def test_cc_ccii_has_one_channel(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
     """eva's class makes a batch of slices of a scan, 8 bit, which no encoder takes."""
     cases = layouts.all_cases(layouts.few_cases("cc_ccii", monkeypatch), "voco")
     layouts.write_cc_ccii_arrays(tmp_path, cases)
-    case = task.read_splits("cc_ccii").schemes["voco"]["train"][0]
+    case = splits_lib.read_splits("cc_ccii").schemes["voco"]["train"][0]
     _, patient, scan = case.split("-")
     for part in ("train", "valid"):
         table = f"patient_id,scan_id,target\n{patient},{scan},1\n"
@@ -162,4 +163,4 @@ def test_cc_ccii_has_one_channel(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
 def test_cc_ccii_has_a_held_out_test() -> None:
     annotation = inspect.signature(eva_cc_ccii.CC_CCII).parameters["split"].annotation
     assert "test" not in str(annotation)
-    assert list(task.read_splits("cc_ccii").schemes["v1"]) == ["train", "val", "test"]
+    assert list(splits_lib.read_splits("cc_ccii").schemes["v1"]) == ["train", "val", "test"]

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import split_drawing, task_layouts
 
 CASES = [f"FLARE22_Tr_{number:04d}" for number in range(1, 51)]
@@ -32,7 +32,7 @@ def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> N
 
 
 def test_splits() -> None:
-    schemes = task_lib.read_splits("flare22").schemes
+    schemes = splits_lib.read_splits("flare22").schemes
 
     assert schemes["voco"] == {"train": CASES[10:], "val": CASES[:10]}
     assert schemes["v1"] == split_drawing.draw(CASES)

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import split_drawing, task_layouts_b
 
 CASES = [f"case_{number:05d}" for number in (*range(300), *range(400, 589))]
@@ -36,7 +36,7 @@ def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> N
 
 
 def test_other_files_of_a_case_are_no_label_maps(tmp_path: pathlib.Path) -> None:
-    cases = task_lib.read_splits("kits23").schemes["v1"]["test"]
+    cases = splits_lib.read_splits("kits23").schemes["v1"]["test"]
     task_layouts_b.write_kits23(tmp_path, cases)
     instances = tmp_path / cases[0] / "instances"
     for path in (
@@ -53,7 +53,7 @@ def test_other_files_of_a_case_are_no_label_maps(tmp_path: pathlib.Path) -> None
 
 
 def test_a_missing_case_is_named_and_shifts_no_other(tmp_path: pathlib.Path) -> None:
-    lists = task_lib.read_splits("kits23").schemes["v1"]
+    lists = splits_lib.read_splits("kits23").schemes["v1"]
     missing = lists["test"][3]
     task_layouts_b.write_kits23(tmp_path, [case for case in CASES if case != missing])
 
@@ -66,7 +66,7 @@ def test_a_missing_case_is_named_and_shifts_no_other(tmp_path: pathlib.Path) -> 
 
 
 def test_splits() -> None:
-    schemes = task_lib.read_splits("kits23").schemes
+    schemes = splits_lib.read_splits("kits23").schemes
 
     assert sorted(sum(schemes["voco"].values(), [])) == CASES
     assert len(schemes["voco"]["val"]) == 24
@@ -74,7 +74,7 @@ def test_splits() -> None:
 
 
 def test_each_case_is_downloaded_to_where_it_is_found() -> None:
-    resources = {resource.filename: resource.url for resource in datasets.KiTS23.resources}
+    resources = {resource.filename: resource.url for resource in datasets.KiTS23.facts.resources}
 
     assert set(resources) == {
         f"{case}/{name}.nii.gz" for case in CASES for name in ("imaging", "segmentation")
@@ -86,4 +86,4 @@ def test_each_case_is_downloaded_to_where_it_is_found() -> None:
 
 
 def test_the_license_forbids_commercial_use() -> None:
-    assert datasets.KiTS23.data_license.restrictions == ["non-commercial"]
+    assert datasets.KiTS23.facts.license.restrictions == ["non-commercial"]

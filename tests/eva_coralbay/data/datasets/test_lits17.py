@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import split_drawing, task_layouts
 
 CASES = sorted(f"volume-{number}" for number in range(131))
@@ -23,7 +23,7 @@ CASES = sorted(f"volume-{number}" for number in range(131))
     ],
 )
 def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> None:
-    cases = task_lib.read_splits("lits17").schemes["v1"]["test"]
+    cases = splits_lib.read_splits("lits17").schemes["v1"]["test"]
     numbers = [case.removeprefix("volume-") for case in cases]
     files = {n: (tmp_path / image.format(n), tmp_path / label.format(n)) for n in numbers}
     task_layouts.write_cases(files, num_labels=3, shape=(6, 6, 6))
@@ -46,7 +46,7 @@ def test_scans_without_labels_are_no_cases(tmp_path: pathlib.Path) -> None:
 
 
 def test_splits() -> None:
-    schemes = task_lib.read_splits("lits17").schemes
+    schemes = splits_lib.read_splits("lits17").schemes
 
     assert [len(cases) for cases in schemes["voco"].values()] == [108, 23]
     assert schemes["eva"] == {
@@ -60,7 +60,7 @@ def test_splits() -> None:
 
 def test_the_splits_are_those_of_the_decathlon_for_the_same_scans() -> None:
     schemes, decathlon = (
-        task_lib.read_splits(task).schemes for task in ("lits17", "msd_task03_liver")
+        splits_lib.read_splits(task).schemes for task in ("lits17", "msd_task03_liver")
     )
 
     for scheme, lists in decathlon.items():

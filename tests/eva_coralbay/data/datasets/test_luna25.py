@@ -10,8 +10,9 @@ import torch
 
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import volume_transforms
-from eva_coralbay.data.datasets import classification, task
+from eva_coralbay.data.datasets import classification
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets import split_drawing
 
@@ -30,7 +31,7 @@ def _patient(case: str) -> str:
 
 def test_the_split_is_drawn_by_patient() -> None:
     """The counts are those that the challenge publishes."""
-    splits = task.read_splits("luna25").schemes["v1"]
+    splits = splits_lib.read_splits("luna25").schemes["v1"]
     cases = sum(splits.values(), [])
     patients = {_patient(case) for case in cases}
     scans = {(_patient(case), case.split("_")[2]) for case in cases}
@@ -43,7 +44,7 @@ def test_the_split_is_drawn_by_patient() -> None:
 def test_samples(root: pathlib.Path) -> None:
     dataset = classification.LUNA25(str(root), "val")
     dataset.setup()
-    assert dataset.case_ids == sorted(task.read_splits("luna25").schemes["v1"]["val"])
+    assert dataset.case_ids == sorted(splits_lib.read_splits("luna25").schemes["v1"]["val"])
     block, target, metadata = dataset[1]
     case = dataset.case_ids[1]
     assert metadata == {"case": case, "patient": _patient(case)}
@@ -59,7 +60,7 @@ def test_samples(root: pathlib.Path) -> None:
 
 
 def test_labels_are_those_of_the_table(root: pathlib.Path) -> None:
-    cases = layouts.all_cases(task.read_splits("luna25"))
+    cases = layouts.all_cases(splits_lib.read_splits("luna25"))
     labels = {case: int(random.Random(case).random() < 0.5) for case in cases}
     layouts.write_luna25_table(root, dict(sorted(labels.items(), reverse=True)))
     dataset = classification.LUNA25(str(root))
@@ -80,7 +81,7 @@ def test_the_nodule_is_in_the_middle(root: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("kind", ["image", "metadata"])
 def test_a_missing_file_is_named(root: pathlib.Path, kind: str) -> None:
-    case = task.read_splits("luna25").schemes["v1"]["train"][2]
+    case = splits_lib.read_splits("luna25").schemes["v1"]["train"][2]
     path = root / "luna25_nodule_blocks" / kind / f"{case}.npy"
     path.unlink()
     classification.LUNA25(str(root), "val").setup()
@@ -89,14 +90,14 @@ def test_a_missing_file_is_named(root: pathlib.Path, kind: str) -> None:
 
 
 def test_a_missing_row_shifts_no_other(root: pathlib.Path) -> None:
-    cases = layouts.all_cases(task.read_splits("luna25"))
-    train = task.read_splits("luna25").schemes["v1"]["train"]
+    cases = layouts.all_cases(splits_lib.read_splits("luna25"))
+    train = splits_lib.read_splits("luna25").schemes["v1"]["train"]
     layouts.write_luna25_table(root, {case: 0 for case in cases if case != train[0]})
     with pytest.raises(DatasetError, match=f"1 of 4 cases are missing:\n  - Case '{train[0]}'"):
         classification.LUNA25(str(root), "train").setup()
     val = classification.LUNA25(str(root), "val")
     val.setup()
-    assert val.case_ids == sorted(task.read_splits("luna25").schemes["v1"]["val"])
+    assert val.case_ids == sorted(splits_lib.read_splits("luna25").schemes["v1"]["val"])
 
 
 class _Malicious:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from eva_coralbay.data import volume_transforms
-from eva_coralbay.data.datasets import classification, task
+from eva_coralbay.data.datasets import classification
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 _TASKS = [
@@ -22,14 +23,15 @@ _TASKS = [
 @pytest.mark.parametrize(("kind", "flag"), _TASKS)
 def test_facts_are_the_official_ones(kind: type[classification.MedMNIST3D], flag: str) -> None:
     official = medmnist.INFO[flag]
-    (resource,) = kind.resources
-    splits = task.read_splits(kind.task).schemes["official"]
+    (resource,) = kind.facts.resources
+    splits = splits_lib.read_splits(kind.facts.id).schemes["official"]
     assert {part: len(cases) for part, cases in splits.items()} == official["n_samples"]
-    assert list(kind.labels) == [official["label"][str(k)] for k in range(len(kind.labels))]
+    labels = kind.facts.labels
+    assert list(labels) == [official["label"][str(index)] for index in range(len(labels))]
     assert resource.url == official["url_64"]
     assert resource.checksum == f"md5:{official['MD5_64']}"
     assert resource.filename == kind.archive == f"{flag}_64.npz"
-    assert kind.data_license.name.replace("-", " ") == official["license"].replace("-", " ")
+    assert kind.facts.license.name.replace("-", " ") == official["license"].replace("-", " ")
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])

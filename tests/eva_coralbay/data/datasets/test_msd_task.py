@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import split_drawing, task_layouts
 
 COUNTS = {
@@ -32,7 +32,7 @@ def test_names_of_the_files(
     tmp_path: pathlib.Path, dataset_class: type[datasets.MSDTask], image: str, label: str
 ) -> None:
     names = {"folder": dataset_class.folder}
-    cases = task_lib.read_splits(dataset_class.task).schemes["v1"]["test"]
+    cases = splits_lib.read_splits(dataset_class.facts.id).schemes["v1"]["test"]
     files = {
         case: (
             tmp_path / image.format(case=case, **names),
@@ -40,7 +40,7 @@ def test_names_of_the_files(
         )
         for case in cases
     }
-    task_layouts.write_cases(files, num_labels=len(dataset_class.labels), shape=(6, 6, 6))
+    task_layouts.write_cases(files, num_labels=len(dataset_class.facts.labels), shape=(6, 6, 6))
 
     dataset = dataset_class(str(tmp_path), "test")
     dataset.setup()
@@ -51,7 +51,7 @@ def test_names_of_the_files(
 
 @pytest.mark.parametrize("dataset_class", COUNTS)
 def test_splits(dataset_class: type[datasets.MSDTask]) -> None:
-    schemes = task_lib.read_splits(dataset_class.task).schemes
+    schemes = splits_lib.read_splits(dataset_class.facts.id).schemes
     cases = task_layouts.all_cases(dataset_class)
 
     assert (len(cases), *map(len, schemes["voco"].values())) == COUNTS[dataset_class]
@@ -61,7 +61,7 @@ def test_splits(dataset_class: type[datasets.MSDTask]) -> None:
 
 
 def test_the_archive_of_a_task() -> None:
-    (resource,) = datasets.MSDPancreas.resources
+    (resource,) = datasets.MSDPancreas.facts.resources
 
     assert resource.filename == "Task07_Pancreas.tar"
     assert resource.url.endswith("/Task07_Pancreas.tar")

@@ -1,11 +1,10 @@
 """Tests of the base of the public tasks."""
 
+import dataclasses
 import functools
-import hashlib
 import http.server
-import json
 import pathlib
-import re
+import pkgutil
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,28 +14,17 @@ import numpy as np
 import pytest
 from loguru import logger
 
-from eva_coralbay.data import datasets, tasks, transforms
+from eva_coralbay.data import datasets, task_datasets, transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts
 
 TRAIN, VAL, TEST = (
-    task_lib.read_splits("msd_task09_spleen").schemes["v1"][split]
+    splits_lib.read_splits("msd_task09_spleen").schemes["v1"][split]
     for split in ("train", "val", "test")
 )
-
-PUBLISHED = {
-    "btcv@1": "f116d9b25a6b3581",
-    "lits17@1": "3afe33977906ef80",
-    "flare22@1": "6ff5f5ff315517a7",
-    "msd_task03_liver@1": "820cac4a9c1b3dc3",
-    "msd_task06_lung@1": "f900bb1907adcde6",
-    "msd_task07_pancreas@1": "d4fe5680f9547b98",
-    "msd_task08_hepatic_vessel@1": "80a4562bb31aad52",
-    "msd_task09_spleen@1": "5903c24f27b8ac23",
-    "msd_task10_colon@1": "4562d14596c0977d",
-}
-"""The begin of the sha256 of the lists of each task and version: a new list is a new version."""
 
 
 def make(root: pathlib.Path, split: Any = None, **kwargs: Any) -> datasets.MSDSpleen:
@@ -135,9 +123,9 @@ def test_a_missing_case_is_named_with_the_split_it_hurts(complete: pathlib.Path)
         make(complete, "train")
     assert f"split 'train' (v1@1) in '{complete}': 1 of 25 cases" in str(error.value)
     assert f"Case '{TRAIN[3]}': neither image nor label exist" in str(error.value)
-    assert datasets.MSDSpleen.how_to_get in str(error.value)
+    assert datasets.MSDSpleen.facts.how_to_get in str(error.value)
     with pytest.raises(DatasetError, match=f"Split 'train': Case '{TRAIN[3]}': neither image nor"):
-        tasks.prepare("msd_task09_spleen", str(complete))
+        task_datasets.prepare("msd_task09_spleen", str(complete))
     assert (make(complete, "val").case_ids, make(complete, "test").case_ids) == (VAL, TEST)
 
 
@@ -211,8 +199,9 @@ def test_a_download_brings_all_cases_after_the_license_is_printed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    resource = task_lib.Resource(url, "Task09_Spleen.tar")
-    monkeypatch.setattr(datasets.MSDSpleen, "resources", (resource,))
+    resource = catalog.Resource(url, "Task09_Spleen.tar")
+    facts = dataclasses.replace(datasets.MSDSpleen.facts, resources=(resource,))
+    monkeypatch.setattr(datasets.MSDSpleen, "facts", facts)
     transform = transforms.EvalTransform()
     dataset = datasets.MSDSpleen(
         str(tmp_path), "val", download=True, transforms=transform, prepared=False
@@ -229,8 +218,9 @@ def test_a_download_brings_all_cases_after_the_license_is_printed(
 def test_nothing_is_downloaded_when_all_cases_are_there(
     complete: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = task_lib.Resource("http://127.0.0.1:1/Task09_Spleen.tar", "Task09_Spleen.tar")
-    monkeypatch.setattr(datasets.MSDSpleen, "resources", (nowhere,))
+    nowhere = catalog.Resource("http://127.0.0.1:1/Task09_Spleen.tar", "Task09_Spleen.tar")
+    facts = dataclasses.replace(datasets.MSDSpleen.facts, resources=(nowhere,))
+    monkeypatch.setattr(datasets.MSDSpleen, "facts", facts)
 
     for split in ("train", "val", "test"):
         datasets.MSDSpleen(str(complete), split, download=True).prepare_data()
@@ -242,8 +232,9 @@ def test_nothing_is_downloaded_when_all_cases_are_there(
 def test_nothing_is_downloaded_beside_other_names(
     complete: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = task_lib.Resource("ftp://nowhere/Task09_Spleen.tar", "Task09_Spleen.tar")
-    monkeypatch.setattr(datasets.MSDSpleen, "resources", (nowhere,))
+    nowhere = catalog.Resource("ftp://nowhere/Task09_Spleen.tar", "Task09_Spleen.tar")
+    facts = dataclasses.replace(datasets.MSDSpleen.facts, resources=(nowhere,))
+    monkeypatch.setattr(datasets.MSDSpleen, "facts", facts)
     for kind in ("imagesTr", "labelsTr"):
         (complete / "Task09_Spleen" / kind / f"{VAL[0]}.nii.gz").unlink()
     dataset = datasets.MSDSpleen(str(complete), "val", download=True)
@@ -264,23 +255,10 @@ def test_a_download_that_needs_an_account_is_an_error(tmp_path: pathlib.Path) ->
         datasets.BTCV(str(tmp_path), "train", download=True).prepare_data()
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("CC-BY-4.0", "CC-BY-4.0 (https://a.org)"),
-        ("CC-BY-NC-SA-4.0", "CC-BY-NC-SA-4.0 (https://a.org; non-commercial)"),
-        ("CC BY-NC-ND 4.0", "CC BY-NC-ND 4.0 (https://a.org; non-commercial, no derivatives)"),
-        ("Terms of Candid", "Terms of Candid (https://a.org)"),
-    ],
-)
-def test_a_license_says_what_it_forbids(name: str, line: str) -> None:
-    assert str(task_lib.License(name, "https://a.org")) == line
-
-
 @pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
 def test_a_task_in_its_true_layout(task: str, tmp_path: pathlib.Path) -> None:
     dataset_class = find_class(task)
-    cases = task_lib.read_splits(task).schemes["v1"]["test"]
+    cases = splits_lib.read_splits(task).schemes["v1"]["test"]
     task_layouts.WRITERS[task](tmp_path, cases)
 
     dataset = dataset_class(str(tmp_path), "test")
@@ -291,56 +269,5 @@ def test_a_task_in_its_true_layout(task: str, tmp_path: pathlib.Path) -> None:
     assert np.unique(target).tolist() == list(range(len(dataset.classes)))
 
 
-@pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
-def test_the_split_file_of_a_task(task: str) -> None:
-    splits = task_lib.read_splits(task)
-
-    assert splits.default == "v1"
-    assert set(splits.schemes["v1"]) == {"train", "val", "test"}
-    assert set(splits.schemes["voco"]) == {"train", "val"}
-    every_case = {name: sorted(sum(lists.values(), [])) for name, lists in splits.schemes.items()}
-    assert every_case["v1"] == every_case["voco"]
-    for lists in splits.schemes.values():
-        assert all(cases == sorted(cases) for cases in lists.values())
-    assert re.search("https?://", splits.source)
-
-
-def test_the_split_file_of_another_task_is_an_error(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "splits").mkdir()
-    content = {"task": "lits17", "version": "1", "source": "", "default": "v1", "splits": {}}
-    (tmp_path / "splits" / "mine.json").write_text(json.dumps(content))
-    monkeypatch.setattr(task_lib.package_resources, "files", lambda _: tmp_path)
-
-    with pytest.raises(ValueError, match="Splits of 'mine': the file is that of 'lits17'"):
-        task_lib.read_splits("mine")
-
-
-@pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
-def test_published_lists_do_not_change(task: str) -> None:
-    splits = task_lib.read_splits(task)
-
-    lists = json.dumps(splits.schemes, sort_keys=True)
-
-    digest = hashlib.sha256(lists.encode()).hexdigest()
-    assert digest.startswith(PUBLISHED[f"{task}@{splits.version}"])
-
-
-@pytest.mark.parametrize("task", sorted(task_layouts.WRITERS))
-def test_a_task_says_what_is_needed_to_get_and_to_use_it(task: str) -> None:
-    dataset_class = find_class(task)
-
-    assert dataset_class.labels[0] == "background"
-    assert len(set(dataset_class.labels)) == len(dataset_class.labels)
-    assert dataset_class.data_license.url.startswith("https://")
-    assert "root" in dataset_class.how_to_get
-    for resource in dataset_class.resources:
-        assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", resource.checksum or "")
-        assert resource.url.endswith(resource.filename)
-
-
 def find_class(task: str) -> type[task_lib.TaskDataset]:
-    candidates = [getattr(datasets, name) for name in datasets.__all__]
-    (found,) = (candidate for candidate in candidates if getattr(candidate, "task", "") == task)
-    return found
+    return pkgutil.resolve_name(catalog.TASKS[task].dataset)

@@ -9,11 +9,11 @@ import torch
 
 from eva_coralbay.data import datasets, nifti, transforms
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import layouts, task_layouts, task_layouts_b
 
-SPLITS = task_lib.read_splits("totalsegmentator")
+SPLITS = splits_lib.read_splits("totalsegmentator")
 
 CASES = {split: cases[:2] for split, cases in SPLITS.schemes["official"].items()}
 """The cases that are written."""
@@ -25,7 +25,7 @@ FIRST = CASES["val"][0]
 def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """The root of two cases of each split, which are all there are."""
     few = SPLITS._replace(schemes={"official": CASES})
-    monkeypatch.setattr(task_lib, "read_splits", lambda _: few)
+    monkeypatch.setattr(splits_lib, "read_splits", lambda _: few)
     task_layouts_b.write_totalsegmentator(tmp_path)
     return tmp_path
 
@@ -122,7 +122,7 @@ def test_the_lists_are_compared_with_those_of_the_data(root: pathlib.Path) -> No
 
 
 def test_the_structures_are_in_the_order_of_the_authors() -> None:
-    values = {name: value for value, name in enumerate(datasets.TotalSegmentator.labels)}
+    values = {name: value for value, name in enumerate(datasets.TotalSegmentator.facts.labels)}
 
     assert len(values) == 118
     assert [values[name] for name in ("spleen", "esophagus", "sacrum", "vertebrae_S1")] == [

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from eva_coralbay.data import datasets
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 CASES = [f"word_{number:04d}" for number in range(1, 151)]
@@ -60,13 +60,13 @@ def test_without_the_second_archive_the_labels_of_the_test_cases_are_missed(
 
 
 def test_the_organs_are_in_the_order_of_their_values() -> None:
-    assert datasets.WORD.labels[1:5] == ("liver", "spleen", "left_kidney", "right_kidney")
-    assert datasets.WORD.labels[10:12] == ("colon", "intestine")
-    assert len(set(datasets.WORD.labels)) == 17
+    assert datasets.WORD.facts.labels[1:5] == ("liver", "spleen", "left_kidney", "right_kidney")
+    assert datasets.WORD.facts.labels[10:12] == ("colon", "intestine")
+    assert len(set(datasets.WORD.facts.labels)) == 17
 
 
 def test_splits() -> None:
-    splits = task_lib.read_splits("word")
+    splits = splits_lib.read_splits("word")
 
     assert splits.default == "voco"
     assert sorted(sum(splits.schemes["voco"].values(), [])) == CASES

@@ -42,13 +42,11 @@ class ClassificationDataset(
 ):
     """A public data set of volumes with one class each, with the splits of the leaderboard.
 
-    A subclass says what it is by its class attributes, which cases exist under the root, and how
+    A subclass says which task it is by its `facts`, which cases exist under the root, and how
     a volume is read. A sample is what `transforms` makes of the volume (without it the volume
     itself, float32, of shape [1, D, H, W]), or its embedding; the index of the class, int64, of
     shape []; and the ids `{"case": ..., "patient": ...}`.
     """
-
-    kind = "classification"
 
     def __init__(
         self,
@@ -103,7 +101,7 @@ class ClassificationDataset(
     @property
     @override
     def class_to_idx(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.labels)}
+        return {name: index for index, name in enumerate(self.facts.labels)}
 
     @property
     def split(self) -> str | None:
@@ -157,7 +155,7 @@ class ClassificationDataset(
                 f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name}) in "
                 f"'{self._root}': {len(problems)} of {len(self)} cases are missing:\n{listed}"
                 + (f"\n  and {rest} more.\n" if rest > 0 else "\n")
-                + self.how_to_get
+                + self.facts.how_to_get
             )
 
     @override
@@ -225,7 +223,7 @@ class ClassificationDataset(
         """Returns what the input of the encoder is made of, the same for each split."""
         cases = json.dumps(self._lists, sort_keys=True)
         return {
-            "task": self.task,
+            "task": self.facts.id,
             "split scheme": self.split_name,
             "cases": hashlib.sha256(cases.encode()).hexdigest(),
             "files": self._identify_files(),

@@ -11,9 +11,9 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from PIL import Image, UnidentifiedImageError
 from typing_extensions import override
 
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog, splits
 
 _ARRAYS = "CC-CCII_public/data"
 """Where VoCo's copy has its arrays."""
@@ -34,32 +34,14 @@ class CCCCII(base.ClassificationDataset):
     case is class, patient and scan, as in "NCP-364-1880".
     """
 
-    task = "cc_ccii"
-
-    title = "CC-CCII"
-
-    # the order of VoCo's tables
-    labels = ("Normal", "CP", "NCP")
-
-    data_license = task_lib.License(
-        "CC BY 3.0 CN", "https://creativecommons.org/licenses/by/3.0/cn/"
-    )
-
-    homepage = "http://ncov-ai.big.ac.cn/download?lang=en"
-
-    how_to_get = (
-        "Download all CP-*.zip, NCP-*.zip and Normal-*.zip from "
-        "http://ncov-ai.big.ac.cn/download?lang=en and unpack them into the root, which must "
-        "hold CP/, NCP/ and Normal/ then; or unpack CC-CCII_public.zip of "
-        "https://huggingface.co/datasets/Luffy503/VoCo_Downstream (with an account) into it."
-    )
+    facts = catalog.TASKS["cc_ccii"]
 
     @override
     def _find_cases(self) -> dict[str, base.Case]:
         cases = {}
         for case, path in [*self._find_arrays(), *self._find_folders()]:
             label, patient, _ = case.split("-", maxsplit=2)
-            cases[case] = base.Case(path, self.labels.index(label), patient)
+            cases[case] = base.Case(path, self.facts.labels.index(label), patient)
         return cases
 
     @override
@@ -91,14 +73,14 @@ class CCCCII(base.ClassificationDataset):
 
     def _find_folders(self) -> Iterator[tuple[str, str]]:
         """Yields the ids and the paths of the scans in the official folders."""
-        for label in self.labels:
+        for label in self.facts.labels:
             for patient in self._folders(label):
                 for scan in self._folders(f"{label}/{patient}"):
                     yield f"{label}-{patient}-{scan}", f"{label}/{patient}/{scan}"
 
     def _find_arrays(self) -> Iterator[tuple[str, str]]:
         """Yields the ids and the paths of the scans in VoCo's copy, whose names lack the class."""
-        listed = sum(task_lib.read_splits(self.task).schemes["voco"].values(), [])
+        listed = sum(splits.read_splits(self.facts.id).schemes["voco"].values(), [])
         ids = {case.split("-", maxsplit=1)[1]: case for case in listed}
         folder = self._path(_ARRAYS)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:

@@ -11,9 +11,9 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog
 
 _TABLE = "LUNA25_Public_Training_Development_Data.csv"
 """The official table of the nodules."""
@@ -45,26 +45,7 @@ class LUNA25(base.ClassificationDataset):
     patient, lesion and date of the scan.
     """
 
-    task = "luna25"
-
-    title = "LUNA25"
-
-    labels = ("benign", "malignant")
-
-    # of the two parts of the data the annotations have the stricter terms
-    data_license = task_lib.License(
-        "CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4.0/"
-    )
-
-    homepage = "https://luna25.grand-challenge.org/"
-
-    how_to_get = (
-        "Download luna25_nodule_blocks.zip.001 and .002 from "
-        "https://zenodo.org/records/14223624 (CC-BY-4.0), join and unpack them "
-        "(cat luna25_nodule_blocks.zip.00* > blocks.zip; unzip blocks.zip), and "
-        f"{_TABLE} from https://zenodo.org/records/14673658 (CC-BY-NC-4.0). The root must hold "
-        f"{_TABLE}, {_BLOCKS}/image/ and {_BLOCKS}/metadata/."
-    )
+    facts = catalog.TASKS["luna25"]
 
     @override
     def _find_cases(self) -> dict[str, base.Case]:
@@ -80,7 +61,7 @@ class LUNA25(base.ClassificationDataset):
             }
         except _READ_ERRORS as error:
             raise DatasetError(
-                f"File '{path}' is unreadable: {error}. {self.how_to_get}"
+                f"File '{path}' is unreadable: {error}. {self.facts.how_to_get}"
             ) from error
 
     @override

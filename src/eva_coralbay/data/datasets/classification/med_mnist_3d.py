@@ -12,10 +12,9 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from typing_extensions import override
 
-from eva_coralbay.data import download
-from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.data.datasets.classification import base
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import catalog
 
 _PARTS = ("train", "val", "test")
 """The official parts of a file."""
@@ -25,9 +24,6 @@ _READ_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 _SHAPE = (64, 64, 64)
 """The shape of a volume."""
-
-_ZENODO = "https://zenodo.org/records/10519652"
-"""The official record."""
 
 
 class MedMNIST3D(base.ClassificationDataset):
@@ -39,10 +35,6 @@ class MedMNIST3D(base.ClassificationDataset):
 
     archive: ClassVar[str]
     """The name of the file."""
-
-    data_license = task_lib.License("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/")
-
-    homepage = "https://medmnist.com/"
 
     @functools.cached_property
     def _loaded(self) -> dict[str, npt.NDArray[np.uint8]]:
@@ -104,35 +96,9 @@ class OrganMNIST3D(MedMNIST3D):
     Names and order of the classes, the counts and the checksum are those of `medmnist.INFO`.
     """
 
-    task = "organ_mnist_3d"
-
-    title = "OrganMNIST3D"
-
-    labels = (
-        "liver",
-        "kidney-right",
-        "kidney-left",
-        "femur-right",
-        "femur-left",
-        "bladder",
-        "heart",
-        "lung-right",
-        "lung-left",
-        "spleen",
-        "pancreas",
-    )
+    facts = catalog.TASKS["organ_mnist_3d"]
 
     archive = "organmnist3d_64.npz"
-
-    how_to_get = f"Download {archive} from {_ZENODO} into the root, or set `download`."
-
-    resources = (
-        download.Resource(
-            url=f"{_ZENODO}/files/{archive}?download=1",
-            filename=archive,
-            checksum="md5:58a2205adf14a9d0a189cb06dc78bf10",
-        ),
-    )
 
 
 class NoduleMNIST3D(MedMNIST3D):
@@ -141,20 +107,6 @@ class NoduleMNIST3D(MedMNIST3D):
     Names and order of the classes, the counts and the checksum are those of `medmnist.INFO`.
     """
 
-    task = "nodule_mnist_3d"
-
-    title = "NoduleMNIST3D"
-
-    labels = ("benign", "malignant")
+    facts = catalog.TASKS["nodule_mnist_3d"]
 
     archive = "nodulemnist3d_64.npz"
-
-    how_to_get = f"Download {archive} from {_ZENODO} into the root, or set `download`."
-
-    resources = (
-        download.Resource(
-            url=f"{_ZENODO}/files/{archive}?download=1",
-            filename=archive,
-            checksum="md5:c47c5b7d457bf6332200d2ea6d64ecd8",
-        ),
-    )

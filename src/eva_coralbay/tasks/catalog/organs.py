@@ -1,0 +1,285 @@
+"""Data sets of many organs."""
+
+from eva_coralbay.tasks.catalog import _terms
+from eva_coralbay.tasks.facts import BACKGROUND, License, Resource, Task
+
+BTCV = Task(
+    id="btcv",
+    title="BTCV",
+    kind="segmentation",
+    # the label values of the challenge (https://www.synapse.org/Synapse:syn3193805)
+    labels=(
+        BACKGROUND,
+        "spleen",
+        "right_kidney",
+        "left_kidney",
+        "gallbladder",
+        "esophagus",
+        "liver",
+        "stomach",
+        "aorta",
+        "inferior_vena_cava",
+        "portal_and_splenic_vein",
+        "pancreas",
+        "right_adrenal_gland",
+        "left_adrenal_gland",
+    ),
+    dataset="eva_coralbay.data.datasets.BTCV",
+    published_cases=30,
+    license=_terms.CC_BY,
+    homepage="https://www.synapse.org/Synapse:syn3193805",
+    access="account at synapse.org",
+    how_to_get=(
+        "Register at https://www.synapse.org, accept the terms of Synapse:syn3193805, download "
+        "Abdomen/RawData.zip, and unpack it into the root."
+    ),
+    steps=20_000,
+    val_interval=500,
+    spacing=(1.5, 1.5, 1.5),
+    hu_window=(-175.0, 250.0),
+)
+
+FLARE22 = Task(
+    id="flare22",
+    title="FLARE22",
+    kind="segmentation",
+    # those of the challenge, checked in VoCo's data list
+    # (https://github.com/Luffy03/VoCo/blob/main/Finetune/Flare22/dataset/dataset.json) and at
+    # https://huggingface.co/datasets/YongchengYAO/FLARE22-Lite
+    labels=(
+        BACKGROUND,
+        "liver",
+        "right_kidney",
+        "spleen",
+        "pancreas",
+        "aorta",
+        "inferior_vena_cava",
+        "right_adrenal_gland",
+        "left_adrenal_gland",
+        "gallbladder",
+        "esophagus",
+        "stomach",
+        "duodenum",
+        "left_kidney",
+    ),
+    dataset="eva_coralbay.data.datasets.FLARE22",
+    published_cases=50,
+    # the strictest that is stated: others read CC BY 4.0 from the record at Zenodo
+    license=_terms.CC_BY_NC_SA,
+    homepage="https://flare22.grand-challenge.org",
+    how_to_get=(
+        "Set `download`, or download FLARE22Train.zip from https://zenodo.org/records/7860267 and "
+        "unpack it into the root."
+    ),
+    resources=(
+        Resource(
+            url="https://zenodo.org/records/7860267/files/FLARE22Train.zip",
+            filename="FLARE22Train.zip",
+            checksum="sha256:d57e201dc9002bd4a6fc1f5e0d4525285f46bcc5be1a3c8f12543151e6675154",
+        ),
+    ),
+    steps=20_000,
+    val_interval=500,
+    spacing=(1.5, 1.5, 1.5),
+    hu_window=(-175.0, 250.0),
+)
+
+WORD = Task(
+    id="word",
+    title="WORD",
+    kind="segmentation",
+    # those of its `dataset.json`; volumes and positions of the organs in the published test labels
+    # agree with them
+    labels=(
+        BACKGROUND,
+        "liver",
+        "spleen",
+        "left_kidney",
+        "right_kidney",
+        "stomach",
+        "gallbladder",
+        "esophagus",
+        "pancreas",
+        "duodenum",
+        "colon",
+        "intestine",
+        "adrenal",
+        "rectum",
+        "bladder",
+        "left_head_of_femur",
+        "right_head_of_femur",
+    ),
+    dataset="eva_coralbay.data.datasets.WORD",
+    published_cases=150,
+    # the authors name the GPL, and exclude clinical and commercial use and redevelopment
+    license=License("GPL-3.0 for academic research only, NC", "https://github.com/HiLab-git/WORD"),
+    homepage="https://github.com/HiLab-git/WORD",
+    access="link at github.com/HiLab-git/WORD",
+    how_to_get=(
+        "Download WORD-V0.1.0.zip by the link at https://github.com/HiLab-git/WORD and unpack it "
+        "into the root with the password given there (AES, so with 7z); it makes WORD-V0.1.0/. "
+        "Unpack WORD_V0.1.0_labelsTs.zip, the labels of the test cases, from the same page into "
+        "WORD-V0.1.0/, or set `download` for them."
+    ),
+    # the labels of the test cases; the rest is kept where no plain download reaches it
+    resources=(
+        Resource(
+            url="https://github.com/HiLab-git/WORD/raw/main/WORD_V0.1.0_labelsTs.zip",
+            filename="WORD-V0.1.0/WORD_V0.1.0_labelsTs.zip",
+            checksum="sha256:0552b1e208a8a5345a1c12003d4f1d010621c6ef65bdd62bff85a32b2976a46d",
+        ),
+    ),
+    steps=20_000,
+    val_interval=500,
+    spacing=(1.5, 1.5, 1.5),
+    hu_window=(-175.0, 250.0),
+)
+
+AMOS22 = Task(
+    id="amos22",
+    title="AMOS22 (CT)",
+    kind="segmentation",
+    # those of its `dataset.json`, as VoCo's copy has them
+    # (https://github.com/Luffy03/Large-Scale-Medical/blob/main/Downstream/monai/Amos/dataset_CT.json)
+    labels=(
+        BACKGROUND,
+        "spleen",
+        "right_kidney",
+        "left_kidney",
+        "gallbladder",
+        "esophagus",
+        "liver",
+        "stomach",
+        "aorta",
+        "inferior_vena_cava",
+        "pancreas",
+        "right_adrenal_gland",
+        "left_adrenal_gland",
+        "duodenum",
+        "bladder",
+        "prostate_or_uterus",
+    ),
+    dataset="eva_coralbay.data.datasets.AMOS22",
+    published_cases=300,
+    # that of the record at Zenodo; the `dataset.json` in the archive names CC BY-SA 4.0
+    license=_terms.CC_BY,
+    homepage="https://zenodo.org/records/7262581",
+    how_to_get=(
+        "Set `download`, or download amos22.zip from https://zenodo.org/records/7262581 and unpack "
+        "it into the root."
+    ),
+    resources=(
+        Resource(
+            url="https://zenodo.org/records/7262581/files/amos22.zip",
+            filename="amos22.zip",
+            checksum="md5:67717b2a483ac0744c89c3016b7aaef7",
+        ),
+    ),
+    steps=30_000,
+    val_interval=500,
+    spacing=(1.5, 1.5, 1.5),
+    hu_window=(-175.0, 250.0),
+)
+
+TOTALSEGMENTATOR = Task(
+    id="totalsegmentator",
+    title="TotalSegmentator v2 (CT)",
+    kind="segmentation",
+    # the class map "total" (https://github.com/wasserth/TotalSegmentator#class-details)
+    labels=(
+        BACKGROUND,
+        "spleen",
+        "kidney_right",
+        "kidney_left",
+        "gallbladder",
+        "liver",
+        "stomach",
+        "pancreas",
+        "adrenal_gland_right",
+        "adrenal_gland_left",
+        "lung_upper_lobe_left",
+        "lung_lower_lobe_left",
+        "lung_upper_lobe_right",
+        "lung_middle_lobe_right",
+        "lung_lower_lobe_right",
+        "esophagus",
+        "trachea",
+        "thyroid_gland",
+        "small_bowel",
+        "duodenum",
+        "colon",
+        "urinary_bladder",
+        "prostate",
+        "kidney_cyst_left",
+        "kidney_cyst_right",
+        "sacrum",
+        "vertebrae_S1",
+        *(f"vertebrae_L{number}" for number in range(5, 0, -1)),
+        *(f"vertebrae_T{number}" for number in range(12, 0, -1)),
+        *(f"vertebrae_C{number}" for number in range(7, 0, -1)),
+        "heart",
+        "aorta",
+        "pulmonary_vein",
+        "brachiocephalic_trunk",
+        "subclavian_artery_right",
+        "subclavian_artery_left",
+        "common_carotid_artery_right",
+        "common_carotid_artery_left",
+        "brachiocephalic_vein_left",
+        "brachiocephalic_vein_right",
+        "atrial_appendage_left",
+        "superior_vena_cava",
+        "inferior_vena_cava",
+        "portal_vein_and_splenic_vein",
+        "iliac_artery_left",
+        "iliac_artery_right",
+        "iliac_vena_left",
+        "iliac_vena_right",
+        "humerus_left",
+        "humerus_right",
+        "scapula_left",
+        "scapula_right",
+        "clavicula_left",
+        "clavicula_right",
+        "femur_left",
+        "femur_right",
+        "hip_left",
+        "hip_right",
+        "spinal_cord",
+        "gluteus_maximus_left",
+        "gluteus_maximus_right",
+        "gluteus_medius_left",
+        "gluteus_medius_right",
+        "gluteus_minimus_left",
+        "gluteus_minimus_right",
+        "autochthon_left",
+        "autochthon_right",
+        "iliopsoas_left",
+        "iliopsoas_right",
+        "brain",
+        "skull",
+        *(f"rib_left_{number}" for number in range(1, 13)),
+        *(f"rib_right_{number}" for number in range(1, 13)),
+        "sternum",
+        "costal_cartilages",
+    ),
+    dataset="eva_coralbay.data.datasets.TotalSegmentator",
+    published_cases=1228,
+    license=_terms.CC_BY,
+    homepage="https://zenodo.org/records/10047292",
+    how_to_get=(
+        "Set `download`, or download Totalsegmentator_dataset_v201.zip from "
+        "https://zenodo.org/records/10047292 and unpack it into the root."
+    ),
+    resources=(
+        Resource(
+            url="https://zenodo.org/records/10047292/files/Totalsegmentator_dataset_v201.zip",
+            filename="Totalsegmentator_dataset_v201.zip",
+            checksum="md5:fe250e5718e0a3b5df4c4ea9d58a62fe",
+        ),
+    ),
+    steps=30_000,
+    val_interval=5000,
+    spacing=(1.5, 1.5, 1.5),
+    hu_window=(-175.0, 250.0),
+)

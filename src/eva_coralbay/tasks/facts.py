@@ -1,0 +1,179 @@
+"""What is known of a task: the facts that all other rooms read, each of which stands once."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from typing_extensions import override
+
+Kind = Literal["segmentation", "classification"]
+"""What is predicted: a label for each voxel, or one for each volume."""
+
+BACKGROUND = "background"
+"""The name of label value 0 of a segmentation."""
+
+_SIDE = re.compile(r"(?<![A-Za-z])(?:left|right)(?![a-z])|(?:Left|Right)(?![a-z])")
+"""A word in the name of a class that says on which side of the body it is."""
+
+_OTHER_SIDE = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+
+_HEADLINE_METRICS: Mapping[Kind, str] = {
+    "segmentation": "dice",
+    "classification": "balanced_accuracy",
+}
+
+
+def headline_metric(kind: Kind) -> str:
+    """Returns the metric that ranks the models on a task.
+
+    Args:
+        kind: The kind of the task.
+    """
+    return _HEADLINE_METRICS[kind]
+
+
+def find_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Finds the classes of which there is one on the left and one on the right.
+
+    Args:
+        labels: The names of the classes, such as "left_kidney" or "RightParotid".
+
+    Returns:
+        The two names of each pair, in the order of the labels; a class that is on one side only,
+        such as the right middle lobe of the lung, is in none.
+    """
+    pairs = ((name, _SIDE.sub(_swap_side, name)) for name in labels)
+    known = {name: index for index, name in enumerate(labels)}
+    return tuple((a, b) for a, b in pairs if known[a] < known.get(b, -1))
+
+
+def _swap_side(match: re.Match[str]) -> str:
+    return _OTHER_SIDE[match[0]]
+
+
+class License(NamedTuple):
+    """The terms that data may be used by."""
+
+    name: str
+    """The SPDX identifier, or the name of terms that have none."""
+
+    url: str
+    """Where the terms are."""
+
+    @property
+    def restrictions(self) -> list[str]:
+        """What the name forbids: "non-commercial", "no derivatives"."""
+        terms = {"NC": "non-commercial", "ND": "no derivatives"}
+        parts = self.name.upper().replace("-", " ").split()
+        return [meaning for term, meaning in terms.items() if term in parts]
+
+    @override
+    def __str__(self) -> str:
+        """Returns the terms in one line, with what they forbid."""
+        restrictions = f"; {', '.join(self.restrictions)}" if self.restrictions else ""
+        return f"{self.name} ({self.url}{restrictions})"
+
+
+class Resource(NamedTuple):
+    """A file to download."""
+
+    url: str
+    """Where it is."""
+
+    filename: str
+    """What it is called below the root."""
+
+    checksum: str | None = None
+    """Its digest as "md5:..." or "sha256:...", None where none is published."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task of the leaderboard: a public data set and how it is trained and scored."""
+
+    id: str
+    """The name of the task in configs, records and files."""
+
+    version: str = "1"
+    """Its version: values of two versions are never compared."""
+
+    title: str
+    """The name of the data set, as its authors write it."""
+
+    kind: Kind
+    """What is to be predicted."""
+
+    labels: tuple[str, ...]
+    """The name of each label value in order; "background" first in a segmentation."""
+
+    dataset: str
+    """The path of the data set's class, as a config names it."""
+
+    published_cases: int
+    """The number of labeled cases that the authors state."""
+
+    license: License
+    """The terms of the data."""
+
+    homepage: str
+    """Where the data set is described."""
+
+    access: str = "download"
+    """In a few words how to get the data: "download" if no account is needed."""
+
+    how_to_get: str
+    """What to do to get the files, and what must lie where below the root then."""
+
+    resources: tuple[Resource, ...] = ()
+    """The files that can be downloaded without an account."""
+
+    steps: int
+    """The number of training steps."""
+
+    val_interval: int
+    """The number of training steps between two validations."""
+
+    crop: tuple[int, int, int] = (96, 96, 96)
+    """The size of the encoder's input in voxels, as (D, H, W)."""
+
+    spacing: tuple[float, float, float] | None = None
+    """The voxel spacing that a scan is resampled to, in mm, as (D, H, W); None if it is not."""
+
+    hu_window: tuple[float, float] | None = None
+    """The lowest and the highest HU, which become 0 and 1; None if the data are not in HU."""
+
+    nsd_tolerance: float | Mapping[str, float] = 2.0
+    """How far two surfaces may be apart to count as equal in the normalized surface Dice, in mm:
+    one value for all classes, or one for each class."""
+
+    lesion_classes: tuple[str, ...] = ()
+    """The classes whose connected components are lesions, which are counted one by one."""
+
+    shares_scans_with: tuple[str, ...] = ()
+    """The ids of the tasks that have some scans in common with this one."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that are scored: the labels without the background."""
+        return self.labels[1:] if self.kind == "segmentation" else self.labels
+
+    @property
+    def paired_classes(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of classes that a reflection of left and right swaps."""
+        return find_pairs(self.labels)
+
+    @property
+    def headline_metric(self) -> str:
+        """The metric that ranks the models."""
+        return headline_metric(self.kind)
+
+    def tolerance_of(self, class_name: str) -> float:
+        """Returns the tolerance of the normalized surface Dice, in mm.
+
+        Args:
+            class_name: The name of the class.
+        """
+        if isinstance(self.nsd_tolerance, Mapping):
+            return self.nsd_tolerance[class_name]
+        return self.nsd_tolerance

@@ -1,0 +1,138 @@
+"""Tests the facts of the tasks."""
+
+import dataclasses
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+from eva_coralbay.tasks import catalog, facts
+
+
+def test_all_tasks_of_the_leaderboard_are_there() -> None:
+    assert sorted(catalog.TASKS) == [
+        "amos22",
+        "btcv",
+        "cc_ccii",
+        "flare22",
+        "kits23",
+        "lits17",
+        "luna25",
+        "msd_task03_liver",
+        "msd_task06_lung",
+        "msd_task07_pancreas",
+        "msd_task08_hepatic_vessel",
+        "msd_task09_spleen",
+        "msd_task10_colon",
+        "nodule_mnist_3d",
+        "organ_mnist_3d",
+        "totalsegmentator",
+        "word",
+    ]
+
+
+def test_the_room_imports_neither_torch_nor_numpy() -> None:
+    modules = ("catalog", "facts", "protocols", "splits")
+    imports = "; ".join(f"import eva_coralbay.tasks.{name}" for name in modules)
+    program = (
+        f"{imports}; import sys; print(sorted({{'torch', 'numpy', 'eva'}} & set(sys.modules)))"
+    )
+
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert output == "[]\n"
+
+
+@pytest.mark.parametrize("task", catalog.TASKS.values(), ids=lambda task: task.id)
+def test_a_task_says_what_is_needed_to_get_and_to_use_it(task: catalog.Task) -> None:
+    assert (task.labels[0] == catalog.BACKGROUND) == (task.kind == "segmentation")
+    assert len(set(task.labels)) == len(task.labels)
+    assert set(task.lesion_classes) <= set(task.classes)
+    assert task.license.url.startswith("https://")
+    assert "root" in task.how_to_get
+    for resource in task.resources:
+        # the authors of KiTS23 publish a file a case, and no checksums
+        pattern = "md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}"
+        assert task.id == "kits23" or re.fullmatch(pattern, resource.checksum or "")
+        assert resource.url.startswith("https://")
+
+
+@pytest.mark.parametrize("task", catalog.TASKS.values(), ids=lambda task: task.id)
+def test_the_data_set_of_a_task_knows_its_facts(task: catalog.Task) -> None:
+    assert pkgutil.resolve_name(task.dataset).facts is task
+
+
+def test_only_what_can_be_downloaded_is_said_to_be() -> None:
+    by_hand = {task.id for task in catalog.TASKS.values() if task.access != "download"}
+
+    # the test labels of WORD can be downloaded, the rest cannot
+    assert by_hand - {"word"} == {task.id for task in catalog.TASKS.values() if not task.resources}
+
+
+def test_tasks_share_scans_both_ways() -> None:
+    for task in catalog.TASKS.values():
+        for other in task.shares_scans_with:
+            assert task.id in catalog.TASKS[other].shares_scans_with
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"), [("segmentation", "dice"), ("classification", "balanced_accuracy")]
+)
+def test_headline_metric(kind: facts.Kind, metric: str) -> None:
+    tasks = [task for task in catalog.TASKS.values() if task.kind == kind]
+    assert {task.headline_metric for task in tasks} == {catalog.headline_metric(kind)} == {metric}
+
+
+def test_pairs_of_left_and_right() -> None:
+    assert catalog.TASKS["btcv"].paired_classes == (
+        ("right_kidney", "left_kidney"),
+        ("right_adrenal_gland", "left_adrenal_gland"),
+    )
+    assert catalog.TASKS["organ_mnist_3d"].paired_classes == (
+        ("kidney-right", "kidney-left"),
+        ("femur-right", "femur-left"),
+        ("lung-right", "lung-left"),
+    )
+    assert catalog.TASKS["lits17"].paired_classes == ()
+    total = dict(catalog.TASKS["totalsegmentator"].paired_classes)
+    assert len(total) == 32
+    assert total["rib_left_3"] == "rib_right_3"
+    assert "lung_middle_lobe_right" not in {*total, *total.values()}
+
+
+@pytest.mark.parametrize(
+    ("labels", "pairs"),
+    [
+        (("RightParotid", "LeftParotid"), (("RightParotid", "LeftParotid"),)),
+        (("lung left", "lung right"), (("lung left", "lung right"),)),
+        (("left_kidney", "kidney"), ()),
+        (("bright_spot", "bleft_spot", "rightful", "leftful"), ()),
+    ],
+)
+def test_names_of_pairs(labels: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> None:
+    assert facts.find_pairs(labels) == pairs
+
+
+def test_tolerances_by_class_and_for_all() -> None:
+    base = catalog.TASKS["btcv"]
+    by_class = dict.fromkeys(base.classes, 1.5)
+    for tolerance, expected in ((3.0, 3.0), (by_class, 1.5)):
+        task = dataclasses.replace(base, nsd_tolerance=tolerance)
+        assert task.tolerance_of("spleen") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("CC-BY-4.0", "CC-BY-4.0 (https://a.org)"),
+        ("CC-BY-NC-SA-4.0", "CC-BY-NC-SA-4.0 (https://a.org; non-commercial)"),
+        ("CC BY-NC-ND 4.0", "CC BY-NC-ND 4.0 (https://a.org; non-commercial, no derivatives)"),
+        ("Terms of Candid", "Terms of Candid (https://a.org)"),
+    ],
+)
+def test_a_license_says_what_it_forbids(name: str, line: str) -> None:
+    assert str(catalog.License(name, "https://a.org")) == line
