@@ -1,0 +1,206 @@
+"""Tests the order of the rooms: who may import whom, how long a file may be, what is suppressed.
+
+The imports are read from the source, so lazy ones and those for type checking count, too.
+"""
+
+import ast
+import pathlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[2]
+"""The top of the repository."""
+
+_SOURCE = _ROOT / "src"
+
+_HELPERS = "helpers"
+"""The room of `errors` and of the private modules at the top, which every other room may use."""
+
+_MAY_IMPORT: dict[str, set[str]] = {
+    _HELPERS: set(),
+    "tasks": {_HELPERS},
+    "results": {_HELPERS, "tasks"},
+    "models": {_HELPERS, "tasks"},
+    "data": {_HELPERS, "tasks"},
+    "pretraining": {_HELPERS, "tasks", "models", "data"},
+    "evaluation": {_HELPERS, "tasks", "models", "data", "results"},
+    "inference": {_HELPERS, "tasks", "models", "data", "results"},
+    "leaderboard": {_HELPERS, "tasks", "results"},
+}
+"""What each room may import besides itself. `cli`, `plugin` and the public API may import all."""
+
+_TORCH_FREE = ("tasks", "results", "leaderboard")
+"""The rooms that must start at once."""
+
+_SLOW_PACKAGES = {"eva", "lightning", "monai", "torch", "torchmetrics", "torchvision"}
+"""What none of them may import."""
+
+_STILL_WRONG = {
+    "eva_coralbay.results.folder imports eva_coralbay.leaderboard.statistics",
+    "eva_coralbay.leaderboard.validation imports eva_coralbay.data.datasets.task",
+    "eva_coralbay.leaderboard.validation imports eva_coralbay.data.tasks",
+}
+"""Imports that are still to be removed."""
+
+_NUM_CYCLES = 3
+"""Cycles that are still to be cut; the number may only fall."""
+
+_LONGEST = 450
+"""No file may have as many lines."""
+
+_LONG_FILES = {
+    "src/eva_coralbay/data/phantom.py": 470,
+    "src/eva_coralbay/evaluation/recorder.py": 561,
+    "src/eva_coralbay/leaderboard/page/board.py": 578,
+    "src/eva_coralbay/leaderboard/statistics.py": 816,
+    "src/eva_coralbay/leaderboard/sweep.py": 491,
+    "src/eva_coralbay/leaderboard/validation.py": 690,
+    "src/eva_coralbay/models/swin.py": 559,
+    "src/eva_coralbay/pretraining/intake/preparation.py": 651,
+    "src/eva_coralbay/pretraining/module.py": 523,
+    "src/eva_coralbay/results/record.py": 549,
+}
+"""Files that are still longer, and their lines; the numbers may only fall."""
+
+_SUPPRESSIONS = re.compile(r"#\s*(?P<kind>noqa|type: ignore|pyright: ignore|nosec)(?P<rest>.*)")
+"""A comment that silences a tool."""
+
+_NUM_SUPPRESSIONS = {"noqa": 2, "type: ignore": 32, "nosec": 17}
+"""How many there are of each kind; the numbers may only fall."""
+
+_NUM_UNEXPLAINED = 40
+"""How many of them still state no reason; the number may only fall."""
+
+
+def _modules() -> dict[str, pathlib.Path]:
+    """Returns the file of each module, by its dotted name."""
+    found = {}
+    for path in sorted(_SOURCE.rglob("*.py")):
+        parts = path.relative_to(_SOURCE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+_MODULES = _modules()
+
+
+def _imports(path: pathlib.Path) -> Iterator[str]:
+    """Yields the dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _resolve(name: str) -> str | None:
+    """Returns the module of ours that a name is, or is in; None if it is of another package."""
+    while name and name not in _MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+_GRAPH = {
+    module: {
+        target
+        for name in _imports(path)
+        # the package itself, which anybody may ask for its version, is the public API of all rooms
+        if (target := _resolve(name)) not in (None, module, "eva_coralbay")
+    }
+    for module, path in _MODULES.items()
+}
+"""The modules of ours that each module imports."""
+
+
+def _room(module: str) -> str:
+    """Returns the room of a module, or "" for the package itself."""
+    if "." not in module:
+        return ""
+    name = module.split(".")[1]
+    return _HELPERS if name == "errors" or name.startswith("_") and name != "__main__" else name
+
+
+@pytest.mark.parametrize("room", _MAY_IMPORT)
+def test_no_room_imports_one_above_it(room: str) -> None:
+    allowed = {room, *_MAY_IMPORT[room]}
+    wrong = [
+        f"{module} imports {target}"
+        for module, targets in _GRAPH.items()
+        if _room(module) == room
+        for target in targets
+        if _room(target) not in allowed
+    ]
+    assert set(wrong) <= _STILL_WRONG
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {_room(module) for module in _MODULES}
+    assert rooms - set(_MAY_IMPORT) == {"", "__main__", "cli", "plugin"}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    cycles: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        if module in way:
+            cycles.append(" -> ".join((*way[way.index(module) :], module)))
+        elif module not in done:
+            for target in sorted(_GRAPH[module]):
+                visit(target, (*way, module))
+            done.add(module)
+
+    for module in _GRAPH:
+        visit(module, ())
+    assert len(cycles) <= _NUM_CYCLES, cycles
+
+
+@pytest.mark.parametrize("room", _TORCH_FREE)
+def test_rooms_that_start_at_once_import_nothing_slow(room: str) -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _MODULES.items()
+        if _room(module) == room
+        for name in _imports(path)
+        if name.partition(".")[0] in _SLOW_PACKAGES
+    ]
+    assert wrong == []
+
+
+def _size(path: pathlib.Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_files_are_short() -> None:
+    sizes = {str(path.relative_to(_ROOT)): _size(path) for path in _MODULES.values()}
+    long = {name: size for name, size in sizes.items() if size >= _LONGEST}
+    assert {name for name in long if long[name] > _LONG_FILES.get(name, 0)} == set()
+
+
+def _suppressions() -> Iterator[tuple[str, str, str]]:
+    """Yields where a tool is silenced, of which kind that is, and the reason."""
+    paths = [
+        path
+        for folder in ("src", "tests", "benchmarks")
+        for path in sorted((_ROOT / folder).rglob("*.py"))
+        if path != pathlib.Path(__file__)
+    ]
+    for path in (*paths, _ROOT / "noxfile.py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            for match in _SUPPRESSIONS.finditer(line):
+                _, separator, reason = match["rest"].partition("#")
+                yield f"{path.relative_to(_ROOT)}:{number}", match["kind"], reason.strip()
+
+
+def test_suppressions_only_become_fewer() -> None:
+    kinds = [kind for _, kind, _ in _suppressions()]
+    counted = {kind: kinds.count(kind) for kind in {*_NUM_SUPPRESSIONS, *kinds}}
+    assert {k: n for k, n in counted.items() if n > _NUM_SUPPRESSIONS.get(k, 0)} == {}
+
+
+def test_every_suppression_has_its_reason() -> None:
+    unexplained = [place for place, _, reason in _suppressions() if not reason]
+    assert len(unexplained) <= _NUM_UNEXPLAINED, unexplained
