@@ -1,12 +1,16 @@
 """Tests that our names are known to eva's own configs after nothing but an installation."""
 
+import importlib
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+
+from eva_coralbay import errors, plugin
 
 _ROOT = pathlib.Path(__file__).parents[2]
 """The top of the repository."""
@@ -104,6 +108,75 @@ def _check_environment(python: str, config: pathlib.Path) -> None:
 
 def test_this_environment(tmp_path: pathlib.Path) -> None:
     _check_environment(sys.executable, tmp_path / "stock.yaml")
+
+
+@pytest.fixture(name="show")
+def _show(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Returns what shows an error that ends a program in which eva has built a trainer."""
+    importlib.import_module("eva.vision")  # what the plugin looks for
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    plugin.callbacks_factory()
+    return lambda error: sys.excepthook(type(error), error, error.__traceback__)
+
+
+def test_an_error_of_the_user_ends_a_program_with_its_message_alone(
+    show: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(errors.DatasetError("Case 'a' has no label."))
+
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message == "error: Case 'a' has no label."
+    assert "EVA_CORALBAY_DEBUG=1" in hint
+
+
+def test_a_bug_keeps_its_traceback(
+    show: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(ValueError("a bug"))
+
+    assert capsys.readouterr().err == "ValueError: a bug\n"
+
+
+def test_on_request_so_does_an_error_of_the_user(
+    show: Callable[[BaseException], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EVA_CORALBAY_DEBUG", "1")
+    show(errors.EvaCoralbayError("mine"))
+
+    assert capsys.readouterr().err == "eva_coralbay.errors.EvaCoralbayError: mine\n"
+
+
+def test_the_hook_of_a_debugger_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hook(*_: object) -> None: ...
+
+    monkeypatch.setattr(sys, "excepthook", hook)
+    plugin.callbacks_factory()
+
+    assert sys.excepthook is hook
+
+
+@pytest.mark.slow
+def test_eva_fit_prints_one_line(tmp_path: pathlib.Path) -> None:
+    """A data set that is not there ends `eva fit` without a traceback, on the plugin's hook."""
+    config = _ROOT / "configs/vision/radiology/online/segmentation/nnunet.yaml"
+    result = subprocess.run(
+        [sys.executable, "-m", "eva", "fit", "--config", str(config)],
+        env={
+            **os.environ,
+            "DATA_ROOT": str(tmp_path / "nowhere"),
+            "OUTPUT_ROOT": str(tmp_path / "logs"),
+            "MODEL_NAME": "radiology/coralbay_random",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "\nerror: " in result.stderr and "nowhere" in result.stderr
 
 
 @pytest.mark.slow
