@@ -12,11 +12,12 @@ from collections.abc import Callable
 import numpy as np
 
 from eva_coralbay.leaderboard import statistics
+from eva_coralbay.results import case_values
 
 
 def _draw(
     n_models: int, n_tasks: int, n_cases: int, n_seeds: int
-) -> dict[str, dict[str, statistics.CaseValues]]:
+) -> dict[str, dict[str, case_values.CaseValues]]:
     """Draws values like those of the Dice: cases differ more than models do."""
     generator = np.random.default_rng(0)
     cases = tuple(f"case_{index:05d}" for index in range(n_cases))
@@ -24,7 +25,7 @@ def _draw(
     for task in range(n_tasks):
         difficulty = generator.beta(18, 2, n_cases)
         tasks[f"task_{task}"] = {
-            f"model_{model}": statistics.CaseValues(
+            f"model_{model}": case_values.CaseValues(
                 cases,
                 difficulty - 0.002 * model + generator.normal(0, 0.03, (n_seeds, n_cases)),
             )

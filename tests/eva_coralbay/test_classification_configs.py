@@ -10,7 +10,7 @@ from eva.core import interface
 
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.evaluation import ClassificationModule
-from eva_coralbay.results import record
+from eva_coralbay.results import case_table, record
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 _ROOT = pathlib.Path(__file__).parents[2] / "configs/vision/radiology"
@@ -74,7 +74,7 @@ def test_two_steps_on_data_in_the_true_layout(
         for selection in ("last", "best"):
             (path,) = tmp_path.rglob(f"record_{part}_{selection}.json")
             read = record.Record.read(path)
-            rows: Any = record.read_cases(path.with_name(read.cases.file))
+            rows: Any = case_table.read(path.with_name(read.cases.file))
             cases = splits.schemes[splits.default][part]
             protocol = "frozen" if mode == "online" else "frozen-offline"
             assert (read.task.id, read.task.version, read.protocol) == (task, "1", protocol)

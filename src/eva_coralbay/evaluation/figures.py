@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from eva_coralbay import _atomic_files, _slice_drawing
 from eva_coralbay.evaluation import metrics, recorder
-from eva_coralbay.results import record
+from eva_coralbay.results import case_table
 
 _PANELS = ("image", "truth", "prediction")
 """The columns of a case."""
@@ -213,7 +213,7 @@ def _classes(pl_module: pl.LightningModule, part: Literal["val", "test"]) -> lis
     return metric.classes if isinstance(metric, metrics.CaseDice) else []
 
 
-def _mean_by_case(rows: Sequence[record.CaseRow]) -> list[tuple[str, float | None]]:
+def _mean_by_case(rows: Sequence[case_table.CaseRow]) -> list[tuple[str, float | None]]:
     """Returns (case, mean Dice) by case, `None` if truth and prediction are empty."""
     values: dict[str, list[float]] = {}
     for row in rows:

@@ -17,7 +17,7 @@ import torchmetrics
 from torch import distributed
 from typing_extensions import override
 
-from eva_coralbay.results import record, scores
+from eva_coralbay.results import case_table, scores
 
 _CHUNK_VOXELS = 2**18
 """Voxels that are handled at once: few enough to stay in a CPU's cache."""
@@ -66,7 +66,7 @@ def argmax_labels(logits: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-RowT = TypeVar("RowT", record.CaseRow, record.PredictionRow)
+RowT = TypeVar("RowT", case_table.CaseRow, case_table.PredictionRow)
 """The kind of the rows that a metric keeps."""
 
 
@@ -151,7 +151,7 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
         return cases
 
 
-class CaseDice(CaseMetric[record.CaseRow]):
+class CaseDice(CaseMetric[case_table.CaseRow]):
     """Dice by case and foreground class, and its means.
 
     A class that is absent from truth and prediction has no value for that case and is left out
@@ -203,13 +203,13 @@ class CaseDice(CaseMetric[record.CaseRow]):
         for case, matrix in zip(cases, confusion.tolist(), strict=True):
             self._rows.extend(self._score(case, matrix))
 
-    def _score(self, case: str, confusion: list[list[int]]) -> Iterator[record.CaseRow]:
+    def _score(self, case: str, confusion: list[list[int]]) -> Iterator[case_table.CaseRow]:
         """Yields the rows of one case from its confusion matrix (truth by prediction)."""
         for label, name in enumerate(self.classes[1:], start=1):
             truth = sum(confusion[label])
             predicted = sum(row[label] for row in confusion)
             both = truth + predicted
-            yield record.CaseRow(
+            yield case_table.CaseRow(
                 case=case,
                 class_name=name,
                 metric="dice",
@@ -219,7 +219,7 @@ class CaseDice(CaseMetric[record.CaseRow]):
             )
 
 
-class CaseClassification(CaseMetric[record.PredictionRow]):
+class CaseClassification(CaseMetric[case_table.PredictionRow]):
     """Predicted probabilities by case, and what they are worth by patient.
 
     See :func:`eva_coralbay.results.scores.summarize_classification`.
@@ -259,7 +259,9 @@ class CaseClassification(CaseMetric[record.PredictionRow]):
             cases, patients, preds.tolist(), target.tolist(), strict=True
         ):
             self._rows += [
-                record.PredictionRow(case, name, "probability", value, int(label == truth), patient)
+                case_table.PredictionRow(
+                    case, name, "probability", value, int(label == truth), patient
+                )
                 for label, (name, value) in enumerate(zip(self.classes, probabilities, strict=True))
             ]
 

@@ -35,7 +35,7 @@ from typing_extensions import override
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.evaluation import metrics, robustness
-from eva_coralbay.results import record, run_config
+from eva_coralbay.results import case_table, record, run_config
 
 _Part = Literal["val", "test"]
 _Selection = Literal["last", "best"]
@@ -259,7 +259,7 @@ class Recorder(pl.Callback):
                 f"{name}: {len(cases)} cases were scored, but the split has {len(case_ids)}."
             )
 
-        table = record.write_cases(_log_dir(trainer) / f"{name}.cases.csv", scores.rows)
+        table = case_table.write(_log_dir(trainer) / f"{name}.cases.csv", scores.rows)
         record.Record(
             task=record.Task(
                 id=self._task,

@@ -7,18 +7,16 @@ from typing import Any
 from rich import markup
 from rich import table as rich_table
 
+from eva_coralbay import _messages
 from eva_coralbay.leaderboard import statistics
+from eva_coralbay.results import case_values, record
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import record
 
 METRICS = ("dice", "balanced_accuracy")
 """The metrics that are compared: the first that both models have."""
 
 _ALL = "all classes"
 """What the row over all classes is called."""
-
-_SHOWN_NAMES = 10
-"""The most names that a message lists."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Row:
     name: str
     """The class."""
 
-    values: tuple[statistics.CaseValues, statistics.CaseValues]
+    values: tuple[case_values.CaseValues, case_values.CaseValues]
     """The values of A and B, of the same cases."""
 
     comparison: statistics.Comparison
@@ -240,10 +238,10 @@ def _compare(
     class_name: str | None = None,
 ) -> Row:
     """Compares two models by all classes or by one."""
-    values = statistics.restrict_to_common_cases(
+    values = case_values.restrict_to_common_cases(
         {
-            "A": results_folder.case_values(runs_a, metric, class_name),
-            "B": results_folder.case_values(runs_b, metric, class_name),
+            "A": case_values.gather(runs_a, metric, class_name),
+            "B": case_values.gather(runs_b, metric, class_name),
         }
     )
     (comparison,) = statistics.compare(values)
@@ -280,10 +278,7 @@ def _model_name(result: record.Record) -> str:
 
 def _list(names: Iterable[str]) -> str:
     """Lists names once each, the first few of many."""
-    distinct = sorted(set(names))
-    shown = ", ".join(distinct[:_SHOWN_NAMES])
-    more = len(distinct) - _SHOWN_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown
+    return _messages.list_names(sorted(set(names)))
 
 
 def _format_p(p_value: float) -> str:

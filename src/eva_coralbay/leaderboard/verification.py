@@ -138,9 +138,7 @@ def _compare(
 def _is_distance(where: str) -> bool:
     """Whether a field of the metrics is a distance in mm, of all classes or of one."""
     name = where.removeprefix("metrics.")
-    return any(
-        name == known or name.startswith(f"{known}_") for known in results_folder.LOWER_IS_BETTER
-    )
+    return any(name == known or name.startswith(f"{known}_") for known in scores.LOWER_IS_BETTER)
 
 
 def _identity(result: record.Record) -> Iterator[tuple[str, Any]]:

@@ -1,24 +1,20 @@
-"""The results folder: where the record of each run lies, and what its cases are worth.
+"""The results folder: where the record of each run lies.
 
-    <org>__<model>/<revision>/<task>@<version>/<protocol>/
-        seed_<s>.json           the record
-        seed_<s>.cases.csv      its case table
-        seed_<s>.config.yaml    its resolved configuration
-    verified.txt                the records that somebody else has repeated
-
-A case of a segmentation is a scan; of a classification it is a patient.
+<org>__<model>/<revision>/<task>@<version>/<protocol>/
+seed_<s>.json           the record
+seed_<s>.cases.csv      its case table
+seed_<s>.config.yaml    its resolved configuration
+verified.txt                the records that somebody else has repeated
 """
 
 import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
 from typing import Final
 
-from eva_coralbay.leaderboard import statistics
+from eva_coralbay.results import case_table
 from eva_coralbay.results import record as record_lib
-from eva_coralbay.results import scores
 
 UNVERSIONED: Final = "unversioned"
 """The folder of weights without a revision."""
@@ -41,9 +37,6 @@ _NAME_RULE = (
 )
 """What is wrong with another name."""
 
-LOWER_IS_BETTER: Final = ("hd95",)
-"""The metrics by case of which lower is better."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -65,13 +58,13 @@ class Entry:
         return self.path.with_name(f"{self.path.stem}.config.yaml")
 
     @property
-    def rows(self) -> list[record_lib.Row]:
+    def rows(self) -> list[case_table.Row]:
         """The rows of the case table.
 
         Raises:
             ValueError: If it is no case table, naming the line.
         """
-        return record_lib.read_cases(self.cases_path)
+        return case_table.read(self.cases_path)
 
 
 def find(folder: str | os.PathLike[str]) -> list[Entry]:
@@ -138,39 +131,6 @@ def find_bad_names(result: record_lib.Record) -> dict[str, str]:
     if result.seed is None or result.seed < 0:
         problems["seed"] = f"is {result.seed}, but a result has one from 0 on."
     return problems
-
-
-def case_values(
-    entries: Sequence[Entry], metric: str, class_name: str | None = None
-) -> statistics.CaseValues:
-    """Gathers the values of the cases from the seeds of a model on a task.
-
-    Args:
-        entries: The entries of one model, task and protocol, one for each seed.
-        metric: The metric of the case table, e.g. `dice`; or `balanced_accuracy`, where a
-            patient's value is 0 if the predicted class is wrong, and else such that the mean over
-            the patients is the balanced accuracy. Other metrics of a classification have no
-            values by case: they are shown without an interval.
-        class_name: A class to take the values of. If None, the value of a case is the mean over
-            its classes; the mean over the cases is then the record's metric.
-
-    Returns:
-        The values; higher is better, so those of a metric of which lower is better are negated.
-
-    Raises:
-        ValueError: If there are no values of this metric, or the seeds are of different cases.
-    """
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    runs = []
-    for entry in entries:
-        values = scores.by_case(entry.rows, metric, class_name)
-        if not values:
-            of = "" if class_name is None else f" of the class '{class_name}'"
-            raise ValueError(f"{entry.cases_path} has no values by case of '{metric}'{of}.")
-        runs.append(
-            {case: None if value is None else sign * value for case, value in values.items()}
-        )
-    return statistics.CaseValues.from_runs(runs)
 
 
 def read_verified(root: str | os.PathLike[str]) -> dict[pathlib.Path, str]:

@@ -1,12 +1,9 @@
-"""The record of a run: one JSON file, and one table of its cases.
+"""The record of a run: one JSON file.
 
 A record states what was measured and on what. What is not known is `None`, never a guess.
 """
 
-import csv
-import dataclasses
 import hashlib
-import io
 import json
 import math
 import os
@@ -18,7 +15,6 @@ from typing import (
     Final,
     Literal,
     NoReturn,
-    TypeAlias,
 )
 
 import pydantic
@@ -351,122 +347,6 @@ class Record(_Part):
         _atomic_files.write_atomically(path, f"{content}\n".encode())
 
 
-@dataclasses.dataclass(frozen=True)
-class CaseRow:
-    """A row of the case table of a segmentation: one case, class and metric."""
-
-    case: str
-    """Case id, unique in its split."""
-
-    class_name: str
-    """Name of the foreground class."""
-
-    metric: str
-    """Name of the metric, e.g. `dice`."""
-
-    value: float | None
-    """The metric's value; `None` if the class is absent from truth and prediction."""
-
-    truth_voxels: int
-    """Voxels of the class in the truth."""
-
-    predicted_voxels: int
-    """Voxels of the class in the prediction."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictionRow:
-    """A row of the case table of a classification: one case and class."""
-
-    case: str
-    """Case id, unique in its split."""
-
-    class_name: str
-    """Name of the class."""
-
-    metric: str
-    """What the value is: `probability`."""
-
-    value: float | None
-    """The predicted probability of the class."""
-
-    truth: int
-    """1 if it is the true class, else 0."""
-
-    patient: str
-    """Id of the patient, the unit that is scored."""
-
-
-Row: TypeAlias = CaseRow | PredictionRow
-"""A row of a case table."""
-
-
-def write_cases(
-    path: str | os.PathLike[str], rows: Sequence[CaseRow] | Sequence[PredictionRow]
-) -> CaseTable:
-    """Writes the case table; the file is there as a whole or not at all.
-
-    The columns are the fields of the rows, with `class` for `class_name`. An excluded value is
-    empty; any other has as many digits as reading it back exactly needs.
-
-    Args:
-        path: The path of the CSV file.
-        rows: The rows, in the order they are written.
-
-    Returns:
-        The description of the table for the record.
-
-    Raises:
-        ValueError: If a case, class and metric is there twice, or a value is not finite.
-    """
-    _check_rows(path, rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_columns(type(rows[0]) if rows else CaseRow))
-    for row in rows:
-        value = "" if row.value is None else repr(float(row.value))
-        writer.writerow({**dataclasses.asdict(row), "value": value}.values())
-    content = text.getvalue().encode()
-    _atomic_files.write_atomically(path, content)
-    return CaseTable(
-        file=pathlib.Path(path).name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        rows=len(rows),
-        excluded=sum(row.value is None for row in rows),
-    )
-
-
-def read_cases(path: str | os.PathLike[str]) -> list[Row]:
-    """Reads a case table.
-
-    Args:
-        path: The path of the CSV file.
-
-    Returns:
-        The rows, in the order of the file.
-
-    Raises:
-        ValueError: If the file is no case table, naming the line.
-    """
-    kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
-    rows = []
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = tuple(next(reader, []))
-            for values in reader if header in kinds else ():
-                rows.append(_parse_row(values, kinds[header]))
-        except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
-    if header not in kinds:
-        raise ValueError(
-            f"{path} is no case table: its columns are {list(header)}, not "
-            f"{' or '.join(str(list(columns)) for columns in kinds)}."
-        )
-    _check_rows(path, rows)
-    return rows
-
-
 def ids_sha256(case_ids: Sequence[str]) -> str:
     """Hashes case ids, whatever their order.
 
@@ -518,32 +398,3 @@ def _rename(part: Any, names: Mapping[str, str]) -> Any:
     if early := sorted(set(names.values()) & part.keys()):
         raise ValueError(f"`{early[0]}` came with a newer schema version")
     return {names.get(name, name): value for name, value in part.items()}
-
-
-def _columns(kind: type[Row]) -> list[str]:
-    """Returns the header of a table of rows."""
-    return [field.name.removesuffix("_name") for field in dataclasses.fields(kind)]
-
-
-def _parse_row(values: Sequence[str], kind: type[Row]) -> Row:
-    """Parses the values of a row of the case table."""
-    fields = dataclasses.fields(kind)
-    if len(values) != len(fields):
-        raise ValueError(f"expected {len(fields)} values, got {len(values)}")
-    parsers = {str: str, int: int, float | None: lambda text: float(text) if text else None}
-    return kind(*(parsers[field.type](value) for field, value in zip(fields, values, strict=True)))
-
-
-def _check_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Checks that the rows are distinct and their values finite."""
-    seen = set()
-    for row in rows:
-        key = (row.case, row.class_name, row.metric)
-        if key in seen:
-            raise ValueError(f"{path}: {row.metric} of {row.class_name} in {row.case} is twice.")
-        if row.value is not None and not math.isfinite(row.value):
-            raise ValueError(
-                f"{path}: {row.metric} of {row.class_name} in {row.case} is {row.value}, "
-                "but a value is finite, or empty if it is excluded."
-            )
-        seen.add(key)

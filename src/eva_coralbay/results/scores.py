@@ -3,12 +3,12 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sklearn_metrics
 
-from eva_coralbay.results import record
+from eva_coralbay.results import case_table
 
 _CALIBRATION_BINS = 15
 """The number of bins of equal width of the calibration error."""
@@ -16,11 +16,14 @@ _CALIBRATION_BINS = 15
 _CLASSIFICATION = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
 """The metrics of a classification."""
 
+LOWER_IS_BETTER: Final = ("hd95",)
+"""The metrics by case of which lower is better; they are distances in mm."""
+
 _Unit = tuple[str, int]
 """A patient and a true class."""
 
 
-def summarize(rows: Sequence[record.Row]) -> dict[str, float]:
+def summarize(rows: Sequence[case_table.Row]) -> dict[str, float]:
     """Computes the metrics of a case table.
 
     Args:
@@ -31,15 +34,15 @@ def summarize(rows: Sequence[record.Row]) -> dict[str, float]:
         What :func:`summarize_segmentation` or :func:`summarize_classification` does.
     """
     classes = list(dict.fromkeys(row.class_name for row in rows))
-    segmented = [row for row in rows if isinstance(row, record.CaseRow)]
-    predicted = [row for row in rows if isinstance(row, record.PredictionRow)]
+    segmented = [row for row in rows if isinstance(row, case_table.CaseRow)]
+    predicted = [row for row in rows if isinstance(row, case_table.PredictionRow)]
     if predicted:
         return summarize_classification(predicted, classes)
     return summarize_segmentation(segmented, classes)
 
 
 def summarize_segmentation(
-    rows: Sequence[record.CaseRow], classes: Sequence[str]
+    rows: Sequence[case_table.CaseRow], classes: Sequence[str]
 ) -> dict[str, float]:
     """Computes the means over cases of each metric, in double precision.
 
@@ -66,7 +69,7 @@ def summarize_segmentation(
 
 
 def summarize_classification(
-    rows: Sequence[record.PredictionRow], classes: Sequence[str]
+    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
 ) -> dict[str, float]:
     """Computes the metrics of a classification, in double precision.
 
@@ -86,6 +89,8 @@ def summarize_classification(
     Raises:
         ValueError: If a case lacks a class or its true class.
     """
+    from sklearn import metrics as sklearn_metrics  # takes a second
+
     if not rows:
         return dict.fromkeys(_CLASSIFICATION, float("nan"))
     probabilities, truths = _stack(_by_unit(rows, classes))
@@ -106,14 +111,14 @@ def summarize_classification(
 
 
 def by_case(
-    rows: Sequence[record.Row], metric: str, class_name: str | None = None
+    rows: Sequence[case_table.Row], metric: str, class_name: str | None = None
 ) -> dict[str, float | None]:
     """Returns the value of a metric by case.
 
     Args:
         rows: The rows of a case table.
         metric: The metric of a segmentation, or `balanced_accuracy` of a classification: see
-            :func:`eva_coralbay.results.folder.case_values`.
+            :func:`eva_coralbay.results.case_values.gather`.
         class_name: A class to take the values of, the mean over the defined classes if None. Of a
             classification: to take the patients that are truly of this class, by the class's
             recall.
@@ -122,7 +127,7 @@ def by_case(
         The value by case or patient, `None` where it is not defined; empty if the metric or the
         class has no values by case.
     """
-    predicted = [row for row in rows if isinstance(row, record.PredictionRow)]
+    predicted = [row for row in rows if isinstance(row, case_table.PredictionRow)]
     if predicted:
         return _correctness(predicted, class_name) if metric == "balanced_accuracy" else {}
     found: dict[str, list[float]] = {}
@@ -148,7 +153,7 @@ def is_close(first: float | None, second: float | None, tolerance: float) -> boo
 
 
 def _correctness(
-    rows: Sequence[record.PredictionRow], class_name: str | None
+    rows: Sequence[case_table.PredictionRow], class_name: str | None
 ) -> dict[str, float | None]:
     """Returns by patient what the mean of is the balanced accuracy, or the recall of a class."""
     classes = list(dict.fromkeys(row.class_name for row in rows))
@@ -170,7 +175,7 @@ def _correctness(
 
 
 def _by_unit(
-    rows: Sequence[record.PredictionRow], classes: Sequence[str]
+    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
 ) -> dict[_Unit, list[list[float]]]:
     """Returns the probabilities of the cases of each unit, of shape [cases, classes]."""
     units: dict[_Unit, list[list[float]]] = {}

@@ -16,7 +16,7 @@ from torch.utils import data as torch_data
 
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.evaluation import ClassificationModule, EmbeddingsWriter, Recorder, metrics
-from eva_coralbay.results import record
+from eva_coralbay.results import case_table, record
 from tests.eva_coralbay.evaluation import toy
 
 CLASSES = ["normal", "ill"]
@@ -130,7 +130,7 @@ def test_a_session_leaves_records_by_case(tmp_path: pathlib.Path) -> None:
     assert len(_tables(tmp_path)) == 2
     for table in _tables(tmp_path):
         read = record.Record.read(table.with_name("record_test_last.json"))
-        rows: Any = record.read_cases(table)
+        rows: Any = case_table.read(table)
         assert read.cases.rows == len(rows) == 8 * len(CLASSES)
         assert read.split.n == 8 and read.protocol == "frozen"
         assert [row.truth for row in rows[:4]] == [1, 0, 1, 0]
@@ -179,7 +179,7 @@ def test_embeddings_give_what_volumes_do(tmp_path: pathlib.Path) -> None:
     _trainer(tmp_path / "again", _recorder()).run_evaluation_session(_module(), _data(root))
     _trainer(tmp_path / "online", _recorder()).run_evaluation_session(_module(), _data())
     tables = [_tables(tmp_path / name)[0] for name in ("offline", "again", "online")]
-    values = [[row.value for row in record.read_cases(table)] for table in tables]
+    values = [[row.value for row in case_table.read(table)] for table in tables]
     assert values[0] == values[1]
     np.testing.assert_allclose(values[0], values[2], atol=1e-5)
     hashes = [
@@ -231,7 +231,7 @@ def test_a_patient_is_scored_once() -> None:
     assert metric.means["balanced_accuracy"] == pytest.approx((1 / 2 + 0) / 2)
     assert metric.means["auroc"] == pytest.approx(1 / 2)
     assert [row.value for row in metric.rows[:2]] == pytest.approx([0.1, 0.9])
-    assert metric.rows[0] == record.PredictionRow(
+    assert metric.rows[0] == case_table.PredictionRow(
         "case_0", "normal", "probability", metric.rows[0].value, 1, "a"
     )
 
@@ -306,9 +306,9 @@ def test_case_ids_are_unique() -> None:
 
 def test_predictions_round_trip(tmp_path: pathlib.Path) -> None:
     rows = _score([[0.1 + 0.2, 0.7]], [1], ["p, 1"]).rows
-    table = record.write_cases(tmp_path / "cases.csv", rows)
+    table = case_table.write(tmp_path / "cases.csv", rows)
     assert (tmp_path / "cases.csv").read_text().splitlines()[0] == (
         "case,class,metric,value,truth,patient"
     )
-    assert record.read_cases(tmp_path / "cases.csv") == rows
+    assert case_table.read(tmp_path / "cases.csv") == rows
     assert table.rows == 2

@@ -20,7 +20,7 @@ from lightning.pytorch import callbacks
 from typing_extensions import override
 
 from eva_coralbay.evaluation import recorder
-from eva_coralbay.results import record
+from eva_coralbay.results import case_table, record
 from tests.eva_coralbay.evaluation import toy
 
 _CONFIG = """
@@ -112,7 +112,7 @@ def _naive_dice(checkpoint: pathlib.Path) -> dict[str, float]:
 
 
 def _liver(table: pathlib.Path) -> dict[str, float]:
-    rows = record.read_cases(table)
+    rows = case_table.read(table)
     return {row.case: row.value for row in rows if row.class_name == "liver" and row.value}
 
 
@@ -157,7 +157,7 @@ def test_values_are_those_of_eva_and_of_the_table(tmp_path: pathlib.Path) -> Non
     for name, value in read.metrics.items():
         assert results[f"val/{name}"]["mean"] == pytest.approx(value, abs=1e-6)
 
-    rows = record.read_cases(folder / read.cases.file)
+    rows = case_table.read(folder / read.cases.file)
     assert (read.cases.rows, read.cases.excluded) == (6, sum(row.value is None for row in rows))
     liver = [row.value for row in rows if row.class_name == "liver" and row.value is not None]
     assert read.metrics["dice_liver"] == pytest.approx(np.mean(liver), abs=1e-15)

@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.results import case_table, record, run_config, scores
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import record, run_config, scores
 from eva_coralbay.tasks import catalog, protocols
 from eva_coralbay.tasks import splits as splits_lib
 
@@ -30,7 +30,7 @@ def write(
     model: str = "lab/net",
     task: str = "btcv",
     seed: int = 0,
-    rows: Sequence[record.Row] | None = None,
+    rows: Sequence[case_table.Row] | None = None,
     **changes: Any,
 ) -> results_folder.Entry:
     """Writes a record, its case table and its configuration where they belong.
@@ -97,7 +97,7 @@ def write(
     )
     entry = results_folder.Entry(root / results_folder.relative_path(result), result)
     _atomic_files.write_atomically(entry.config_path, content)
-    table = record.write_cases(entry.cases_path, rows)
+    table = case_table.write(entry.cases_path, rows)
     result = result.model_copy(update={"cases": table})
     result.write(entry.path)
     return results_folder.Entry(entry.path, result)
@@ -110,7 +110,7 @@ def class_names(task: str) -> list[str]:
     return list(catalog.TASKS[task].classes)
 
 
-def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[record.CaseRow]:
+def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[case_table.CaseRow]:
     """Draws the rows of a segmentation, of which the first has no value."""
     generator = np.random.default_rng(seed)
     rows = []
@@ -119,8 +119,8 @@ def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[r
             truth, predicted = (int(size) for size in generator.integers(1, 10**6, size=2))
             common = int(generator.integers(0, min(truth, predicted), endpoint=True))
             value = 2 * common / (truth + predicted)
-            rows.append(record.CaseRow(case, name, "dice", value, truth, predicted))
-    rows[0] = record.CaseRow(cases[0], classes[0], "dice", None, 0, 0)
+            rows.append(case_table.CaseRow(case, name, "dice", value, truth, predicted))
+    rows[0] = case_table.CaseRow(cases[0], classes[0], "dice", None, 0, 0)
     return rows
 
 

@@ -15,8 +15,8 @@ from scipy import stats
 
 from eva_coralbay.cli import main
 from eva_coralbay.leaderboard import comparison, comparison_plot, statistics
+from eva_coralbay.results import case_table
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard import result_files
 
 _CLASSES = ("liver", "spleen", "pancreas <b>")
@@ -29,7 +29,7 @@ def _write(
     """Writes a result with values [cases, classes], of which those that are NaN are excluded."""
     values = np.asarray(values)
     rows = [
-        record.CaseRow(case, name, "dice", None if np.isnan(value) else float(value), 9, 9)
+        case_table.CaseRow(case, name, "dice", None if np.isnan(value) else float(value), 9, 9)
         for case, row in zip(cases or _cases(len(values)), values, strict=True)
         for name, value in zip(_CLASSES, row, strict=True)
     ]

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from eva_coralbay.leaderboard import statistics
+from eva_coralbay.leaderboard.statistics import resampling
+from eva_coralbay.results import case_values
 
 _Array = npt.NDArray[np.float64]
 _RESAMPLES = 500
@@ -20,10 +22,10 @@ _SIMULATIONS = 1000
 _P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 
-def _case_values(values: Any) -> statistics.CaseValues:
+def _case_values(values: Any) -> case_values.CaseValues:
     """Makes values of shape [cases] or [seeds, cases]."""
     values = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    return statistics.CaseValues(_cases(values.shape[1]), values)
+    return case_values.CaseValues(_cases(values.shape[1]), values)
 
 
 def _cases(n: int) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ def _cases(n: int) -> tuple[str, ...]:
 
 def _draw(
     seed: int, *, n_models: int = 4, n_cases: int = 20, n_seeds: int = 1, step: float = 0.0
-) -> dict[str, statistics.CaseValues]:
+) -> dict[str, case_values.CaseValues]:
     """Draws models of which each is better than the next by `step`; the cases differ more."""
     generator = np.random.default_rng(seed)
     difficulty = generator.beta(9, 1.5, n_cases)
@@ -42,85 +44,6 @@ def _draw(
         )
         for index in range(n_models)
     }
-
-
-def test_a_case_without_a_value_in_one_run_is_excluded_from_all() -> None:
-    runs = [
-        {"c": 0.1, "a": 0.2, "b": None, "d": 0.5},
-        {"a": 0.4, "b": 0.3, "c": math.nan, "d": 0.7},
-    ]
-    values = statistics.CaseValues.from_runs(runs)
-    assert (values.cases, values.excluded) == (("a", "d"), ("b", "c"))
-    assert values.values.tolist() == [[0.2, 0.5], [0.4, 0.7]]
-    assert values.by_case == pytest.approx([0.3, 0.6])
-    assert statistics.mean(values).n_excluded == 2
-
-
-@pytest.mark.parametrize(
-    ("runs", "message"),
-    [
-        ([{"a": 0.1, "b": 0.2}, {"a": 0.1, "c": 0.2}], "Two seeds do not have .* has b, c"),
-        ([{"a": 0.1, "b": math.inf, "c": 0.2}], "values of the cases b are not finite"),
-        ([{"a": 0.1, "b": None}], r"1 seeds and 1 cases .*\(1 cases are excluded\)"),
-        ([], "0 seeds and 0 cases"),
-    ],
-)
-def test_runs_that_cannot_be_gathered(runs: list[Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        statistics.CaseValues.from_runs(runs)
-
-
-def test_values_of_a_wrong_shape_or_of_a_case_twice() -> None:
-    with pytest.raises(ValueError, match=r"for 3 cases, got \[1, 2\]"):
-        statistics.CaseValues(_cases(3), np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="A case id is there twice"):
-        statistics.CaseValues(("a", "a"), np.zeros((1, 2)))
-
-
-def test_models_are_restricted_to_the_cases_that_all_have() -> None:
-    restricted = statistics.restrict_to_common_cases(
-        {
-            "a": statistics.CaseValues(("1", "2", "3"), np.array([[1.0, 2.0, 3.0]]), ("4",)),
-            "b": statistics.CaseValues(("2", "3", "4"), np.array([[4.0, 5.0, 6.0]]), ("1",)),
-        }
-    )
-    assert restricted["a"].cases == restricted["b"].cases == ("2", "3")
-    assert restricted["a"].values.tolist() == [[2.0, 3.0]]
-    assert restricted["a"].excluded == restricted["b"].excluded == ("1", "4")
-    with pytest.raises(ValueError, match="1 cases have values"):
-        statistics.restrict_to_common_cases(
-            {"a": restricted["a"], "b": statistics.CaseValues(("3", "5"), np.zeros((1, 2)))}
-        )
-
-
-def test_components_of_one_seed_are_the_variance_between_cases() -> None:
-    values = np.random.default_rng(0).normal(size=9)
-    assert _case_values(values).components == statistics.Components(
-        pytest.approx(values.var(ddof=1)), None, None
-    )
-
-
-def test_components_are_found_again() -> None:
-    generator = np.random.default_rng(1)
-    values = (
-        generator.normal(0, 3.0, (1, 400))
-        + generator.normal(0, 2.0, (300, 1))
-        + generator.normal(0, 1.0, (300, 400))
-    )
-    components = _case_values(values).components
-    assert components.cases == pytest.approx(9.0, rel=0.2)
-    assert components.seeds == pytest.approx(4.0, rel=0.2)
-    assert components.residual == pytest.approx(1.0, rel=0.02)
-
-
-def test_components_are_those_of_the_analysis_of_variance() -> None:
-    values = np.array([[1.0, 2.0, 6.0], [2.0, 4.0, 9.0]])
-    # sums of squares by hand: cases 38 1/3, seeds 6, residual 1, of 2, 1 and 2 degrees of freedom
-    components = _case_values(values).components
-    between_cases = 2 * ((values.mean(axis=0) - 4) ** 2).sum() / 2
-    assert components.residual == pytest.approx(0.5)
-    assert components.seeds == pytest.approx((6 - 0.5) / 3)
-    assert components.cases == pytest.approx((between_cases - 0.5) / 2)
 
 
 @pytest.mark.parametrize("n_cases", [8, 12, 30, 400])
@@ -178,7 +101,7 @@ def test_numbers_do_not_depend_on_the_call() -> None:
 def test_chunks_do_not_change_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     values = _draw(0)["model_0"]
     whole = statistics.mean(values).mean
-    monkeypatch.setattr(statistics, "_CHUNK_VALUES", 100)
+    monkeypatch.setattr(resampling, "_CHUNK_VALUES", 100)
     chunked = statistics.mean(values).mean
     width = whole.high - whole.low
     assert chunked.low == pytest.approx(whole.low, abs=0.05 * width)
@@ -364,14 +287,14 @@ def test_comparisons_of_a_family_are_corrected_together() -> None:
 def test_models_of_different_cases_are_not_compared() -> None:
     values = np.zeros((1, 3))
     models = {
-        "a": statistics.CaseValues(("x", "y", "z"), values),
-        "b": statistics.CaseValues(("x", "y", "w"), values),
+        "a": case_values.CaseValues(("x", "y", "z"), values),
+        "b": case_values.CaseValues(("x", "y", "w"), values),
     }
     with pytest.raises(ValueError, match="a and b do not have values of the same cases.* w, z"):
         statistics.compare(models)
     with pytest.raises(ValueError, match="some task: a and b do not have"):
         statistics.rank({"some task": models})
-    models["b"] = statistics.CaseValues(("z", "y", "x"), values)
+    models["b"] = case_values.CaseValues(("z", "y", "x"), values)
     with pytest.raises(ValueError, match="have their cases in different order"):
         statistics.compare(models)
 

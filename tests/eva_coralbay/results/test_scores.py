@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional import classification
 
-from eva_coralbay.results import record, scores
+from eva_coralbay.results import case_table, scores
 
 _CLASSES = ["a", "b", "c"]
 
 
-def _predictions(probabilities: list[list[float]], truths: list[int]) -> list[record.PredictionRow]:
+def _predictions(
+    probabilities: list[list[float]], truths: list[int]
+) -> list[case_table.PredictionRow]:
     return [
-        record.PredictionRow(
+        case_table.PredictionRow(
             f"case_{index}", name, "probability", value, int(label == truth), f"p{index}"
         )
         for index, (values, truth) in enumerate(zip(probabilities, truths, strict=True))
@@ -56,7 +58,7 @@ def test_a_segmentation_can_have_several_metrics() -> None:
     """Each is averaged by itself: over the classes of a case, then over the cases."""
     values = {"dice": ((0.5, 1.0), (0.25, None)), "hd95": ((3.0, 1.0), (None, None))}
     rows = [
-        record.CaseRow(case, name, metric, value, 1, 1)
+        case_table.CaseRow(case, name, metric, value, 1, 1)
         for metric, cases in values.items()
         for case, of_case in zip("xy", cases, strict=True)
         for name, value in zip(("liver", "spleen"), of_case, strict=True)
@@ -82,7 +84,7 @@ def test_a_case_has_all_classes_in_their_order() -> None:
 
 def test_a_patient_with_two_true_classes_is_two_units() -> None:
     rows = [
-        record.PredictionRow(case, name, "probability", value, int(name == truth), "p0")
+        case_table.PredictionRow(case, name, "probability", value, int(name == truth), "p0")
         for case, truth in (("x", "a"), ("y", "b"))
         for name, value in zip(_CLASSES, (0.5, 0.3, 0.2), strict=True)
     ]

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
+from eva_coralbay.results import case_values, record
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import record
 
 _HEADLINES = ("dice", "balanced_accuracy")
 """The metrics that are ranked by: the first that a record has."""
@@ -58,7 +58,7 @@ class Cell:
     value: float | None
     """The metric, the mean over the seeds; `None` if it is not defined."""
 
-    cases: statistics.CaseValues | None
+    cases: case_values.CaseValues | None
     """The values by case, `None` if the metric has none."""
 
     score: statistics.Mean | None
@@ -215,7 +215,7 @@ class Track:
         """Returns the cells of a task by the label of the model."""
         return {row.label: row.cells[column.slug] for row in self.rows if column.slug in row.cells}
 
-    def comparable(self, column: Column) -> dict[str, statistics.CaseValues]:
+    def comparable(self, column: Column) -> dict[str, case_values.CaseValues]:
         """Returns the values of the cases that all models on a task have."""
         return _restrict_to_common(_values(self.rows, column))
 
@@ -435,7 +435,7 @@ def _build_cell(
     )
 
 
-def _score(cases: statistics.CaseValues) -> statistics.Mean:
+def _score(cases: case_values.CaseValues) -> statistics.Mean:
     """Returns the mean over the cases of a metric in [0, 1]."""
     score = statistics.mean(cases)
     return dataclasses.replace(score, mean=_clip(score.mean))
@@ -446,14 +446,14 @@ def _clip(estimate: statistics.Estimate) -> statistics.Estimate:
     return statistics.Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
-def _case_values(entries: list[results_folder.Entry], metric: str) -> statistics.CaseValues | None:
+def _case_values(entries: list[results_folder.Entry], metric: str) -> case_values.CaseValues | None:
     """Returns the values by case, `None` if there are too few or the metric has none."""
     is_defined = all(entry.record.metrics.get(metric) is not None for entry in entries)
     if metric not in _HEADLINES or not is_defined:
         return None
     try:
-        return results_folder.case_values(entries, metric)
-    except statistics.TooFewCases:
+        return case_values.gather(entries, metric)
+    except case_values.TooFewCases:
         return None
     except ValueError as error:
         raise ValueError(f"{entries[0].path.parent}: {error}") from error
@@ -534,7 +534,7 @@ def _choose_tasks(models: Mapping[str, set[str]]) -> list[str]:
     return chosen
 
 
-def _values(rows: Sequence[Row], column: Column) -> dict[str, statistics.CaseValues]:
+def _values(rows: Sequence[Row], column: Column) -> dict[str, case_values.CaseValues]:
     """Returns the values by case of the models that have a task, by label."""
     cells = {row.label: row.cells[column.slug] for row in rows if column.slug in row.cells}
     return {label: cell.cases for label, cell in cells.items() if cell.cases}
@@ -548,12 +548,12 @@ def _row_order(row: Row) -> tuple[float, float, str]:
 
 
 def _restrict_to_common(
-    models: Mapping[str, statistics.CaseValues],
-) -> dict[str, statistics.CaseValues]:
+    models: Mapping[str, case_values.CaseValues],
+) -> dict[str, case_values.CaseValues]:
     """Restricts models to the cases that all of them have; none of them if these are too few."""
     try:
-        return statistics.restrict_to_common_cases(models) if models else {}
-    except statistics.TooFewCases:
+        return case_values.restrict_to_common_cases(models) if models else {}
+    except case_values.TooFewCases:
         return {}
 
 

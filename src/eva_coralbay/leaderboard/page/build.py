@@ -18,8 +18,8 @@ import markupsafe
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
 from eva_coralbay.leaderboard.page import board, export, figures
+from eva_coralbay.results import case_values, run_config
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import run_config
 
 _ASSETS = ("style.css", "script.js")
 """The files that are copied as they are."""
@@ -225,7 +225,7 @@ def _common_reason(compared: list[statistics.Comparison]) -> str | None:
     return common if count == len(reasons) else "no pair is separable after correction"
 
 
-def _worst_cases(models: dict[str, statistics.CaseValues]) -> list[_WorstCase]:
+def _worst_cases(models: dict[str, case_values.CaseValues]) -> list[_WorstCase]:
     """Returns the cases with the lowest mean over the models."""
     if not models:
         return []

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from eva_coralbay.results import case_table, record
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import record
 
 MODELS: dict[str, float] = {
     "radiology/coralbay": 0.84,
@@ -80,7 +80,7 @@ def write_run(
     """
     rows = _rows(model, task, seed, N_CASES.get(task, 6) if n_cases is None else n_cases)
     path = root / "draft.json"
-    table = record.write_cases(path.with_name("draft.cases.csv"), rows)
+    table = case_table.write(path.with_name("draft.cases.csv"), rows)
     entry = _record(model, task, seed, kind, protocol, rows, table)
     target = root / results_folder.relative_path(entry)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def write_run(
     return target
 
 
-def _rows(model: str, task: str, seed: int, n_cases: int) -> list[record.CaseRow]:
+def _rows(model: str, task: str, seed: int, n_cases: int) -> list[case_table.CaseRow]:
     """Returns the rows: case and class are hard for all models, with noise of each run."""
     names = TASKS.get(task, ["organ"])
     task_generator = np.random.default_rng(len(task))
@@ -111,7 +111,7 @@ def _rows(model: str, task: str, seed: int, n_cases: int) -> list[record.CaseRow
             # the last class is not in every case
             value = None if case == 2 and index == len(names) - 1 > 0 else values[case, index]
             rows.append(
-                record.CaseRow(
+                case_table.CaseRow(
                     case=f"case_{case:03d}",
                     class_name=name,
                     metric="dice",
@@ -129,7 +129,7 @@ def _record(
     seed: int,
     kind: Literal["measured", "demo"],
     protocol: str,
-    rows: list[record.CaseRow],
+    rows: list[case_table.CaseRow],
     table: record.CaseTable,
 ) -> record.Record:
     cases = sorted({row.case for row in rows})
@@ -174,5 +174,5 @@ def _record(
     )
 
 
-def _mean(rows: list[record.CaseRow]) -> float:
+def _mean(rows: list[case_table.CaseRow]) -> float:
     return float(np.mean([row.value for row in rows if row.value is not None]))

@@ -11,7 +11,7 @@ import yaml
 
 from eva_coralbay.cli import main
 from eva_coralbay.leaderboard.page import build
-from eva_coralbay.results import record
+from eva_coralbay.results import case_table
 from tests.eva_coralbay.leaderboard import result_files
 from tests.eva_coralbay.leaderboard.page import generated
 
@@ -338,7 +338,7 @@ def test_a_page_that_cannot_be_put_in_place_leaves_the_older_one(
 @pytest.mark.parametrize("root", [None, "data/embeddings"])
 def test_embeddings_are_computed_by_the_command(tmp_path: pathlib.Path, root: str | None) -> None:
     rows = [
-        record.PredictionRow(case, name, "probability", 0.5, truth, case)
+        case_table.PredictionRow(case, name, "probability", 0.5, truth, case)
         for case, truth in (("a", 0), ("b", 1), ("c", 0))
         for name, truth in (("benign", truth), ("malignant", 1 - truth))
     ]
