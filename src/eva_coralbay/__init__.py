@@ -6,4 +6,8 @@ The public names lie in the subpackages (`eva_coralbay.models`, `eva_coralbay.da
 
 from importlib import metadata
 
-__version__ = metadata.version("eva-coralbay")
+try:
+    __version__ = metadata.version("eva-coralbay")
+except metadata.PackageNotFoundError:
+    # the sources are read without an installation, as the benchmarks on a bare machine do
+    __version__ = "0+unknown"

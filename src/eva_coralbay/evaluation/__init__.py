@@ -1,11 +1,30 @@
-"""Evaluation: how good a backbone is, and on which cases."""
+"""Evaluation: how good a backbone is, and on which cases.
 
-from eva_coralbay.evaluation.classification import ClassificationModule, EmbeddingsWriter
-from eva_coralbay.evaluation.figures import CaseFigures
-from eva_coralbay.evaluation.metrics import CaseClassification, CaseDice
-from eva_coralbay.evaluation.recorder import Recorder
-from eva_coralbay.evaluation.segmentation import SegmentationModule
-from eva_coralbay.evaluation.trainer import Trainer
+The public names are imported when they are first used, so that a probe needs no more than torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eva_coralbay.evaluation.classification import ClassificationModule, EmbeddingsWriter
+    from eva_coralbay.evaluation.figures import CaseFigures
+    from eva_coralbay.evaluation.metrics import CaseClassification, CaseDice
+    from eva_coralbay.evaluation.recorder import Recorder
+    from eva_coralbay.evaluation.segmentation import SegmentationModule
+    from eva_coralbay.evaluation.trainer import Trainer
+
+_MODULES = {
+    "CaseClassification": "metrics",
+    "CaseDice": "metrics",
+    "CaseFigures": "figures",
+    "ClassificationModule": "classification",
+    "EmbeddingsWriter": "classification",
+    "Recorder": "recorder",
+    "SegmentationModule": "segmentation",
+    "Trainer": "trainer",
+}
+"""The module of each public name."""
 
 __all__ = [
     "CaseClassification",
@@ -17,3 +36,9 @@ __all__ = [
     "SegmentationModule",
     "Trainer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

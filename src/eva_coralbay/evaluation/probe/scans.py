@@ -1,0 +1,158 @@
+"""Both passes of the dense probe: features of training scans, labels of the scored ones.
+
+A scan goes through the encoder window by window, each alone, so that the batch size of a loader
+and the number of its workers change nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation.probe import classifier as classifiers
+from eva_coralbay.evaluation.probe import interpolation, sums, windows
+
+Encoder = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+"""Maps windows [B, 1, D, H, W] to feature maps [B, C, d, h, w], of any number and resolution."""
+
+_LOGITS = 2**24
+"""How many logits are computed at once."""
+
+
+class Sliding(NamedTuple):
+    """How windows cover a scan."""
+
+    size: tuple[int, int, int] = (96, 96, 96)
+    """The size of a window in voxels, as (D, H, W)."""
+
+    overlap: float = 0.25
+    """The smallest overlap of two neighbors, as a share of the window."""
+
+
+@torch.no_grad()
+def sample_case(
+    encoder: Encoder, image: torch.Tensor, draw: sums.Draw, *, sliding: Sliding
+) -> sums.Samples:
+    """Computes the features of the drawn voxels of a scan.
+
+    Args:
+        encoder: The encoder, in eval mode.
+        image: The scan as the encoder takes it, of shape [1, D, H, W], on the encoder's device.
+        draw: The voxels.
+        sliding: How windows cover the scan.
+
+    Returns:
+        The features, on the device of the scan; the voxels are in the order of the draw.
+    """
+    features: torch.Tensor | None = None
+    channels: tuple[int, ...] = ()
+    for window in windows.place(image.shape[1:], sliding.size, sliding.overlap):
+        inside = _inside(draw.voxels, window.core)
+        if not inside.any():
+            continue
+        maps = _encode(encoder, image, window, sliding.size)
+        channels = tuple(len(feature_map) for feature_map in maps)
+        start = torch.tensor(window.start)
+        values = interpolation.sample(maps, draw.voxels[inside] - start, sliding.size)
+        if features is None:
+            features = values.new_zeros(len(draw.voxels), values.shape[1])
+        features[inside.to(features.device)] = values
+    if features is None:
+        raise EvaCoralbayError("No voxel is drawn from the scan: its label map is empty.")
+    return sums.Samples(
+        features, draw.labels.to(features.device), draw.totals.to(features.device), channels
+    )
+
+
+@torch.no_grad()
+def label_scan(
+    encoder: Encoder,
+    image: torch.Tensor,
+    fitted: Sequence[classifiers.Classifier],
+    *,
+    sliding: Sliding,
+) -> torch.Tensor:
+    """Labels the voxels of a scan by some classifiers, in one pass of the encoder.
+
+    Args:
+        encoder: The encoder, in eval mode.
+        image: The scan as the encoder takes it, of shape [1, D, H, W], on the encoder's device.
+        fitted: The classifiers, all of the same classes.
+        sliding: How windows cover the scan.
+
+    Returns:
+        The labels, of shape [classifiers, D, H, W], uint8, on the device of the scan.
+    """
+    shape = image.shape[1:]
+    labels = torch.zeros((len(fitted), *shape), dtype=torch.uint8, device=image.device)
+    for window in windows.place(shape, sliding.size, sliding.overlap):
+        maps = _encode(encoder, image, window, sliding.size)
+        for first, group in _groups(fitted, window):
+            logits = _logits(maps, group, window, sliding.size)
+            target = (slice(first, first + len(group)), *window.core)
+            labels[target] = _argmax(logits)
+    return labels
+
+
+def _encode(
+    encoder: Encoder, image: torch.Tensor, window: windows.Window, size: Sequence[int]
+) -> list[torch.Tensor]:
+    """Returns the feature maps of a window, filled up with zeros where the scan ends."""
+    box = (slice(start, start + length) for start, length in zip(window.start, size, strict=True))
+    content = image[(slice(None), *box)]
+    missing = [whole - length for whole, length in zip(size, content.shape[1:], strict=True)]
+    padding = [side for total in reversed(missing) for side in (0, total)]
+    maps = encoder(functional.pad(content, padding)[None])
+    return [feature_map[0] for feature_map in maps]
+
+
+def _inside(voxels: torch.Tensor, box: Sequence[slice]) -> torch.Tensor:
+    """Returns which voxels lie in a box."""
+    inside = [
+        (voxels[:, axis] >= extent.start) & (voxels[:, axis] < extent.stop)
+        for axis, extent in enumerate(box)
+    ]
+    return torch.stack(inside).all(dim=0)
+
+
+def _groups(
+    fitted: Sequence[classifiers.Classifier], window: windows.Window
+) -> Iterator[tuple[int, Sequence[classifiers.Classifier]]]:
+    """Yields the classifiers, with the number of the first, as many as memory suffices for."""
+    voxels = 1
+    for extent in window.core:
+        voxels *= extent.stop - extent.start
+    step = max(1, _LOGITS // (voxels * max(len(one.bias) for one in fitted)))
+    for first in range(0, len(fitted), step):
+        yield first, fitted[first : first + step]
+
+
+def _logits(
+    maps: Sequence[torch.Tensor],
+    group: Sequence[classifiers.Classifier],
+    window: windows.Window,
+    size: Sequence[int],
+) -> torch.Tensor:
+    """Returns the logits of some classifiers, of shape [classifiers, classes, D, H, W]."""
+    used = group[0].maps
+    logits = interpolation.project(
+        [maps[index] for index in used],
+        torch.cat([one.weights for one in group]).to(maps[0].device),
+        torch.cat([one.bias for one in group]).to(maps[0].device),
+        size=size,
+        box=window.core_within,
+    )
+    return logits.unflatten(0, (len(group), -1))
+
+
+def _argmax(logits: torch.Tensor) -> torch.Tensor:
+    """Returns the label of the largest logit along axis 1; of equal ones, the lowest label."""
+    best = logits[:, 0].clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for label in range(1, logits.shape[1]):
+        scores = logits[:, label]
+        labels.masked_fill_(scores > best, label)
+        torch.maximum(best, scores, out=best)
+    return labels

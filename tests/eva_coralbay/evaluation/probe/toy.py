@@ -1,0 +1,52 @@
+"""A small encoder and small scans for the tests of the probes."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from eva_coralbay.evaluation.probe import sums
+
+N_CLASSES = 3
+
+
+class ToyEncoder(nn.Module):
+    """Three maps of different widths and resolutions, of odd sizes too."""
+
+    channels = (2, 3, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList(
+                nn.Conv3d(1, channels, 3, padding=1) for channels in self.channels
+            )
+
+    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        coarser = [tensor, functional.avg_pool3d(tensor, 2), functional.avg_pool3d(tensor, 5)]
+        return [layer(part).tanh() for layer, part in zip(self.layers, coarser, strict=True)]
+
+
+def scan(
+    seed: int, shape: tuple[int, int, int] = (24, 20, 30)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns an image [1, D, H, W] with a bright and a dark box, and its labels [D, H, W]."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(shape, dtype=torch.int32)
+    for label in (1, 2):
+        start = [int(torch.randint(0, length - 8, (), generator=generator)) for length in shape]
+        labels[tuple(slice(first, first + 8) for first in start)] = label
+    means = torch.tensor([0.3, 0.9, 0.0])
+    image = means[labels.long()] + 0.03 * torch.randn(shape, generator=generator)
+    return image[None], labels
+
+
+def samples(seed: int, *, per_class: int = 40, n_features: int = 6) -> sums.Samples:
+    """Returns the samples of a case whose features are drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(N_CLASSES).repeat_interleave(per_class)
+    means = torch.randn(N_CLASSES, n_features, generator=torch.Generator().manual_seed(99))
+    noise = torch.randn(len(labels), n_features, generator=generator)
+    mixing = torch.randn(n_features, n_features, generator=torch.Generator().manual_seed(98))
+    features = 3.0 + means[labels] + noise @ mixing
+    return sums.Samples(features, labels, torch.tensor([5000, 300, 200]), (2, n_features - 2))
