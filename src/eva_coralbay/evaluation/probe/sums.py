@@ -13,7 +13,7 @@ from eva_coralbay.evaluation.probe import subsets
 
 Maps = Literal["all", "swin", "last"] | Sequence[int]
 """Which feature maps count, from fine to coarse: all; `swin`, those from the third on, which in a
-Swin encoder are no mere convolutions of the scan and of its patches; the last one; or given ones."""
+Swin encoder are more than convolutions of the scan and of its patches; the last; or given ones."""
 
 VOXELS_PER_CLASS = 256
 """How many voxels of each foreground class are drawn from a case."""
