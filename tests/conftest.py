@@ -1,7 +1,22 @@
 """What holds for all tests."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
+from loguru import logger
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # as many tests run at once as there are cores; it is read when torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(name="log")
+def _log() -> Iterator[list[str]]:
+    """What is logged during the test, each message as "<LEVEL> <message>"."""
+    messages: list[str] = []
+    handler = logger.add(
+        lambda message: messages.append(message.rstrip()), format="{level} {message}"
+    )
+    yield messages
+    logger.remove(handler)

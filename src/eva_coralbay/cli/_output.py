@@ -5,9 +5,13 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from rich import box
 from rich import console as rich_console
 from rich import table as rich_table
 from rich import text as rich_text
+
+_LONG_WORD = 15
+"""The length of a word in characters from which on a column may break it into lines."""
 
 
 def print_table(
@@ -16,31 +20,47 @@ def print_table(
     *,
     title: str = "",
     numbers: Collection[str] = (),
+    whole: Collection[str] = (),
     has_header: bool = True,
+    is_narrow: bool = False,
     to_stderr: bool = False,
 ) -> None:
     """Prints a table. Text is printed as it is: square brackets in it are no markup.
 
     Args:
-        columns: The headings. The first column is set in bold.
+        columns: The headings. The first column is set in bold, unless the table is narrow.
         rows: The cells of each row. A row of a single cell is the heading of those below it.
         title: What is printed above the table.
         numbers: The columns whose cells are aligned to the right.
+        whole: The columns whose cells are never broken into lines.
         has_header: Whether the headings are shown.
+        is_narrow: Whether to leave out the lines between the columns, for a table that would
+            else not fit a terminal of 80 columns.
         to_stderr: Whether to print to standard error, where standard output is for a program.
     """
-    table = rich_table.Table(title=rich_text.Text(title), show_header=has_header)
+    table = rich_table.Table(
+        title=title and rich_text.Text(title),
+        show_header=has_header,
+        box=box.SIMPLE_HEAD if is_narrow else box.HEAVY_HEAD,
+        padding=0 if is_narrow else (0, 1),
+    )
+    cells = [[rich_text.Text(c) if isinstance(c, str) else c for c in row] for row in rows]
+    full_rows = [row for row in cells if len(row) == len(columns)]
     for index, name in enumerate(columns):
+        words = " ".join((name, *(row[index].plain for row in full_rows))).split()
         table.add_column(
             rich_text.Text(name),
             justify="right" if name in numbers else "left",
-            style="bold" if index == 0 else None,
+            style="bold" if index == 0 and not is_narrow else None,
             overflow="fold",
+            min_width=min(max(map(len, words), default=0), _LONG_WORD),
+            no_wrap=name in whole,
         )
-    for row in rows:
-        if len(row) == 1:
+    for row in cells:
+        is_heading = len(row) < len(columns)
+        if is_heading:
             table.add_section()
-        table.add_row(*(rich_text.Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*row, style="bold" if is_heading else None)
     rich_console.Console(stderr=to_stderr).print(table)
 
 

@@ -1,11 +1,16 @@
 """The commands for the data of a task: `eva-coralbay prepare` and `eva-coralbay inspect`."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich import console as rich_console
+from rich import text as rich_text
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
+
+if TYPE_CHECKING:
+    from eva_coralbay.data import inspection
 
 
 class Prepare(_subcommand.Subcommand):
@@ -45,13 +50,15 @@ class Prepare(_subcommand.Subcommand):
         _output.announce_imports()
         from eva_coralbay.data import task_datasets
 
-        task_datasets.prepare(
+        dataset = task_datasets.prepare(
             arguments.task,
             arguments.root,
             workers=arguments.workers,
             download=arguments.download,
             prepared_root=arguments.prepared_root,
         )
+        how = "prepared and intact" if hasattr(dataset, "prepared_store") else "there"
+        print(f"All {len(dataset)} cases of '{dataset.name}' are {how}.")
         return 0
 
 
@@ -90,10 +97,33 @@ class Inspect(_subcommand.Subcommand):
         path = arguments.out or f"{arguments.task}_{arguments.case}.png"
         inspected = inspection.read(arguments.task, arguments.root, arguments.case)
         inspection.write_picture(inspected, path, window=arguments.window)
-        for table in inspection.draw_tables(inspected):
-            rich_console.Console().print(table)
+        _output.print_table(
+            ("what", "value"),
+            inspection.describe_image(inspected).items(),
+            title=inspected.case,
+            has_header=False,
+        )
+        statistics = inspection.label_statistics(inspected)
+        if statistics:
+            _print_labels(statistics)
         print(f"picture: {path}")
         return 0
+
+
+def _print_labels(statistics: "Sequence[inspection.LabelStatistics]") -> None:
+    """Prints a row per label; those without a voxel are dimmed."""
+    rows = []
+    for row in statistics:
+        cells = (
+            str(row.value),
+            row.name,
+            str(row.voxels),
+            f"{row.millilitres:.2f}",
+            "-" if row.mean is None else f"{row.mean:.1f}",
+        )
+        rows.append([rich_text.Text(cell, "dim" if row.voxels == 0 else "") for cell in cells])
+    numbers = ("label", "voxels", "ml", "mean HU")
+    _output.print_table(("label", "name", "voxels", "ml", "mean HU"), rows, numbers=numbers)
 
 
 def _add_task_arguments(parser: argparse.ArgumentParser) -> None:

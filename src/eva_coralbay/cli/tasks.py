@@ -3,11 +3,9 @@
 import argparse
 import itertools
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich import box, markup
-from rich import console as rich_console
-from rich import table as rich_table
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
@@ -80,7 +78,7 @@ class Tasks(_subcommand.Subcommand):
         if arguments.json:
             _output.print_json([summary._asdict() for summary in summaries])
         else:
-            rich_console.Console().print(draw_table(summaries))
+            _print(summaries)
         return 0
 
 
@@ -102,26 +100,21 @@ def summarize(root: str | None = None, *, prepared_root: str | None = None) -> l
     return [_summarize(task, root, prepared_root) for task in catalog.TASKS.values()]
 
 
-def draw_table(summaries: list[Summary]) -> rich_table.Table:
-    """Draws a row for each task, below its kind; narrow, so that it fits 80 columns.
-
-    Args:
-        summaries: The tasks.
-    """
+def _print(summaries: Sequence[Summary]) -> None:
+    """Prints a row for each task, below its kind; narrow, so that it fits 80 columns."""
+    splits = "/".join(_SPLITS)
     has_states = any(summary.state is not None for summary in summaries)
-    table = rich_table.Table(box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("task", no_wrap=True)
-    table.add_column("/".join(_SPLITS), no_wrap=True)
-    table.add_column("classes", justify="right")
-    table.add_column("license", min_width=15)
-    for column in ("how to get", *(["on the disk"] if has_states else [])):
-        table.add_column(column, overflow="fold")
+    columns = ["task", splits, "classes", "license", "how to get"]
+    rows: list[list[str]] = []
     for kind, tasks in itertools.groupby(summaries, key=lambda summary: summary.kind):
-        table.add_section()
-        table.add_row(kind, style="bold")
-        for summary in tasks:
-            table.add_row(*map(markup.escape, _cells(summary)))
-    return table
+        rows += [[kind], *map(_cells, tasks)]
+    _output.print_table(
+        [*columns, "on the disk"] if has_states else columns,
+        rows,
+        numbers=("classes",),
+        whole=("task", splits),
+        is_narrow=True,
+    )
 
 
 def _summarize(task: catalog.Task, root: str | None, prepared_root: str | None) -> Summary:

@@ -13,8 +13,6 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from matplotlib import axes, figure
 from nibabel import nifti1, orientations
-from rich import markup
-from rich import table as rich_table
 
 from eva_coralbay import _atomic_files, _slice_drawing
 from eva_coralbay.data import datasets, task_datasets
@@ -205,17 +203,29 @@ def label_statistics(inspected: InspectedCase) -> list[LabelStatistics]:
     ]
 
 
-def draw_tables(inspected: InspectedCase) -> list[rich_table.Table]:
-    """Draws what is known of the image, and of each label.
+def describe_image(inspected: InspectedCase) -> dict[str, str]:
+    """Describes the image of a case: its file, its grid and its intensities.
 
     Args:
         inspected: The case.
+
+    Returns:
+        The facts as text, by name.
     """
-    tables = [_draw_image_table(inspected)]
-    statistics = label_statistics(inspected)
-    if statistics:
-        tables.append(_draw_label_table(statistics))
-    return tables
+    image = inspected.image
+    facts = {
+        "file": inspected.path,
+        "axes in the file": inspected.stored_axes,
+        "shape (D, H, W)": " x ".join(str(length) for length in image.shape),
+        "spacing (D, H, W)": _join_mm(inspected.spacing),
+    }
+    if inspected.label is not None:
+        facts["class"] = inspected.classes[inspected.label]
+    facts["lowest, highest"] = f"{image.min():.0f}, {image.max():.0f}"
+    facts["mean"] = f"{image.mean(dtype=np.float64):.1f}"
+    for percentile, value in zip(_PERCENTILES, np.percentile(image, _PERCENTILES), strict=True):
+        facts[f"percentile {percentile:g}"] = f"{value:.0f}"
+    return facts
 
 
 def _turn(
@@ -304,47 +314,6 @@ def _title(inspected: InspectedCase, window: tuple[float, float]) -> str:
     else:
         parts += [f"{lowest:.0f} to {highest:.0f}", "spacing and directions unknown"]
     return ", ".join(parts)
-
-
-def _draw_image_table(inspected: InspectedCase) -> rich_table.Table:
-    image = inspected.image
-    rows = {
-        "file": inspected.path,
-        "axes in the file": inspected.stored_axes,
-        "shape (D, H, W)": " x ".join(str(length) for length in image.shape),
-        "spacing (D, H, W)": _join_mm(inspected.spacing),
-        "class": None if inspected.label is None else inspected.classes[inspected.label],
-        "lowest, highest": f"{image.min():.0f}, {image.max():.0f}",
-        "mean": f"{image.mean(dtype=np.float64):.1f}",
-    }
-    for percentile, value in zip(_PERCENTILES, np.percentile(image, _PERCENTILES), strict=True):
-        rows[f"percentile {percentile:g}"] = f"{value:.0f}"
-    table = rich_table.Table(title=markup.escape(inspected.case), show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        if value is not None:
-            table.add_row(name, markup.escape(value))
-    return table
-
-
-def _draw_label_table(statistics: Sequence[LabelStatistics]) -> rich_table.Table:
-    table = rich_table.Table()
-    table.add_column("label", justify="right")
-    table.add_column("name", overflow="fold")
-    for column in ("voxels", "ml", "mean HU"):
-        table.add_column(column, justify="right")
-    for row in statistics:
-        mean = "-" if row.mean is None else f"{row.mean:.1f}"
-        table.add_row(
-            str(row.value),
-            markup.escape(row.name),
-            str(row.voxels),
-            f"{row.millilitres:.2f}",
-            mean,
-            style="dim" if row.voxels == 0 else None,
-        )
-    return table
 
 
 def _join_mm(spacing: tuple[float, float, float] | None) -> str:

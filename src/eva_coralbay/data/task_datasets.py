@@ -5,6 +5,8 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from loguru import logger
+
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import classification
 from eva_coralbay.data.datasets import task as task_lib
@@ -49,7 +51,7 @@ def prepare(
     workers: int | None = None,
     download: bool = False,
     prepared_root: str | None = None,
-) -> None:
+) -> AnyDataset:
     """Prepares all scans of a task as its configs do by default, and checks what is prepared.
 
     Scans that are prepared already are not prepared again, unless they are damaged.
@@ -60,6 +62,9 @@ def prepare(
         workers: The number of processes, one a core if None.
         download: Whether to download what is missing.
         prepared_root: The folder to keep the prepared scans in, `prepared/` in the root if None.
+
+    Returns:
+        The data set.
 
     Raises:
         DatasetError: If files are missing or broken, or scans cannot be prepared.
@@ -76,14 +81,13 @@ def prepare(
             )
         arguments["prepared_root"] = prepared_root
     dataset = build(name, root, **arguments)
-    if not download:  # which prints it itself
-        _print_license(dataset)
+    if not download:  # which logs it itself
+        _log_license(dataset)
     dataset.prepare_data()  # nothing but the download, as there are no transforms
     dataset.setup()
     if isinstance(dataset, datasets.SegmentationDataset):
         _prepare_scans(dataset, workers)
-    else:
-        print(f"All {len(dataset)} cases of '{name}' are there; they need no preparation.")
+    return dataset
 
 
 def find_state(name: str, root: str, *, prepared_root: str | None = None) -> str:
@@ -117,11 +121,11 @@ def _is_classification(name: str) -> bool:
     return name in catalog.TASKS and catalog.TASKS[name].kind == "classification"
 
 
-def _print_license(dataset: AnyDataset) -> None:
+def _log_license(dataset: AnyDataset) -> None:
     if isinstance(dataset, task_lib.PublicTask):
-        print(f"The license of {dataset.facts.title}: {dataset.facts.license}")
+        logger.info(f"The license of {dataset.facts.title}: {dataset.facts.license}")
     else:
-        print(f"The license of {dataset.name}: {dataset.license}")
+        logger.info(f"The license of {dataset.name}: {dataset.license}")
 
 
 def _prepare_scans(dataset: datasets.SegmentationDataset, workers: int | None) -> None:
@@ -130,8 +134,10 @@ def _prepare_scans(dataset: datasets.SegmentationDataset, workers: int | None) -
     store.prepare(sources, workers=workers)
     damaged = store.verify(sources)
     if damaged:
-        print(f"Damaged, so prepared anew: {', '.join(source.case for source in damaged)}")
+        cases = ", ".join(source.case for source in damaged)
+        logger.warning(f"Damaged, so prepared again: {cases}")
         store.prepare(damaged, workers=workers)
         if store.verify(damaged):
-            raise DatasetError("They are damaged again. Check the disk that they are kept on.")
-    print(f"All {len(sources)} scans of '{dataset.name}' are prepared and intact.")
+            raise DatasetError(
+                f"{cases}: the prepared scans are damaged again. Check the disk that they are on."
+            )

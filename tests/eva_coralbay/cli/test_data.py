@@ -20,9 +20,10 @@ def test_prepare_and_inspect(capsys: pytest.CaptureFixture[str], tmp_path: pathl
 
     output = capsys.readouterr().out
     assert exit_codes == [0, 0]
-    assert "All 2 scans of 'own' are prepared and intact." in output
+    assert "All 2 cases of 'own' are prepared and intact." in output
     assert len(list((tmp_path / "prepared").rglob("*.scan"))) == 2
     assert "4 x 5 x 6" not in output and "6 x 5 x 4" in output  # (D, H, W), unlike in the file
+    assert "spleen" in output
     assert f"picture: {tmp_path / 'b.png'}" in output
     assert (tmp_path / "b.png").exists()
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib import figure, image
 from nibabel import nifti1
-from rich import console as rich_console
 
 from eva_coralbay.data import inspection
 from eva_coralbay.errors import DatasetError
@@ -62,12 +61,15 @@ def test_tables_name_absent_labels(own_data: str) -> None:
     empty = np.zeros(_STORED.shape, np.uint8)
     nib.save(nifti1.Nifti1Image(empty, _AFFINE), pathlib.Path(own_data, "labelsTr", "a.nii.gz"))
 
-    text = _print(inspection.read("nnunet", own_data, "a"))
+    inspected = inspection.read("nnunet", own_data, "a")
 
-    assert "30 x 20 x 10" in text and "3 x 1 x 2 mm" in text and "RAI" in text
-    assert "-50, 100" in text  # the lowest and the highest HU
-    spleen = next(line for line in text.splitlines() if "spleen" in line)
-    assert [cell.strip() for cell in spleen.split("│")[1:-1]] == ["2", "spleen", "0", "0.00", "-"]
+    facts = inspection.describe_image(inspected)
+    assert facts["shape (D, H, W)"] == "30 x 20 x 10"
+    assert facts["spacing (D, H, W)"] == "3 x 1 x 2 mm"
+    assert facts["axes in the file"] == "RAI"
+    assert facts["lowest, highest"] == "-50, 100"
+    spleen = inspection.label_statistics(inspected)[2]
+    assert spleen == (2, "spleen", 0, 0.0, None)
 
 
 def test_planes_are_drawn_as_radiologists_look_at_them(own_data: str) -> None:
@@ -178,7 +180,7 @@ def test_classified_volume(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
 
     assert inspected.classes[inspected.label] == "malignant"
     assert inspected.spacing == pytest.approx((1.25, 0.7, 0.7))
-    assert "malignant" in _print(inspected)
+    assert inspection.describe_image(inspected)["class"] == "malignant"
     assert len(_panels(inspection.draw(inspected))) == 3
     assert inspection.label_statistics(inspected) == []
 
@@ -210,11 +212,3 @@ def _middle(panel: Any) -> tuple[float, float]:
     """Returns the middle (row, column) of the labels in a panel."""
     rows, columns = np.nonzero(panel.images[1].get_array()[..., 3])
     return rows.mean(), columns.mean()
-
-
-def _print(inspected: inspection.InspectedCase) -> str:
-    console = rich_console.Console(width=200)
-    with console.capture() as capture:
-        for table in inspection.draw_tables(inspected):
-            console.print(table)
-    return capture.get()

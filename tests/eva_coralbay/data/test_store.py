@@ -53,15 +53,6 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What is logged."""
-    messages: list[str] = []
-    handler = logger.add(messages.append, format="{level} {message}")
-    yield messages
-    logger.remove(handler)
-
-
-@pytest.fixture
 def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A file system of one MiB."""
     folder = tmp_path / "disk"

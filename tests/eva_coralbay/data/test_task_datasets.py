@@ -56,18 +56,14 @@ def test_state_of_a_classification(tmp_path: pathlib.Path, monkeypatch: pytest.M
     assert _state("luna25", tmp_path) == "there"
 
 
-def test_prepares_everything_once(
-    own_data: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prepares_everything_once(own_data: pathlib.Path, log: list[str]) -> None:
     task_datasets.prepare("nnunet", str(own_data))
     scans = {path: path.stat().st_mtime_ns for path in (own_data / "prepared").rglob("*.scan")}
     task_datasets.prepare("nnunet", str(own_data))
 
     assert len(scans) == len(_LABELED)
     assert {path: path.stat().st_mtime_ns for path in scans} == scans
-    output = capsys.readouterr().out.splitlines()
-    assert output[0] == "The license of own: unknown"
-    assert output[-1] == "All 3 scans of 'own' are prepared and intact."
+    assert log[0] == "INFO The license of own: unknown"
 
 
 def test_what_it_prepares_is_what_training_reads(
@@ -86,9 +82,7 @@ def test_what_it_prepares_is_what_training_reads(
     assert not (own_data / "prepared").exists()
 
 
-def test_damaged_scans_are_named_and_replaced(
-    own_data: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_scans_are_named_and_replaced(own_data: pathlib.Path, log: list[str]) -> None:
     task_datasets.prepare("nnunet", str(own_data))
     path = next((own_data / "prepared").rglob("case_1-*.scan"))
     intact = path.read_bytes()
@@ -97,7 +91,7 @@ def test_damaged_scans_are_named_and_replaced(
     task_datasets.prepare("nnunet", str(own_data))
 
     assert path.read_bytes() == intact
-    assert "Damaged, so prepared anew: case_1\n" in capsys.readouterr().out
+    assert "WARNING Damaged, so prepared again: case_1" in log
 
 
 def test_missing_files_are_an_error(own_data: pathlib.Path) -> None:
@@ -109,19 +103,16 @@ def test_missing_files_are_an_error(own_data: pathlib.Path) -> None:
     assert not (own_data / "prepared").exists()
 
 
-def test_license_comes_before_any_download(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_license_comes_before_any_download(tmp_path: pathlib.Path, log: list[str]) -> None:
     with pytest.raises(DatasetError, match="Register at https://competitions.codalab.org"):
         task_datasets.prepare("lits17", str(tmp_path / "lits17"), download=True)
 
-    output = capsys.readouterr().out
-    assert output.startswith("The license of LiTS17: CC-BY-NC-ND-4.0 (https://")
-    assert "non-commercial, no derivatives" in output
+    assert log[0].startswith("INFO The license of LiTS17: CC-BY-NC-ND-4.0 (https://")
+    assert "non-commercial, no derivatives" in log[0]
 
 
-def test_license_is_printed_once(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_license_is_logged_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     nowhere = catalog.Resource("ftp://nowhere/Task09_Spleen.tar", "Task09_Spleen.tar")
     facts = dataclasses.replace(datasets.MSDSpleen.facts, resources=(nowhere,))
@@ -130,19 +121,17 @@ def test_license_is_printed_once(
     with pytest.raises(DatasetError, match="neither an http nor an https"):
         task_datasets.prepare("msd_task09_spleen", str(tmp_path), download=True)
 
-    assert capsys.readouterr().out.count("The license of") == 1
+    assert sum("The license of" in message for message in log) == 1
 
 
 def test_classifications_need_no_preparation(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = classification_layouts.few_cases("luna25", monkeypatch, count=1)
     cases = classification_layouts.all_cases(splits)
     classification_layouts.write_luna25(tmp_path, cases)
 
-    task_datasets.prepare("luna25", str(tmp_path))
-
-    assert f"All {len(cases)} cases of 'luna25' are there" in capsys.readouterr().out
+    assert len(task_datasets.prepare("luna25", str(tmp_path))) == len(cases)
     with pytest.raises(ValueError, match="need no preparation: leave out `--prepared-root`"):
         task_datasets.prepare("luna25", str(tmp_path), prepared_root=str(tmp_path / "prepared"))
 

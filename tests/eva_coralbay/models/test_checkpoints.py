@@ -251,19 +251,13 @@ def test_encoder_of_another_architecture(
         CoralBayEncoder(**({"feature_size": 12, "checkpoint": str(tmp_path)} | arguments))
 
 
-def test_assumed_merging_warns(weights: StateDict, tmp_path: pathlib.Path) -> None:
-    from loguru import logger
-
+def test_assumed_merging_warns(weights: StateDict, tmp_path: pathlib.Path, log: list[str]) -> None:
     torch.save(weights, tmp_path / "voco.pt")
-    messages: list[str] = []
-    sink = logger.add(messages.append, level="WARNING", format="{message}")
-    try:
-        CoralBayEncoder(feature_size=12, patch_merging="legacy", checkpoint=f"{tmp_path}/voco.pt")
-        assert not messages
-        CoralBayEncoder(feature_size=12, patch_merging="octants", checkpoint=f"{tmp_path}/voco.pt")
-    finally:
-        logger.remove(sink)
-    assert "patch_merging='legacy'" in messages[0]
+    CoralBayEncoder(feature_size=12, patch_merging="legacy", checkpoint=f"{tmp_path}/voco.pt")
+    assert not [message for message in log if message.startswith("WARNING")]
+    CoralBayEncoder(feature_size=12, patch_merging="octants", checkpoint=f"{tmp_path}/voco.pt")
+    (warning,) = [message for message in log if message.startswith("WARNING")]
+    assert "patch_merging='legacy'" in warning
 
 
 def test_config_of_other_weights(weights: StateDict, tmp_path: pathlib.Path) -> None:

@@ -78,12 +78,12 @@ class PublicTask:
         return f"Split '{split}': "
 
     def _download_files(self) -> None:
-        """Downloads all files, after the license is printed.
+        """Downloads all files, after the license is logged.
 
         Raises:
             DatasetError: If there are none that can be downloaded without an account.
         """
-        print(f"The license of {self.facts.title}: {self.facts.license}")
+        logger.info(f"The license of {self.facts.title}: {self.facts.license}")
         if not self.facts.resources:
             raise DatasetError(
                 f"Data set '{self.name}' is not complete in '{self._root}' and cannot be "

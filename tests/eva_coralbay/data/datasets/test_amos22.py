@@ -2,25 +2,14 @@
 
 import pathlib
 import random
-from collections.abc import Iterator
 
 import pytest
-from loguru import logger
 
 from eva_coralbay.data import datasets
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
 
 CASES = task_layouts.all_cases(datasets.AMOS22)
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """The messages that are logged."""
-    messages: list[str] = []
-    handler = logger.add(messages.append, level="WARNING", format="{message}")
-    yield messages
-    logger.remove(handler)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loguru import logger
 from PIL import Image
 
 from eva_coralbay.data import volume_transforms
@@ -103,18 +102,15 @@ def test_slices_are_in_the_order_of_their_numbers(
 
 
 def test_missing_and_surplus_scans_are_named(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     cases = _few(monkeypatch)
     missing = splits_lib.read_splits("cc_ccii").schemes["v1"]["test"][0]
     layouts.write_cc_ccii(tmp_path, [*(case for case in cases if case != missing), "CP-1-2"])
     before = sorted(tmp_path.rglob("*"))
-    messages: list[str] = []
-    sink = logger.add(lambda message: messages.append(str(message)))
     dataset = classification.CCCCII(str(tmp_path), "train")
     dataset.setup()
-    logger.remove(sink)
-    assert "['CP-1-2'] are in no split" in "".join(messages)
+    assert "['CP-1-2'] are in no split" in "".join(log)
     with pytest.raises(DatasetError, match=f"1 of 12 cases are missing:\n  - Case '{missing}'"):
         classification.CCCCII(str(tmp_path), "test").setup()
     assert sorted(tmp_path.rglob("*")) == before
@@ -133,16 +129,13 @@ def test_a_scan_without_slices_is_named(
 
 
 def test_folders_with_hyphens_are_surplus(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     layouts.write_cc_ccii(tmp_path, _few(monkeypatch))
     for folder in ("CP/1-2/3", "NCP/1/2-copy"):
         (tmp_path / folder).mkdir(parents=True)
-    messages: list[str] = []
-    sink = logger.add(lambda message: messages.append(str(message)))
     classification.CCCCII(str(tmp_path), "train").setup()
-    logger.remove(sink)
-    assert "['CP-1-2-3', 'NCP-1-2-copy'] are in no split" in "".join(messages)
+    assert "['CP-1-2-3', 'NCP-1-2-copy'] are in no split" in "".join(log)
 
 
 def test_transform_and_scheme_tell_embeddings_apart(tmp_path: pathlib.Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loguru import logger
 
 from eva_coralbay.data import datasets, task_datasets, transforms
 from eva_coralbay.data.datasets import task as task_lib
@@ -64,15 +63,6 @@ def url(archive: pathlib.Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/{archive.name}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """The messages that are logged."""
-    messages: list[str] = []
-    handler = logger.add(messages.append, level="WARNING", format="{message}")
-    yield messages
-    logger.remove(handler)
 
 
 def test_the_ranked_scheme_is_the_default(complete: pathlib.Path) -> None:
@@ -193,11 +183,8 @@ def test_an_empty_root_is_an_error_that_says_how_to_get_the_data(tmp_path: pathl
         make(tmp_path, "test")
 
 
-def test_a_download_brings_all_cases_after_the_license_is_printed(
-    tmp_path: pathlib.Path,
-    url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_download_brings_all_cases_after_the_license_is_logged(
+    tmp_path: pathlib.Path, url: str, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     resource = catalog.Resource(url, "Task09_Spleen.tar")
     facts = dataclasses.replace(datasets.MSDSpleen.facts, resources=(resource,))
@@ -211,12 +198,12 @@ def test_a_download_brings_all_cases_after_the_license_is_printed(
     dataset.setup()
 
     assert dataset.case_ids == VAL
-    terms = "The license of MSD Task09 Spleen: CC-BY-SA-4.0 (https://creativecommons.org"
-    assert capsys.readouterr().out.startswith(terms)
+    terms = "INFO The license of MSD Task09 Spleen: CC-BY-SA-4.0 (https://creativecommons.org"
+    assert log[0].startswith(terms)
 
 
 def test_nothing_is_downloaded_when_all_cases_are_there(
-    complete: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    complete: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     nowhere = catalog.Resource("http://127.0.0.1:1/Task09_Spleen.tar", "Task09_Spleen.tar")
     facts = dataclasses.replace(datasets.MSDSpleen.facts, resources=(nowhere,))
@@ -225,7 +212,7 @@ def test_nothing_is_downloaded_when_all_cases_are_there(
     for split in ("train", "val", "test"):
         datasets.MSDSpleen(str(complete), split, download=True).prepare_data()
 
-    assert capsys.readouterr().out == ""
+    assert log == []
     assert not (complete / "Task09_Spleen.tar").exists()
 
 

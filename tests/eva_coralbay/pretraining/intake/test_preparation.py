@@ -8,7 +8,7 @@ import pathlib
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import torch
-from loguru import logger
 from pydicom import encaps, uid
 
 from eva_coralbay.cli import main
@@ -46,15 +45,6 @@ def source(tmp_path: pathlib.Path) -> pathlib.Path:
 def out(tmp_path: pathlib.Path) -> str:
     """A folder for the store."""
     return str(tmp_path / "store")
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What is logged."""
-    messages: list[str] = []
-    handler = logger.add(messages.append, format="{level} {message}")
-    yield messages
-    logger.remove(handler)
 
 
 def _prepare(
