@@ -74,8 +74,8 @@ def describe(
         DatasetError: If there is no store.
         CheckpointError: If the export does not load.
     """
-    scans = len(data.manifest.prepared)
-    model.build(num_scans=scans)
+    scans = len(data.cases)
+    model.build(num_scans=scans, batch_size=data.batch_size * trainer.world_size)
     batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
     _prove_export(model, data, batch=batch, steps=trainer.max_steps)
     student = model.student

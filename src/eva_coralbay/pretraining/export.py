@@ -29,7 +29,7 @@ from eva_coralbay.models import (
     registry,
 )
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.pretraining import module
+from eva_coralbay.pretraining import networks
 
 _TEACHER = "teacher.encoder."
 """What the keys of the teacher's encoder begin with."""
@@ -152,7 +152,7 @@ def _build_encoder(
 ) -> encoder_lib.CoralBayEncoder:
     """Builds the teacher's encoder."""
     encoder = encoder_lib.CoralBayEncoder(
-        **training["encoder"], embeddings_type=module.EMBEDDINGS[training["scales"]]
+        **training["encoder"], embeddings_type=networks.EMBEDDINGS[training["scales"]]
     )
     weights = {
         key.removeprefix(_TEACHER): value

@@ -40,6 +40,11 @@ def distillation_loss(
     return pairs.masked_fill(same, 0.0).sum() / (terms * teacher_probs.shape[1])
 
 
+def entropy(probs: torch.Tensor) -> torch.Tensor:
+    """Returns the mean entropy of distributions of shape [..., K]: from 0, sure, to ln K."""
+    return torch.special.entr(probs).sum(dim=-1).mean()
+
+
 class Centering(nn.Module):
     """Targets by subtracting the running mean of the teacher's logits, as in DINO.
 
@@ -89,35 +94,72 @@ class Centering(nn.Module):
 class SinkhornKnopp(nn.Module):
     """Targets that use all prototypes equally, by three Sinkhorn-Knopp iterations.
 
-    The prototypes are balanced over the batch of all ranks; batches that are accumulated are
-    balanced each by itself.
+    The prototypes are balanced over the batch of all ranks, and over the latest logits of the
+    teacher if there is a queue; batches that are accumulated are balanced each by itself. With far
+    fewer samples than prototypes the entropy of the targets follows from these numbers, not from
+    what the teacher has learned: SwAV balances 3000 prototypes over batches of 4096, and over a
+    queue of 3840 where the batch is 256.
 
     - Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
-      https://arxiv.org/abs/2006.09882, appendix A; `distributed_sinkhorn` in `main_swav.py`
+      https://arxiv.org/abs/2006.09882, appendix A and section 5.1 (queue); `distributed_sinkhorn`
+      in `main_swav.py`
     """
 
     _ITERATIONS = 3
 
+    queue: torch.Tensor
+
+    def __init__(self, num_prototypes: int, *, queue_size: int = 0) -> None:
+        """Initializes an empty queue.
+
+        Args:
+            num_prototypes: The number of prototypes, K.
+            queue_size: How many of the latest logits are balanced with those of a batch.
+        """
+        super().__init__()
+        self._added: list[torch.Tensor] = []
+        # a logit of -inf is no sample
+        empty = torch.full((queue_size, num_prototypes), -torch.inf)
+        # checkpoints without a queue know no such tensor
+        self.register_buffer("queue", empty, persistent=queue_size > 0)
+
     def forward(self, logits: torch.Tensor, *, temperature: float) -> torch.Tensor:
-        """Computes the targets.
+        """Computes the targets, and keeps the logits for :meth:`end_step` if there is a queue.
 
         Args:
             logits: The teacher's, of shape [T, B, K].
             temperature: The temperature of the teacher.
 
         Returns:
-            The probabilities, of shape [T, B, K]. Their sum over all views and ranks is about the
-            same for each prototype.
+            The probabilities, of shape [T, B, K]. Their sum over all views, ranks and the queue is
+            about the same for each prototype.
         """
-        scores = logits.float().flatten(0, 1) / temperature
+        own = logits.float().flatten(0, 1)
+        if len(self.queue):
+            self._added.append(own.detach())
+        scores = torch.cat([own, self.queue]) / temperature
         assignment = torch.exp(scores - _max_over_ranks(scores.max()))
-        samples = len(scores) * _world_size()
+        samples = len(own) * _world_size() + self.queue[:, :1].isfinite().sum()
         for _ in range(self._ITERATIONS):
+            # the queue is the same on all ranks, so it counts once
+            mass = _sum_over_ranks(assignment[: len(own)].sum(dim=0))
             # prototypes that nothing is near to would otherwise be divided by zero
-            columns = _sum_over_ranks(assignment.sum(dim=0)).clamp_min(1e-30)
+            columns = (mass + assignment[len(own) :].sum(dim=0)).clamp_min(1e-30)
             assignment = assignment * (samples / len(columns) / columns)
-            assignment = assignment / assignment.sum(dim=1, keepdim=True)
-        return assignment.view_as(logits)
+            rows = assignment.sum(dim=1, keepdim=True)
+            assignment = assignment / torch.where(rows == 0.0, 1.0, rows)
+        return assignment[: len(own)].view_as(logits)
+
+    def end_step(self, *, is_taken: bool = True) -> None:
+        """Puts the logits of the step, of all ranks, into the queue, and removes the oldest ones.
+
+        Args:
+            is_taken: False for a step that is left out: then the queue stays as it is.
+        """
+        if is_taken and self._added:
+            added = _gather_over_ranks(torch.cat(self._added))
+            self.queue.copy_(torch.cat([added, self.queue])[: len(self.queue)])
+        self._added.clear()
 
 
 def koleo_loss(embeddings: torch.Tensor) -> torch.Tensor:
@@ -150,6 +192,15 @@ def _sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     if _world_size() > 1:
         distributed.all_reduce(tensor, op=distributed.ReduceOp.SUM)
     return tensor
+
+
+def _gather_over_ranks(rows: torch.Tensor) -> torch.Tensor:
+    """Returns the rows of all ranks, which have equally many, in the same order on each."""
+    if _world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(_world_size())]
+    distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
 
 
 def _max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,9 @@ _SMOOTHINGS = (-0.6, 0.9)
 _NOISES = (0.0, 0.05)
 """The range of the standard deviation of the noise in [0, 1]."""
 
+_PLACES = 20
+"""How often the second global view is drawn at most so that it overlaps the first one less."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Views:
@@ -81,6 +84,15 @@ class Views:
     region_size: int = 144
     """The edge of the region that all views of a sample lie in, in voxels."""
 
+    max_global_overlap: float = 1.0
+    """The largest part of the smaller global view that the other one may show, from 0 to 1.
+
+    At 1 nothing is asked of the overlap: with the edges above it is 0.91 on average. A second
+    view that overlaps more is drawn again; how far apart two views can lie follows from
+    `global_edge`, `region_size` and the scan, so a small value takes a larger region as well.
+    Untested: no training here has shown that less overlap learns better.
+    """
+
     def __post_init__(self) -> None:
         """Checks the sizes.
 
@@ -98,6 +110,11 @@ class Views:
                     f"`{name}_edge` must be (least, most) voxels, not more than `region_size` "
                     f"({self.region_size}); got ({least}, {most})."
                 )
+        if not 0.0 < self.max_global_overlap <= 1.0:
+            raise ValueError(
+                "`max_global_overlap` must be above 0 and at most 1; got "
+                f"{self.max_global_overlap}."
+            )
         if self.num_locals < 0:
             raise ValueError(f"`num_locals` must not be negative; got {self.num_locals}.")
 
@@ -130,7 +147,11 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    views: Views, extent: npt.NDArray[np.integer], generator: np.random.Generator
+    views: Views,
+    extent: npt.NDArray[np.integer],
+    generator: np.random.Generator,
+    *,
+    strength: float = 1.0,
 ) -> tuple[Drawn, Drawn]:
     """Draws the views of a sample.
 
@@ -139,14 +160,19 @@ def draw(
         extent: Where in the region the scan lies, as start and stop for each of (D, H, W), of
             shape [3, 2]; the rest of the region is padding.
         generator: The source of all randomness.
+        strength: How strong the augmentation is, from 0 to 1: the chance of each flip, turn and
+            change of the intensities is multiplied with it, and with the remaining chance a view
+            has the wide HU window. At 0 two views differ only in where they lie.
 
     Returns:
         The global and the local views.
     """
-    return (
-        _draw_views(NUM_GLOBALS, views.global_edge, _MIN_GLOBAL_WIDTH, views, extent, generator),
-        _draw_views(views.num_locals, views.local_edge, 0.0, views, extent, generator),
-    )
+    places = _Places(views.region_size, extent, generator, strength)
+    first = places.draw_place(views.global_edge)
+    second = places.draw_place_apart(first, views.global_edge, views.max_global_overlap)
+    global_views = _draw_looks([first, second], _MIN_GLOBAL_WIDTH, generator, strength)
+    local_places = [places.draw_place(views.local_edge) for _ in range(views.num_locals)]
+    return global_views, _draw_looks(local_places, 0.0, generator, strength)
 
 
 @torch.no_grad()
@@ -194,46 +220,73 @@ def apply_window(
     return ((hounsfield - lower) / (upper - lower)).clamp_(0.0, 1.0)
 
 
-def _draw_views(
-    number: int,
-    edges: tuple[int, int],
+def overlap(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
+    """Returns the part of the smaller of two views that the other one shows, from 0 to 1.
+
+    Args:
+        first: Where the one lies, as `Drawn.theta`, of shape [3, 4].
+        second: Where the other one lies.
+    """
+    halves = [np.abs(theta[0, :3]).max() for theta in (first, second)]
+    lower = np.maximum(first[:, 3] - halves[0], second[:, 3] - halves[1])
+    upper = np.minimum(first[:, 3] + halves[0], second[:, 3] + halves[1])
+    shared = float(np.prod((upper - lower).clip(0.0)) / (2.0 * min(halves)) ** 3)
+    return min(shared, 1.0)  # rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+    """Draws where views lie in the region of a scan."""
+
+    region_size: int
+    extent: npt.NDArray[np.integer]
+    generator: np.random.Generator
+    strength: float
+
+    def draw_place(self, edges: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """Draws where a view lies: a cube, whose axes may be flipped and exchanged."""
+        generator, region_size = self.generator, self.region_size
+        edge = generator.uniform(*edges)
+        # inside the scan, or all around it where it is smaller
+        bounds = np.sort([self.extent[:, 0], self.extent[:, 1] - edge], axis=0)
+        center = generator.uniform(*bounds.clip(0.0, region_size - edge)) + edge / 2.0
+        signs = np.where(generator.random(3) < _P_FLIP * self.strength, -1.0, 1.0)
+        turns = generator.random() < _P_TURN * self.strength
+        axes = _rotate_quarter(generator) if turns else np.eye(3)
+        theta = np.empty((3, 4))
+        theta[:, :3] = axes * signs * (edge / region_size)
+        theta[:, 3] = (2.0 * center / region_size - 1.0)[::-1]
+        return theta
+
+    def draw_place_apart(
+        self, other: npt.NDArray[np.float64], edges: tuple[int, int], most: float
+    ) -> npt.NDArray[np.float64]:
+        """Draws where a view lies that overlaps another one by no more than a part, if it can."""
+        places: list[npt.NDArray[np.float64]] = []
+        while not places or (overlap(other, places[-1]) > most and len(places) < _PLACES):
+            places.append(self.draw_place(edges))
+        return min(reversed(places), key=lambda place: max(overlap(other, place), most))
+
+
+def _draw_looks(
+    places: list[npt.NDArray[np.float64]],
     min_width: float,
-    views: Views,
-    extent: npt.NDArray[np.integer],
     generator: np.random.Generator,
+    strength: float,
 ) -> Drawn:
-    """Draws views of one size."""
-    theta = [_draw_theta(edges, views.region_size, extent, generator) for _ in range(number)]
-    windows = [_draw_windows(min_width, generator) for _ in range(number)]
-    intensities = [_draw_intensities(generator) for _ in range(number)]
+    """Draws the HU windows and intensities of views of one size, whose places are known."""
+    number = len(places)
+    windows = [_draw_windows(min_width, generator, strength) for _ in places]
+    intensities = [_draw_intensities(generator, strength) for _ in places]
     gamma, smoothing, noise = np.array(intensities, dtype=np.float32).reshape(number, 3).T
     return Drawn(
-        torch.from_numpy(np.array(theta, dtype=np.float32).reshape(number, 3, 4)),
+        torch.from_numpy(np.array(places, dtype=np.float32).reshape(number, 3, 4)),
         torch.from_numpy(np.array(windows, dtype=np.float32).reshape(number, _REDRAWS + 2, 2)),
         torch.from_numpy(gamma.copy()),
         torch.from_numpy(smoothing.copy()),
         torch.from_numpy(noise.copy()),
         torch.from_numpy(generator.integers(2**63, size=number)),
     )
-
-
-def _draw_theta(
-    edges: tuple[int, int],
-    region_size: int,
-    extent: npt.NDArray[np.integer],
-    generator: np.random.Generator,
-) -> npt.NDArray[np.float64]:
-    """Draws where a view lies: a cube, whose axes may be flipped and exchanged."""
-    edge = generator.uniform(*edges)
-    # inside the scan, or all around it where it is smaller
-    bounds = np.sort([extent[:, 0], extent[:, 1] - edge], axis=0).clip(0.0, region_size - edge)
-    center = generator.uniform(*bounds) + edge / 2.0
-    signs = np.where(generator.random(3) < _P_FLIP, -1.0, 1.0)
-    axes = _rotate_quarter(generator) if generator.random() < _P_TURN else np.eye(3)
-    theta = np.empty((3, 4))
-    theta[:, :3] = axes * signs * (edge / region_size)
-    theta[:, 3] = (2.0 * center / region_size - 1.0)[::-1]
-    return theta
 
 
 def _rotate_quarter(generator: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -245,8 +298,12 @@ def _rotate_quarter(generator: np.random.Generator) -> npt.NDArray[np.float64]:
     return np.linalg.matrix_power(quarter, int(generator.integers(1, 4)))
 
 
-def _draw_windows(min_width: float, generator: np.random.Generator) -> list[tuple[float, float]]:
+def _draw_windows(
+    min_width: float, generator: np.random.Generator, strength: float
+) -> list[tuple[float, float]]:
     """Draws a window and those to take instead if the view is flat in it; the last is wide."""
+    if strength < 1.0 and generator.random() >= strength:
+        return [_WIDE_WINDOW] * (_REDRAWS + 2)
     drawn = [_draw_window(min_width, generator) for _ in range(1 + _REDRAWS)]
     return [*drawn, _WIDE_WINDOW]
 
@@ -266,9 +323,11 @@ def _draw_window(min_width: float, generator: np.random.Generator) -> tuple[floa
     return level - width / 2.0, level + width / 2.0
 
 
-def _draw_intensities(generator: np.random.Generator) -> tuple[float, float, float]:
+def _draw_intensities(
+    generator: np.random.Generator, strength: float
+) -> tuple[float, float, float]:
     """Draws gamma, smoothing and noise."""
-    applied = generator.random(3) < _P_INTENSITY
+    applied = generator.random(3) < _P_INTENSITY * strength
     gamma = np.exp(generator.uniform(*np.log(_GAMMAS)))
     smoothing, noise = generator.uniform(*_SMOOTHINGS), generator.uniform(*_NOISES)
     return (

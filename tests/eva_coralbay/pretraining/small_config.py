@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "GLOBAL_EDGE": "[30, 44]",
     "LOCAL_EDGE": "[16, 24]",
     "REGION_SIZE": "44",
+    "HELD_OUT": "0",
 }
 
 

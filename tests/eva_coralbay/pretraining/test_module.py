@@ -9,7 +9,10 @@ import pytest
 import torch
 from lightning.pytorch import callbacks
 
-from eva_coralbay.pretraining import module as module_lib
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models import CoralBayEncoder
+from eva_coralbay.pretraining import networks
+from eva_coralbay.pretraining.distillation import Progress
 from eva_coralbay.pretraining.module import Distillation
 from eva_coralbay.pretraining.schedules import Schedule
 from tests.eva_coralbay.pretraining import runs, stores
@@ -26,6 +29,7 @@ class _Spoiler(callbacks.Callback):
     def __init__(self, steps: tuple[int, ...]) -> None:
         self._steps = steps
         self.weights: list[torch.Tensor] = []
+        self.encoders: list[dict[str, torch.Tensor]] = []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         parameter = pl_module.student.encoder.encoder1.layer.conv1.conv.weight
@@ -34,10 +38,12 @@ class _Spoiler(callbacks.Callback):
             parameter.grad[:] = math.nan
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        networks = (pl_module.student, pl_module.teacher)
+        both = (pl_module.student, pl_module.teacher)
         self.weights.append(
-            torch.cat([p.detach().flatten().clone() for n in networks for p in n.parameters()])
+            torch.cat([p.detach().flatten().clone() for n in both for p in n.parameters()])
         )
+        states = pl_module.student.encoder.state_dict()
+        self.encoders.append({name: value.clone() for name, value in states.items()})
 
 
 def _built(**options) -> Distillation:
@@ -64,14 +70,14 @@ def test_the_teacher_follows_as_in_lightly() -> None:
     teacher, student = torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)
     expected = copy.deepcopy(teacher)
     lightly_utils.update_momentum(student, expected, m=0.9)
-    module_lib._follow(teacher, student, momentum=0.9)
+    networks.follow(teacher, student, momentum=0.9)
     torch.testing.assert_close(teacher.weight, expected.weight, rtol=0, atol=1e-6)
     torch.testing.assert_close(teacher.bias, expected.bias, rtol=0, atol=1e-6)
 
 
 def test_biases_norms_and_position_biases_do_not_decay() -> None:
     module = _built()
-    groups = {group["decays"]: group["params"] for group in module_lib._group_parameters(module)}
+    groups = {group["decays"]: group["params"] for group in networks.group_parameters(module)}
     assert sum(len(group) for group in groups.values()) == len(list(module.student.parameters()))
     names = {id(value): name for name, value in module.named_parameters()}
     free = {names[id(value)] for value in groups[False]}
@@ -126,9 +132,11 @@ def test_a_training(store: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_accumulated_batches_are_as_one(store: str, tmp_path: pathlib.Path) -> None:
-    """All of them are centerd by one center, which moves at the end of the step.
+    """All of them are centered by one center, which moves at the end of the step.
 
-    The tolerance is for kernels that round another way for another batch.
+    The tolerance is for kernels that round another way for another batch: on some processors the
+    gradient of the first layer differs by 5e-4 of the largest one. A gradient that is not the mean
+    over the batches differs by one half.
     """
     joint, apart = tmp_path / "joint", tmp_path / "apart"
     for out, batch_size, accumulate in ((joint, 2, 1), (apart, 1, 2)):
@@ -136,7 +144,7 @@ def test_accumulated_batches_are_as_one(store: str, tmp_path: pathlib.Path) -> N
             store=store, out=str(out), steps=1, batch_size=batch_size, accumulate=accumulate,
             drop_path_rate=0.0, callbacks=[runs.Ranks(str(out))],
         )  # fmt: skip
-    runs.assert_same_gradient(apart, joint, tolerance=1e-4)
+    runs.assert_same_gradient(apart, joint, tolerance=3e-3)
     found, center = (runs.read_rank(out, "state")["targets.center"] for out in (apart, joint))
     torch.testing.assert_close(found, center, rtol=0, atol=1e-6)
 
@@ -144,6 +152,54 @@ def test_accumulated_batches_are_as_one(store: str, tmp_path: pathlib.Path) -> N
 def test_koleo_takes_two_samples(store: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="takes a `batch_size` of at least 2, not 1"):
         runs.train(store=store, out=str(tmp_path), steps=1, koleo_weight=0.1)
+
+
+def test_a_queue_is_for_sinkhorn_knopp() -> None:
+    with pytest.raises(EvaCoralbayError, match="`queue_size: 8` is for `balance: sinkhorn_knopp`"):
+        Distillation(queue_size=8)
+
+
+def test_with_sinkhorn_knopp_no_more_prototypes_than_what_is_balanced() -> None:
+    module = Distillation(
+        feature_size=12, head_dims=(16, 16, 8), balance="sinkhorn_knopp", queue_size=24
+    )
+    module.build(num_scans=11000, batch_size=4)
+    assert module.num_prototypes == 2 * 4 + 24
+
+
+@pytest.mark.parametrize(("batch", "momentum"), [(256, 0.9995), (512, 0.9995**2), (8, 0.99998437)])
+def test_the_momentum_follows_from_the_batch(batch: int, momentum: float) -> None:
+    module = Distillation(momentum=Schedule(0.9995, 0.9995, 0.9995), momentum_batch=256)
+    module.progress = Progress(step=3, steps=10, effective_batch=batch, views=stores.VIEWS)
+    assert module._at_momentum() == pytest.approx(momentum, abs=1e-8)
+
+
+def test_starts_from_given_weights_and_warms_the_heads(store: str, tmp_path: pathlib.Path) -> None:
+    torch.manual_seed(1)
+    given = CoralBayEncoder(feature_size=12)
+    given.save_pretrained(tmp_path / "given", spacing_mm=(3.0, 3.0, 3.0), hu_window=(-100, 100))
+    module = runs.train(
+        store=store,
+        out=str(tmp_path / "run"),
+        steps=2,
+        init_from=str(tmp_path / "given"),
+        warm_heads_steps=1,
+        callbacks=[spoiler := _Spoiler(steps=())],
+    )
+    first = spoiler.encoders[0]
+    for name, value in given.state_dict().items():
+        torch.testing.assert_close(first[name], value, rtol=0, atol=0)
+    key = "swinViT.patch_embed.proj.weight"
+    assert not torch.equal(spoiler.encoders[1][key], first[key])
+    assert module.describe_data(module.data)["init_from_sha256"]
+    assert str(tmp_path) not in str(module.describe_data(module.data))
+
+
+def test_refuses_given_weights_of_another_size(tmp_path: pathlib.Path) -> None:
+    given = CoralBayEncoder(feature_size=24)
+    given.save_pretrained(tmp_path / "given", spacing_mm=(3.0, 3.0, 3.0), hu_window=(-100, 100))
+    with pytest.raises(ValueError, match="feature_size 24 and the encoder 12"):
+        _built(init_from=str(tmp_path / "given"))
 
 
 def test_prototypes_are_frozen_first(store: str, tmp_path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 from eva_coralbay.pretraining import samples as data_lib
 from eva_coralbay.pretraining.samples import AIR, PretrainingData
 from tests.eva_coralbay.pretraining import stores
@@ -32,7 +32,12 @@ def _iterate(
         store=store, views=stores.VIEWS, batch_size=batch_size, num_workers=workers, seed=5
     )
     data.trainer = SimpleNamespace(
-        global_rank=rank, world_size=ranks, global_step=step, accumulate_grad_batches=accumulated
+        global_rank=rank,
+        world_size=ranks,
+        num_devices=ranks,
+        global_step=step,
+        max_steps=100,
+        accumulate_grad_batches=accumulated,
     )
     return iter(data.train_dataloader())
 
@@ -135,3 +140,76 @@ def test_the_probe_has_random_numbers_of_its_own(seed: int) -> None:
 def test_says_where_a_store_is_missing(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match="pretrain prepare"):
         PretrainingData(store=str(tmp_path)).setup("fit")
+
+
+def test_scans_that_are_held_out_are_not_trained_on(store: str) -> None:
+    data = PretrainingData(store=store, views=stores.VIEWS, held_out=1)
+    trained = {case.case for case in data.cases}
+    assert len(trained) == 2
+    regions = data.regions()
+    assert {regions.read(number)["case"] for number in range(8)} == trained
+    every = PretrainingData(store=store, views=stores.VIEWS)
+    (held_out,) = {case.case for case in every.cases} - trained
+    probe = data.probe(4)
+    assert not torch.equal(probe[0], probe[1])
+    # a region of a scan is a part of it
+    scan = next(case for case in every.cases if case.case == held_out)
+    stored = data.manifest.open(scan)
+    depth, height, width = (slice(0, length) for length in stored.grid.shape)
+    image = stored.read_image((depth, height, width)).to(torch.int16)
+    assert set(probe[0].flatten().tolist()) <= {*image.flatten().tolist(), AIR}
+
+
+def test_a_store_that_grows_holds_out_no_scan_that_was_trained_on(tmp_path: pathlib.Path) -> None:
+    kept = []
+    for cases in (6, 12):
+        store = stores.write_store(tmp_path / str(cases), cases=cases, shape=(10, 10, 10))
+        data = PretrainingData(store=store, held_out=3)
+        kept.append({case.case for case in data.manifest.prepared} - {c.case for c in data.cases})
+    names = {f"case_{index}" for index in range(6)}
+    assert kept[1] & names <= kept[0] and len(kept[1]) == 3
+
+
+def test_refuses_to_hold_out_all(store: str) -> None:
+    with pytest.raises(EvaCoralbayError, match="`held_out: 3` leaves no scan of the 3"):
+        _ = PretrainingData(store=store, held_out=3).cases
+
+
+def test_the_augmentation_grows(store: str) -> None:
+    data = PretrainingData(store=store, views=stores.VIEWS)
+    regions, full = data.regions(full_augmentation_from=1000), data.regions()
+    wide = torch.tensor([-1000.0, 1000.0])
+    assert (regions.read(0)["globals"].windows == wide).all()
+    assert not torch.equal(regions.read(0)["globals"].windows, full.read(0)["globals"].windows)
+    _assert_equal(regions.read(1000) | {"case": 0}, full.read(1000) | {"case": 0})
+
+
+def test_the_steps_of_a_trainer_decide_when_the_augmentation_is_full(store: str) -> None:
+    data = PretrainingData(
+        store=store, views=stores.VIEWS, batch_size=2, num_workers=0, augmentation_warmup=0.25
+    )
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=3, num_devices=3, global_step=0, accumulate_grad_batches=2,
+        max_steps=40,
+    )  # fmt: skip
+    batches = itertools.islice(iter(data.train_dataloader()), 25)
+    full = data.regions()
+    for batch in batches:
+        for index, number in enumerate(batch["number"].tolist()):
+            expected = full.read(number)["globals"].theta
+            is_full = torch.equal(batch["globals"].theta[index], expected)
+            # 10 steps of 12 samples
+            assert is_full or number < 120
+
+
+def test_too_little_shared_memory_is_said_before_the_start(
+    store: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=64 * 2**20)
+    monkeypatch.setattr(data_lib.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(data_lib, "_SHARED_MEMORY", tmp_path)
+    # 2 ranks x 2 workers x 4 batches x 44^3 voxels of 2 bytes
+    _iterate(store, workers=2, ranks=2, batch_size=1)
+    with pytest.raises(EvaCoralbayError, match=r"about 0.08 GiB .* 0.06 GiB are free"):
+        _iterate(store, workers=2, ranks=2, batch_size=32)
+    _iterate(store, workers=0, ranks=2, batch_size=32)

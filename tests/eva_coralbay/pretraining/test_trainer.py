@@ -176,7 +176,7 @@ def test_goes_on_with_another_store(
     module = runs.train(store=store, out=str(tmp_path / "run"), steps=4, num_prototypes="auto")
     assert module.num_prototypes == 32
     assert not leftover.exists()
-    assert any("it had 3 scans and has 4" in message for message in told)
+    assert any("num_scans: 3 -> 4" in message for message in told)
 
 
 def test_keeps_the_last_checkpoints(undisturbed: pathlib.Path) -> None:

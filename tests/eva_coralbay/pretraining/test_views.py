@@ -137,8 +137,54 @@ def test_a_batch_is_its_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"global_size": 32}, {"local_edge": (0, 40)}, {"global_edge": (96, 200)}]
+    "wrong",
+    [
+        {"global_size": 32},
+        {"local_edge": (0, 40)},
+        {"global_edge": (96, 200)},
+        {"max_global_overlap": 0.0},
+    ],
 )
 def test_refuses_sizes_that_cannot_be(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Views(**wrong)
+
+
+def _overlaps(views: Views) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    extent = np.array([[0, views.region_size]] * 3)
+    thetas = [views_lib.draw(views, extent, generator)[0].theta.numpy() for _ in range(200)]
+    return np.array([views_lib.overlap(*theta) for theta in thetas])
+
+
+def test_the_overlap_of_the_global_views_is_the_stated_one_and_can_be_bounded() -> None:
+    assert _overlaps(Views()).mean() == pytest.approx(0.91, abs=0.02)
+    apart = _overlaps(Views(max_global_overlap=0.5, region_size=192))
+    assert (apart <= 0.5).mean() > 0.9 and apart.mean() < 0.45
+    # where views cannot lie so far apart, the one farthest apart of some is taken
+    assert _overlaps(Views(max_global_overlap=0.01)).mean() < 0.75
+
+
+def test_overlap_is_counted_in_voxels() -> None:
+    first, second = np.zeros((2, 3, 4))
+    first[:, :3] = np.eye(3) * 20 / 64
+    second[:, :3] = -np.eye(3)[[1, 0, 2]] * 40 / 64
+    second[:, 3] = [2.0 * 16 / 64, 0.0, 0.0]
+    # the smaller one ends at voxel 10 of the middle, the larger one begins at -4
+    assert views_lib.overlap(first, second) == pytest.approx(14 / 20)
+
+
+def test_the_strength_of_the_augmentation() -> None:
+    generator = np.random.default_rng(0)
+    plain = views_lib.draw(_VIEWS, _WHOLE, generator, strength=0.0)
+    for views in plain:
+        scales = views.theta[:, 0, 0]
+        torch.testing.assert_close(views.theta[:, :, :3], scales[:, None, None] * torch.eye(3))
+        assert (views.windows == torch.tensor([-1000.0, 1000.0])).all()
+        assert (views.gamma == 1.0).all() and not (views.smoothing.any() or views.noise.any())
+    halves = [views_lib.draw(_VIEWS, _WHOLE, generator, strength=0.5)[1] for _ in range(300)]
+    windows = torch.cat([views.windows[:, 0] for views in halves])
+    wide = (windows == torch.tensor([-1000.0, 1000.0])).all(dim=1).float().mean()
+    assert float(wide) == pytest.approx(0.5 + 0.5 * 0.2, abs=0.05)
+    changed = torch.cat([views.gamma for views in halves]) != 1.0
+    assert float(changed.float().mean()) == pytest.approx(0.15, abs=0.04)
