@@ -1,36 +1,44 @@
-"""NIfTI files: reading scans and label maps on the grid of `eva_coralbay.data.grid`."""
+"""NIfTI files: reading scans and label maps on the grid of `eva_coralbay.data.grid`.
+
+No more is read of a file than its header says it holds.
+"""
 
 import math
-import zlib
+import os
 from collections.abc import Collection
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
-from isal import igzip, igzip_lib
-from nibabel import filebasedimages, nifti1, orientations, spatialimages, volumeutils
+from isal import igzip
+from nibabel import nifti1, orientations, volumeutils
 from torchvision import tv_tensors
 
+from eva_coralbay.data import foreign_files, nifti_header
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.data.foreign_files import UnusableError
 
-_READ_ERRORS: Any = (
-    OSError,
-    EOFError,
-    zlib.error,
-    igzip_lib.IsalError,
-    filebasedimages.ImageFileError,
-)
-"""What nibabel raises for files that are missing, cut off or not NIfTI."""
+_SUFFIXES = (".nii.gz", ".nii")
+"""The ends of the names of NIfTI files, in lower or upper case."""
 
-_HEADER_ERRORS = (spatialimages.HeaderDataError, np.linalg.LinAlgError, ValueError)
-"""What nibabel raises for headers with impossible values."""
+_GZIP = b"\x1f\x8b"
+"""How a gzip file begins."""
+
+_MAX_GZIP_RATIO = 1032
+"""How many bytes a byte of a gzip file holds at most."""
+
+_MAX_SURPLUS = 2**20
+"""How many bytes a file may hold behind the voxels that its header states."""
 
 _INTEGER_TOLERANCE = 1e-3
 """How far a stored label value may lie from an integer."""
+
+
+def is_nifti(path: str | os.PathLike[str]) -> bool:
+    """Whether the name of a file is that of a NIfTI file: `.nii` or `.nii.gz` in any case."""
+    return os.fspath(path).lower().endswith(_SUFFIXES)
 
 
 def read_scan(path: str, *, case: str, needs_code: bool = True) -> eva_tv_tensors.Volume:
@@ -46,19 +54,19 @@ def read_scan(path: str, *, case: str, needs_code: bool = True) -> eva_tv_tensor
         The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
 
     Raises:
-        DatasetError: If the file is unreadable, is not a volume, has no orientation or spacing,
-            or holds values that are not finite.
+        DatasetError: If the file is unreadable, is not a volume, has no orientation, contradicts
+            itself about its spacing, or holds values that are not finite.
     """
-    image = _open(path, case=case, needs_code=needs_code)
-    array = np.array(_read_array(image, path, case=case), dtype=np.float32, order="C")
-    if not np.isfinite(array).all():
-        raise _error(
-            f"{np.count_nonzero(~np.isfinite(array))} voxels are NaN or infinite",
-            path,
-            case=case,
-            fix="Export the scan again, or leave the case out.",
-        )
-    affine = torch.from_numpy(_grid(image).affine)
+    with foreign_files.reading(path, case=case):
+        header = _read_header(path, needs_code=needs_code)
+        values = _reorient(_scale(_read_voxels(path, header), header), header)
+        array = np.array(values, dtype=np.float32, order="C")
+        if not np.isfinite(array).all():
+            raise UnusableError(
+                f"{np.count_nonzero(~np.isfinite(array))} voxels are NaN or infinite",
+                "Export the scan again, or leave the case out.",
+            )
+    affine = torch.from_numpy(header.grid.affine)
     return eva_tv_tensors.Volume(torch.from_numpy(array)[None], affine=affine)
 
 
@@ -82,12 +90,15 @@ def read_mask(
         holds all `labels`.
 
     Raises:
-        DatasetError: If the file is unreadable, is not a volume, has no orientation or spacing,
-            lies on another grid, or holds values that are no known labels.
+        DatasetError: If the file is unreadable, is not a volume, has no orientation, contradicts
+            itself about its spacing, lies on another grid, or holds values that are no known
+            labels.
     """
-    image = _open(path, case=case, needs_code=needs_code)
-    check_same_grid(_grid(image), like, path, case=case)
-    array = _as_labels(_read_array(image, path, case=case), path, case=case, labels=labels)
+    with foreign_files.reading(path, case=case):
+        header = _read_header(path, needs_code=needs_code)
+        check_same_grid(header.grid, like, path, case=case)
+        array = _as_labels(_read_voxels(path, header), header, labels=labels)
+        array = np.ascontiguousarray(_reorient(array, header))
     return tv_tensors.Mask(torch.from_numpy(array)[None])
 
 
@@ -103,10 +114,11 @@ def read_grid(path: str, *, case: str, needs_code: bool = True) -> grid_lib.Grid
         The grid of the file.
 
     Raises:
-        DatasetError: If the header is unreadable, or has no orientation or spacing, or the file
-            does not hold a volume.
+        DatasetError: If the header is unreadable, has no orientation, contradicts itself about the
+            spacing, or does not describe a volume.
     """
-    return _grid(_open(path, case=case, needs_code=needs_code))
+    with foreign_files.reading(path, case=case):
+        return _read_header(path, needs_code=needs_code).grid
 
 
 def check_same_grid(grid: grid_lib.Grid, like: grid_lib.Grid, path: str, *, case: str) -> None:
@@ -122,7 +134,7 @@ def check_same_grid(grid: grid_lib.Grid, like: grid_lib.Grid, path: str, *, case
         DatasetError: If the shapes differ or a corner lies more than a tenth of a voxel off.
     """
     if not grid.equals(like):
-        raise _error(
+        raise foreign_files.problem(
             f"the mask lies on another grid than the image: {grid.describe()} instead of "
             f"{like.describe()}",
             path,
@@ -157,160 +169,120 @@ def as_nifti(
     return stored
 
 
-def _open(path: str, *, case: str, needs_code: bool) -> nifti1.Nifti1Image:
-    """Opens a NIfTI file, reads its header and checks that it describes a volume."""
-    if not path.endswith((".nii", ".nii.gz")):
-        raise _error("not a NIfTI file", path, case=case, fix="Convert it to .nii.gz.")
-    try:
-        image = nib.load(path)
-        if not isinstance(image, nifti1.Nifti1Image):
-            raise filebasedimages.ImageFileError("not a NIfTI file")
-        _check_volume(image, path, case=case)
-        _check_oriented(image, path, case=case, needs_code=needs_code)
-    except DatasetError:
-        raise
-    except _READ_ERRORS as error:
-        raise _unreadable(error, path, case=case) from error
-    except _HEADER_ERRORS as error:
-        raise _error(
-            f"the header is invalid ({error})", path, case=case, fix="Export the file again."
-        ) from error
-    return image
+def _read_header(path: str, *, needs_code: bool) -> nifti_header.Header:
+    """Reads the header of a file and checks that it describes a volume."""
+    if not is_nifti(path):
+        raise UnusableError("not a NIfTI file", "Convert it to .nii.gz.")
+    with _open(path) as file:
+        return nifti_header.parse(file.read(nifti_header.SIZE), needs_code=needs_code)
 
 
-def _check_volume(image: nifti1.Nifti1Image, path: str, *, case: str) -> None:
-    """Checks that there are three axes of more than one voxel, and one number a voxel."""
-    shape = image.shape
-    if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) > 1:
-        raise _error(
-            f"the shape {shape} is not that of one volume",
-            path,
-            case=case,
-            fix="Store one 3D volume a file, with two or more voxels along each axis.",
-        )
-    dtype = np.dtype(image.get_data_dtype())
-    if dtype.kind not in "iuf":
-        raise _error(
-            f"the voxels are of type {dtype}",
-            path,
-            case=case,
-            fix="Store one number a voxel.",
-        )
-
-
-def _check_oriented(image: nifti1.Nifti1Image, path: str, *, case: str, needs_code: bool) -> None:
-    """Checks that the header says where the voxels lie, by sform or qform."""
-    header = image.header
-    if needs_code and header["sform_code"] == 0 and header["qform_code"] == 0:
-        raise _error(
-            "orientation and spacing are missing (sform_code and qform_code are 0)",
-            path,
-            case=case,
-            fix="Write the affine of the scan to the file with a code above 0.",
-        )
-    affine = image.affine
-    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-        raise _error(
-            f"the affine is singular or not finite, so the spacing is missing: {affine}",
-            path,
-            case=case,
-            fix="Write the affine of the scan to the file.",
-        )
-
-
-def _reorientation(image: nifti1.Nifti1Image) -> npt.NDArray[Any]:
-    """Returns the nibabel transform from the stored axes to those of `ORIENTATION`."""
-    return orientations.ornt_transform(
-        orientations.io_orientation(image.affine), orientations.axcodes2ornt(grid_lib.ORIENTATION)
-    )
-
-
-def _grid(image: nifti1.Nifti1Image) -> grid_lib.Grid:
-    """Returns the grid of an image after reorientation."""
-    transform = _reorientation(image)
-    affine = image.affine @ orientations.inv_ornt_aff(transform, image.shape[:3])
-    depth, height, width = (image.shape[axis] for axis in np.argsort(transform[:, 0]))
-    return grid_lib.Grid((depth, height, width), affine)
-
-
-def _read_array(image: nifti1.Nifti1Image, path: str, *, case: str) -> npt.NDArray[Any]:
-    """Reads the voxels, scaled by slope and intercept and reoriented, of shape [D, H, W].
-
-    The array may be read-only.
-    """
-    try:
-        content = _read_bytes(path)
-    except _READ_ERRORS as error:
-        raise _unreadable(error, path, case=case) from error
-    layout: Any = image.dataobj
-    if len(content) < layout.offset + layout.dtype.itemsize * math.prod(layout.shape):
-        raise _unreadable(EOFError("fewer voxels than the header says"), path, case=case)
-    stored = np.frombuffer(content, layout.dtype, math.prod(layout.shape), layout.offset)
-    return orientations.apply_orientation(
-        volumeutils.apply_read_scaling(stored, layout.slope, layout.inter).reshape(
-            image.shape[:3], order="F"
-        ),
-        _reorientation(image),
-    )
-
-
-def _read_bytes(path: str) -> bytes:
-    """Reads a file as a whole; read in parts, the checksum of a .gz would never be looked at."""
+def _open(path: str) -> Any:
+    """Opens a file, and decompresses it while it is read if its name says that it is compressed."""
     with open(path, "rb") as file:
-        content = file.read()
-    return igzip.decompress(content) if path.endswith(".gz") else content
+        is_gzip = file.read(len(_GZIP)) == _GZIP
+    is_named_so = path.lower().endswith(".gz")
+    if is_gzip and not is_named_so:
+        raise UnusableError(
+            "the file is unreadable: it is compressed by gzip, which its name does not say",
+            "Rename it so that it ends in .nii.gz.",
+        )
+    if is_named_so and not is_gzip:
+        raise UnusableError(
+            "the file is unreadable: it is not compressed by gzip, though its name says so",
+            "If it is a NIfTI file, rename it so that it ends in .nii; if not, copy or download "
+            "it again.",
+        )
+    return igzip.open(path, "rb") if is_gzip else open(path, "rb")
+
+
+def _read_voxels(path: str, header: nifti_header.Header) -> npt.NDArray[Any]:
+    """Reads the numbers of a file as they are stored; the array may be read-only.
+
+    Raises:
+        UnusableError: If there are fewer or many more than the header says.
+    """
+    size = os.path.getsize(path)
+    ratio = _MAX_GZIP_RATIO if path.lower().endswith(".gz") else 1
+    if not 0 <= header.offset <= header.end <= ratio * size:
+        raise _cut_off(header.end, size)
+    with _open(path) as file:
+        content = file.read(header.end)
+        # reads the checksum of a .gz too, which is behind all voxels
+        surplus = len(file.read(_MAX_SURPLUS + 1))
+    if len(content) < header.end:
+        raise _cut_off(header.end, len(content))
+    if surplus > _MAX_SURPLUS:
+        raise UnusableError(
+            "it holds far more than the voxels that its header states",
+            "Its shape or its type is wrong: export it again.",
+        )
+    stored = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
+    return stored.reshape(header.shape, order="F")
+
+
+def _cut_off(stated: int, found: int) -> UnusableError:
+    return UnusableError(
+        f"the file is unreadable: its header states {stated:,} bytes, but it holds {found:,}",
+        foreign_files.DAMAGED,
+    )
+
+
+def _scale(stored: npt.NDArray[Any], header: nifti_header.Header) -> npt.NDArray[Any]:
+    """Returns the values of stored numbers."""
+    return volumeutils.apply_read_scaling(stored, header.slope, header.intercept)
+
+
+def _reorient(array: npt.NDArray[Any], header: nifti_header.Header) -> npt.NDArray[Any]:
+    """Returns a view with the axes (D, H, W) in the directions of `ORIENTATION`."""
+    return orientations.apply_orientation(array, header.reorientation)
 
 
 def _as_labels(
-    array: npt.NDArray[Any], path: str, *, case: str, labels: Collection[int]
+    stored: npt.NDArray[Any], header: nifti_header.Header, *, labels: Collection[int]
 ) -> npt.NDArray[Any]:
     """Checks that an array holds known labels only, and returns them in the smallest type."""
+    array = _scale(stored, header)
     if array.dtype.kind == "f":
-        array = _as_integers(array, path, case=case)
+        array = _as_integers(array)
+    if header.is_scaled:
+        _check_kept_apart(stored, array)
     largest = max(labels)
     known = np.zeros(largest + 1, dtype=bool)
     known[list(labels)] = True
     in_range = array.min() >= 0 and array.max() <= largest
     if not in_range or not (known.all() or known[array].all()):
         unknown = sorted(set(np.unique(array).tolist()) - set(labels))
-        raise _error(
+        raise UnusableError(
             f"the mask holds the unknown label values {unknown[:10]}; "
             f"known are {sorted(labels)[0]} to {largest}",
-            path,
-            case=case,
-            fix="Correct the mask, or add the labels to the description of the data set.",
+            "Correct the mask, or add the labels to the description of the data set.",
         )
-    return np.array(array, dtype=_smallest_type(largest), order="C")
+    return array.astype(_smallest_type(largest))
 
 
-def _as_integers(array: npt.NDArray[Any], path: str, *, case: str) -> npt.NDArray[Any]:
+def _check_kept_apart(stored: npt.NDArray[Any], array: npt.NDArray[Any]) -> None:
+    """Checks that slope and intercept have not made one label of two."""
+    before, after = len(np.unique(stored)), len(np.unique(array))
+    if after < before:
+        raise UnusableError(
+            f"its slope (scl_slope) makes {after} label values of {before}",
+            "Store label values as they are, with a slope of 1.",
+        )
+
+
+def _as_integers(array: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Rounds the values of a mask that is stored as float or scaled."""
     rounded = np.rint(array)
-    deviation = np.abs(array - rounded)
-    if not (deviation <= _INTEGER_TOLERANCE).all():
-        raise _error(
-            "the mask holds values that are not integers, such as "
-            f"{array[~(deviation <= _INTEGER_TOLERANCE)][0]}",
-            path,
-            case=case,
-            fix="Store labels, not probabilities or interpolated values.",
+    is_near = np.abs(array - rounded) <= _INTEGER_TOLERANCE
+    if not is_near.all():
+        raise UnusableError(
+            f"the mask holds values that are not integers, such as {array[~is_near][0]}",
+            "Store labels, not probabilities or interpolated values.",
         )
-    return rounded.astype(np.int64)
+    return rounded.clip(-(2**31), 2**31).astype(np.int64)
 
 
 def _smallest_type(largest: int) -> npt.DTypeLike:
     fitting = (kind for kind in (np.uint8, np.int16) if largest <= np.iinfo(kind).max)
     return next(fitting, np.int32)
-
-
-def _unreadable(error: Exception, path: str, *, case: str) -> DatasetError:
-    return _error(
-        f"the file is unreadable ({type(error).__name__}: {error})",
-        path,
-        case=case,
-        fix="It may be cut off or damaged: copy or download it again.",
-    )
-
-
-def _error(problem: str, path: str, *, case: str, fix: str) -> DatasetError:
-    return DatasetError(f"Case '{case}', file '{path}': {problem}. {fix}")

@@ -12,6 +12,7 @@ import pytest
 
 from eva_coralbay.data import download
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.tasks import facts
 from tests.eva_coralbay.data.disk_files import (
     files_below,
     fill_disk,
@@ -52,9 +53,9 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def resource(
         self, checksum: str | None = _MD5, filename: str = "sub/scans.bin"
-    ) -> download.Resource:
+    ) -> facts.Resource:
         url = f"http://127.0.0.1:{self.server_port}/scans"
-        return download.Resource(url, filename, checksum)
+        return facts.Resource(url, filename, checksum)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -318,7 +319,7 @@ def test_replaces_a_file_with_another_checksum(server: _Server, tmp_path: pathli
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/scans", "scans.zip"])
 def test_other_addresses_are_refused(url: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match="neither an http nor an https address"):
-        download.fetch(download.Resource(url, "scans.zip"), str(tmp_path))
+        download.fetch(facts.Resource(url, "scans.zip"), str(tmp_path))
 
 
 def test_is_not_led_to_other_addresses(server: _Server, tmp_path: pathlib.Path) -> None:
@@ -330,7 +331,7 @@ def test_is_not_led_to_other_addresses(server: _Server, tmp_path: pathlib.Path) 
 
 def test_unreachable_server(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_PAUSE_S", 1e-3)
-    resource = download.Resource("http://127.0.0.1:9/scans.zip", "scans.zip")
+    resource = facts.Resource("http://127.0.0.1:9/scans.zip", "scans.zip")
 
     with pytest.raises(DatasetError, match="broke off 7 times.*refused"):
         download.fetch(resource, str(tmp_path))

@@ -1,7 +1,11 @@
 """Tests of reading and writing NIfTI files."""
 
+import gzip
+import itertools
+import math
 import os
 import pathlib
+import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
+import SimpleITK
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from hypothesis import given, settings
@@ -123,22 +128,201 @@ def test_published_files_without_a_code_are_taken_as_they_are(tmp_path: pathlib.
     assert grid_lib.spacing(grid.affine) == (5.0, 2.0, 2.0)
 
 
-@pytest.mark.parametrize(
-    ("sform_code", "qform_code", "expected"), [(1, 0, "sform"), (0, 1, "qform"), (2, 1, "sform")]
+AFFINES = st.builds(
+    lambda codes, angles, spacing_mm, origin: place(
+        rotation(angles) @ stored_affine(codes, spacing_mm=spacing_mm), origin
+    ),
+    codes=st.sampled_from(AXIS_CODES),
+    angles=st.tuples(*[st.sampled_from((0.0, 0.3))] * 3),
+    spacing_mm=st.tuples(*[st.sampled_from((1.0, 1.02, 3.0))] * 3),
+    origin=st.tuples(*[st.sampled_from((0.0, -50.0))] * 3),
 )
-def test_sform_goes_before_qform(
-    tmp_path: pathlib.Path, sform_code: int, qform_code: int, expected: str
+"""Affines of files, some of which are equal in a part."""
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sform=AFFINES | st.none(),
+    qform=AFFINES | st.none(),
+    is_same=st.booleans(),
+    pixdim=st.none() | st.tuples(*[st.sampled_from((1.0, 2.0, 0.0, -1.0, np.nan))] * 3),
+    unit=st.sampled_from((2, 2, 0, 1, 3, 10)),
+)
+def test_itk_reads_the_same_millimeters_and_directions_or_the_file_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    sform: npt.NDArray[np.float64] | None,
+    qform: npt.NDArray[np.float64] | None,
+    is_same: bool,
+    pixdim: tuple[float, float, float] | None,
+    unit: int,
 ) -> None:
-    affines = {"sform": np.diag([2.0, 2, 2, 1]), "qform": np.diag([-3.0, 3, 3, 1])}
-    image = nifti1.Nifti1Image(np.zeros((2, 2, 2), np.int16), None)
-    image.set_qform(affines["qform"], code=qform_code)
-    image.set_sform(affines["sform"], code=sform_code)
-    image.to_filename(tmp_path / "scan.nii")
+    path = str(tmp_path_factory.mktemp("itk") / "scan.nii")
+    write_header(path, sform, sform if is_same else qform, pixdim=pixdim, unit=unit)
 
-    volume = nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
+    try:
+        volume = nifti.read_scan(path, case="a")
+    except DatasetError:
+        return
 
-    assert volume.affine is not None
-    assert grid_lib.spacing(volume.affine) == ((2, 2, 2) if expected == "sform" else (3, 3, 3))
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    image, offsets = SimpleITK.ReadImage(path), []
+    for index in itertools.product(*((0, length - 1) for length in image.GetSize())):
+        (place_in_array,) = (volume[0] == image.GetPixel(index)).nonzero().tolist()
+        ours = np.asarray(volume.affine) @ [*place_in_array, 1]
+        theirs = image.TransformIndexToPhysicalPoint(index)
+        offsets.append(ours[:3] - np.multiply(theirs, (-1, -1, 1)))
+    np.testing.assert_allclose(offsets, np.broadcast_to(offsets[0], (8, 3)), atol=0.6)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_where_sform_and_qform_agree_but_for_the_origin_the_file_is_read(
+    tmp_path: pathlib.Path, is_same: bool
+) -> None:
+    path, affine = str(tmp_path / "scan.nii"), np.diag([2.0, 2.0, 2.0, 1.0])
+    write_header(path, affine, affine if is_same else place(affine, (30.0, 0.0, 0.0)))
+
+    np.testing.assert_array_equal(nifti.read_grid(path, case="a").affine[:3, 3], (6, 8, 0))
+
+
+LYING_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
+    "sform and pixdim": (
+        {"sform": np.diag([2.0, 2, 2, 1]), "pixdim": (1.0, 2.0, 2.0)},
+        "2 x 2 x 2 mm by the affine and 1 x 2 x 2 mm by pixdim",
+    ),
+    "sform and qform": (
+        {"sform": np.diag([2.0, 2, 2, 1]), "qform": np.diag([-2.0, 2, 2, 1])},
+        "RAS with 2 x 2 x 2 mm by the one and to LAS with 2 x 2 x 2 mm by the other",
+    ),
+    "meters": (
+        {"sform": np.diag([2e-3, 2e-3, 2e-3, 1]), "unit": 1},
+        "meters: .* 0.002 x 0.002 x 0.002 mm, others as 2 x 2 x 2 mm",
+    ),
+    "micrometers and seconds": (
+        {"sform": np.diag([2e3, 2e3, 2e3, 1]), "unit": 3 + 8},
+        "micrometers: .* 2000 x 2000 x 2000 mm, others as 2 x 2 x 2 mm",
+    ),
+    "zero": ({"sform": np.eye(4), "pixdim": (0.0, 1.0, 1.0)}, "pixdim. 0 x 1 x 1 is impossible"),
+    "negative": ({"qform": np.eye(4), "pixdim": (-1.0, 1.0, 1.0)}, "-1 x 1 x 1 is impossible"),
+    "nan": ({"qform": np.eye(4), "pixdim": (np.nan, 1.0, 1.0)}, "nan x 1 x 1 is impossible"),
+    "too large": ({"sform": np.diag([1e3, 1e3, 1e3, 1])}, "1000 x 1000 x 1000 mm is impossible"),
+    "too small": ({"sform": np.diag([1e-3, 1e-3, 1e-3, 1])}, "0.001 .* mm is impossible"),
+    "too long": (
+        {"sform": np.diag([90.0, 90, 90, 1]), "shape": (120, 2, 2)},
+        "1.08e.04 x 180 x 180 mm long",
+    ),
+    "a code of no unit": ({"sform": np.eye(4), "unit": 5}, "the unknown code 5"),
+    "axes in a plane": (
+        {"sform": np.array([[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0.01, 0], [0, 0, 0, 1]])},
+        "singular",
+    ),
+    "one axis twice": (
+        {"sform": np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])},
+        "singular",
+    ),
+}
+"""Headers that contradict themselves or cannot be, and what their error says."""
+
+
+@pytest.mark.parametrize("kind", LYING_HEADERS)
+def test_a_header_that_lies_is_an_error(tmp_path: pathlib.Path, kind: str) -> None:
+    arguments, problem = LYING_HEADERS[kind]
+    write_header(str(tmp_path / "scan.nii"), **arguments)
+
+    with pytest.raises(DatasetError, match=f"Case 'a', file '.*scan.nii': .*{problem}"):
+        nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
+
+
+@pytest.mark.parametrize("offset", [np.inf, -np.inf, np.nan, -352.0, 1e30, 1.0, 0.0])
+def test_an_impossible_place_of_the_voxels_is_an_error(
+    tmp_path: pathlib.Path, offset: float
+) -> None:
+    path = tmp_path / "scan.nii"
+    save(path, np.ones((4, 4, 4), np.int16), np.eye(4))
+    patch(path, 108, np.float32(offset).tobytes())
+
+    with pytest.raises(DatasetError, match="Case 'a', file '.*scan.nii'"):
+        nifti.read_scan(str(path), case="a")
+
+
+def test_no_more_is_read_than_the_header_states(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "scan.nii.gz"
+    save(tmp_path / "small.nii", np.ones((4, 4, 4), np.int16), np.eye(4))
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write((tmp_path / "small.nii").read_bytes())
+        for _ in range(300):
+            file.write(bytes(2**20))
+
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="far more than the voxels that its header states"):
+        nifti.read_scan(str(path), case="a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 16 * 2**20
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_no_memory_is_taken_for_voxels_that_a_file_cannot_hold(
+    tmp_path: pathlib.Path, name: str
+) -> None:
+    path = tmp_path / "scan.nii"
+    save(path, np.ones((4, 4, 4), np.int16), np.eye(4))
+    patch(path, 40, np.array([3, 1000, 1000, 1000], np.int16).tobytes())
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="unreadable: its header states 2,000,000,352 bytes"):
+        nifti.read_scan(str(tmp_path / name), case="a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 4 * 2**20
+
+
+def test_a_slope_that_makes_one_label_of_two_is_an_error(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "mask.nii"
+    save(path, np.arange(8, dtype=np.int16).reshape(2, 2, 2) % 3, np.eye(4))
+    patch(path, 112, np.float32(1e-40).tobytes())
+
+    with pytest.raises(DatasetError, match="scl_slope. makes 1 label values of 3"):
+        nifti.read_mask(
+            str(path), case="a", like=nifti.read_grid(str(path), case="a"), labels=range(3)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "is_gzip", "right"), [("a.nii", True, ".nii.gz"), ("a.nii.gz", False, ".nii")]
+)
+def test_a_wrong_suffix_says_how_to_rename(
+    tmp_path: pathlib.Path, name: str, is_gzip: bool, right: str
+) -> None:
+    source = tmp_path / ("source.nii.gz" if is_gzip else "source.nii")
+    save(source, np.ones((4, 4, 4), np.int16), np.eye(4))
+    source.rename(tmp_path / name)
+
+    with pytest.raises(DatasetError, match=rf"(?i)rename it so that it ends in {right}\b"):
+        nifti.read_scan(str(tmp_path / name), case="a")
+
+
+@pytest.mark.parametrize("name", ["A.NII.GZ", "a.Nii", "a.nii.GZ"])
+def test_a_suffix_may_be_in_upper_case(tmp_path: pathlib.Path, name: str) -> None:
+    source = tmp_path / ("source.nii.gz" if name.lower().endswith(".gz") else "source.nii")
+    save(source, np.ones((4, 4, 4), np.int16), np.eye(4))
+    source.rename(tmp_path / name)
+
+    assert nifti.is_nifti(str(tmp_path / name))
+    assert nifti.read_scan(str(tmp_path / name), case="a").sum() == 64
+
+
+def test_a_gzip_of_several_members_is_read(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "source.nii"
+    save(source, np.ones((4, 4, 4), np.int16), np.eye(4))
+    content = source.read_bytes()
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+
+    assert nifti.read_scan(str(path), case="a").sum() == 64
 
 
 def test_read_grid_agrees_with_the_scan(tmp_path: pathlib.Path) -> None:
@@ -363,3 +547,40 @@ def center_of(structure: torch.Tensor, volume: eva_tv_tensors.Volume) -> npt.NDA
     """Returns the RAS+ world position of the middle of a structure in mm."""
     index = structure.nonzero().double().mean(dim=0)
     return np.asarray(volume.affine) @ [*index.tolist(), 1.0]
+
+
+def place(affine: npt.NDArray[np.float64], origin: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Returns an affine with another origin."""
+    placed = affine.copy()
+    placed[:3, 3] = origin
+    return placed
+
+
+def write_header(
+    path: str,
+    sform: npt.NDArray[np.float64] | None = None,
+    qform: npt.NDArray[np.float64] | None = None,
+    *,
+    pixdim: Sequence[float] | None = None,
+    unit: int = 2,
+    shape: tuple[int, int, int] = (4, 5, 6),
+) -> None:
+    """Writes a scan whose header says about its place what it is told to."""
+    image = nifti1.Nifti1Image(np.zeros(shape, np.int16), None)
+    image.set_qform(qform, code=0 if qform is None else 1)
+    image.set_sform(sform, code=0 if sform is None else 1)
+    if qform is None and sform is not None:
+        image.header["pixdim"][1:4] = np.linalg.norm(sform[:3, :3], axis=0)
+    if pixdim is not None:
+        image.header["pixdim"][1:4] = pixdim
+    image.header["xyzt_units"] = unit
+    image.header["vox_offset"] = 352
+    content = np.arange(math.prod(shape), dtype=np.int16)
+    pathlib.Path(path).write_bytes(image.header.binaryblock + bytes(4) + content.tobytes())
+
+
+def patch(path: pathlib.Path, position: int, content: bytes) -> None:
+    """Overwrites a part of a file."""
+    with open(path, "r+b") as file:
+        file.seek(position)
+        file.write(content)

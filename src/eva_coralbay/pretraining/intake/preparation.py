@@ -13,21 +13,20 @@ import pathlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import torch
 import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
+from eva_coralbay.data import dicom, nifti, preparation, store
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti, preparation, store
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
-from eva_coralbay.pretraining.intake import dicom, quality
+from eva_coralbay.pretraining.intake import quality
 
 _NAME = "ct"
 """The name of the prepared scans in a store."""
@@ -38,19 +37,11 @@ _HU_RANGE = (-1024.0, 3071.0)
 _BODY_ABOVE = -500.0
 """The scan is cropped to what is denser, in HU: the body with its skin, and the table."""
 
-_SUFFIXES = (".nii.gz", ".nii")
-
 _NIFTI_NAME = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
 """The name of a NIfTI file."""
 
 _PAIR_NAME = re.compile(r"(.+)\.img", re.IGNORECASE | re.DOTALL)
 """The name of the voxels of a scan whose header is another file."""
-
-_UNITS = {1: "meters", 3: "micrometers"}
-"""The units of length that a NIfTI file may have instead of mm, by their code."""
-
-_TAKEN_AS_MM = (0, 2)
-"""The codes of no unit of length, which nearly always means mm, and of mm."""
 
 _LABEL_FOLDERS = ("labelsTr", "labelsTs")
 """Folders of nnU-Net's and MSD's layout that hold label maps, which are not looked at."""
@@ -489,23 +480,7 @@ def _examine(found: Found, *, spacing: Sequence[float]) -> manifest.Case:
 def _read(found: Found) -> eva_tv_tensors.Volume:
     if found.kind == "dicom":
         return dicom.read_series(found.paths, case=found.case)
-    path = found.paths[0]
-    if not path.endswith(_SUFFIXES) and path.lower().endswith(_SUFFIXES):
-        raise DatasetError("the suffix is not in lower case: rename it to .nii or .nii.gz")
-    volume = nifti.read_scan(path, case=found.case)
-    _check_unit(path)
-    return volume
-
-
-def _check_unit(path: str) -> None:
-    """Checks that the unit of length of a NIfTI file is mm, as far as it has one."""
-    header: Any = nib.load(path).header
-    unit = int(header["xyzt_units"]) & 7  # the other bits are the unit of time
-    if unit not in _TAKEN_AS_MM:
-        raise DatasetError(
-            f"the unit of length (xyzt_units) is {_UNITS.get(unit, 'unknown')}, not mm: write the "
-            "file again with mm"
-        )
+    return nifti.read_scan(found.paths[0], case=found.case)
 
 
 def _set_duplicates_aside(rows: dict[str, manifest.Case]) -> None:

@@ -100,7 +100,7 @@ def test_transforms_get_the_prepared_scan(root: pathlib.Path) -> None:
 def test_a_sample_decodes_each_file_once(root: pathlib.Path) -> None:
     dataset = make(root)
 
-    with mock.patch.object(nifti, "_read_bytes", wraps=nifti._read_bytes) as read:
+    with mock.patch.object(nifti, "_read_voxels", wraps=nifti._read_voxels) as read:
         dataset[0]
 
     assert sorted(pathlib.Path(call.args[0]).parent.name for call in read.call_args_list) == [
@@ -110,7 +110,7 @@ def test_a_sample_decodes_each_file_once(root: pathlib.Path) -> None:
 
 
 def test_validation_decodes_no_volume(root: pathlib.Path) -> None:
-    with mock.patch.object(nifti, "_read_bytes") as read:
+    with mock.patch.object(nifti, "_read_voxels") as read:
         make(root)
 
     read.assert_not_called()

@@ -509,10 +509,9 @@ _MALFORMED: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
         lambda array: array,
         scans.affine(spacing=(200, 120, 140)),
     ),
-    "in_meters": _bytes("the unit of length (xyzt_units) is meters, not mm", _in_unit(1)),
-    "in_micrometers": _bytes("(xyzt_units) is micrometers, not mm: write", _in_unit(3)),
-    "in_something": _bytes("(xyzt_units) is unknown, not mm", _in_unit(5)),
-    "upper_case": _bytes("rename it to .nii or .nii.gz", lambda content: content, ".NII.GZ"),
+    "in_meters": _bytes("the unit of length (xyzt_units) is meters: some", _in_unit(1)),
+    "in_micrometers": _bytes("(xyzt_units) is micrometers: some programs", _in_unit(3)),
+    "in_something": _bytes("(xyzt_units) has the unknown code 5", _in_unit(5)),
     "pair": ("not a NIfTI file. Convert it to .nii.gz", _pair),
     "several_volumes": _nifti(
         "is not that of one volume", lambda array: np.stack([array, array], axis=-1)

@@ -13,9 +13,9 @@ import pytest
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from pydicom import uid
 
+from eva_coralbay.data import dicom
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
-from eva_coralbay.pretraining.intake import dicom
 from tests.eva_coralbay.pretraining import scans
 
 
