@@ -10,7 +10,7 @@ from rich import console as rich_console
 from rich import table as rich_table
 from rich import text as rich_text
 
-_LONG_WORD = 15
+_LONG_WORD = 11
 """The length of a word in characters from which on a column may break it into lines."""
 
 
@@ -48,12 +48,13 @@ def print_table(
     full_rows = [row for row in cells if len(row) == len(columns)]
     for index, name in enumerate(columns):
         words = " ".join((name, *(row[index].plain for row in full_rows))).split()
+        shortest = [len(word) for word in words if len(word) < _LONG_WORD]
         table.add_column(
             rich_text.Text(name),
             justify="right" if name in numbers else "left",
             style="bold" if index == 0 and not is_narrow else None,
             overflow="fold",
-            min_width=min(max(map(len, words), default=0), _LONG_WORD),
+            min_width=max(shortest, default=0),
             no_wrap=name in whole,
         )
     for row in cells:
