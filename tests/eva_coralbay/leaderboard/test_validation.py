@@ -318,7 +318,7 @@ _TAMPERINGS = [
         lambda entry: _edit(entry, task__version="77"),
         ".json",
         "task.version",
-        "no version '77' of a task",
+        "no version '77' of this task",
     ),
     _Tampering(
         "unknown protocol",
