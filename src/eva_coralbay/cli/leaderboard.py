@@ -13,6 +13,9 @@ from eva_coralbay.cli import _output, _subcommand
 from eva_coralbay.tasks import protocols
 
 if TYPE_CHECKING:
+    from eva_coralbay.leaderboard import comparison
+
+if TYPE_CHECKING:
     from eva_coralbay.leaderboard import sweep
 
 
@@ -139,8 +142,6 @@ class Compare(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints the comparison, and writes the plot on request."""
-        from rich import console
-
         from eva_coralbay import _atomic_files
         from eva_coralbay.leaderboard import comparison, comparison_plot
         from eva_coralbay.results import folder as results_folder
@@ -157,7 +158,7 @@ class Compare(_subcommand.Subcommand):
         if arguments.json:
             _output.print_json(pair.as_dict())
         else:
-            console.Console().print(comparison.draw_table(pair))
+            _print_pair(pair)
             for name, reason in pair.left_out.items():
                 print(f"{name} is left out: {reason}")
             print(pair.verdict)
@@ -348,6 +349,36 @@ class Sweep(_subcommand.Subcommand):
             print("The same command goes on with what is not done.")
             return 130
         return 1 if failed else 0
+
+
+def _print_pair(pair: "comparison.Pair") -> None:
+    """Prints a row for all classes and one for each; only the p-values of classes are corrected."""
+    from eva_coralbay.leaderboard import comparison
+
+    columns = ("class", "cases", "A", "B", "A - B", "95 % interval", "p (Holm)")
+    rows = []
+    for row in pair.rows:
+        value, interval = comparison.format_estimate(row.comparison.difference, sign="+").split(
+            " ", 1
+        )
+        p_value = comparison.format_p(row.comparison.corrected_p_value)
+        rows.append(
+            (
+                row.name,
+                str(row.comparison.n_cases),
+                *(f"{values.by_case.mean():.3f}" for values in row.values),
+                value,
+                interval,
+                p_value.removeprefix("p = ").removeprefix("p "),
+            )
+        )
+    _output.print_table(
+        columns,
+        rows,
+        title=f"{pair.task}, {pair.protocol}: {pair.metric}\n"
+        f"A = {pair.model_a}, B = {pair.model_b}",
+        numbers=columns[1:],
+    )
 
 
 class Leaderboard(_subcommand.Group):

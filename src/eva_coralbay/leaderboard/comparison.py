@@ -1,19 +1,13 @@
-"""Two models on the same cases of a task: numbers, a sentence and a table."""
+"""Two models on the same cases of a task: the numbers, and a sentence that sums them up."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import markup
-from rich import table as rich_table
-
 from eva_coralbay import _messages
 from eva_coralbay.leaderboard import statistics
-from eva_coralbay.results import case_values, record
+from eva_coralbay.results import case_values, record, scores
 from eva_coralbay.results import folder as results_folder
-
-METRICS = ("dice", "balanced_accuracy")
-"""The metrics that are compared: the first that both models have."""
 
 _ALL = "all classes"
 """What the row over all classes is called."""
@@ -72,7 +66,7 @@ class Pair:
             difference = statistics.Estimate(-difference.value, -difference.high, -difference.low)
         return (
             f"{first} is ahead of {second} by {format_estimate(difference)}: "
-            f"{_format_p(comparison.p_value)}, {comparison.n_cases} cases."
+            f"{format_p(comparison.p_value)}, {comparison.n_cases} cases."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,7 +114,7 @@ def compare(
     """
     runs_a, runs_b = (_select(entries, model, task, protocol) for model in (model_a, model_b))
     _check_comparable(runs_a[0].record, runs_b[0].record, model_a, model_b)
-    metric = next((name for name in METRICS if name in runs_a[0].record.metrics), METRICS[0])
+    metric = scores.headline_metric(runs_a[0].record.metrics)
     total = _compare(_ALL, runs_a, runs_b, metric)
     classes, left_out = [], {}
     for name in dict.fromkeys(row.class_name for row in runs_a[0].rows):
@@ -142,36 +136,6 @@ def compare(
         ),
         left_out=left_out,
     )
-
-
-def draw_table(pair: Pair) -> rich_table.Table:
-    """Draws a table with a row for all classes and one for each class.
-
-    Only the p-values of the classes are corrected: the first row is one test.
-
-    Args:
-        pair: The comparison.
-    """
-    table = rich_table.Table(
-        title=markup.escape(
-            f"{pair.task}, {pair.protocol}: {pair.metric}\nA = {pair.model_a}, B = {pair.model_b}"
-        )
-    )
-    table.add_column("class", style="bold", overflow="fold")
-    for heading in ("cases", "A", "B", "A - B", "95 % interval", "p (Holm)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in pair.rows:
-        value, interval = format_estimate(row.comparison.difference, sign="+").split(" ", 1)
-        table.add_row(
-            markup.escape(row.name),
-            str(row.comparison.n_cases),
-            *(f"{values.by_case.mean():.3f}" for values in row.values),
-            value,
-            markup.escape(interval),
-            _format_p(row.comparison.corrected_p_value).removeprefix("p = ").removeprefix("p "),
-            end_section=row is pair.total,
-        )
-    return table
 
 
 def format_estimate(estimate: statistics.Estimate, sign: str = "") -> str:
@@ -281,5 +245,10 @@ def _list(names: Iterable[str]) -> str:
     return _messages.list_names(sorted(set(names)))
 
 
-def _format_p(p_value: float) -> str:
+def format_p(p_value: float) -> str:
+    """Formats a p-value.
+
+    Args:
+        p_value: The p-value.
+    """
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"

@@ -42,7 +42,7 @@ from typing import (
 import pydantic
 import yaml
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _hashes
 from eva_coralbay.leaderboard import submission
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
@@ -397,7 +397,7 @@ def _hash_weights(checkpoint: str) -> str | None:
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            digest.update(bytes.fromhex(_hashes.sha256_of_file(file)))
     return digest.hexdigest()
 
 

@@ -1,7 +1,6 @@
 """Verifies a record: computes its metrics again, and on request repeats the run."""
 
 import dataclasses
-import hashlib
 import math
 import os
 import pathlib
@@ -13,6 +12,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from eva_coralbay import _hashes
 from eva_coralbay.leaderboard import validation
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config, scores
@@ -189,7 +189,7 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
 def _check_beside(path: pathlib.Path, sha256: str) -> None:
     """Checks that a file beside the record is there, and is the one that the record states."""
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = _hashes.sha256_of_file(path)
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): put the file that the run has written "

@@ -2,13 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay.results import case_table
+from eva_coralbay.tasks import catalog
 
 _CALIBRATION_BINS = 15
 """The number of bins of equal width of the calibration error."""
@@ -21,6 +22,24 @@ LOWER_IS_BETTER: Final = ("hd95",)
 
 _Unit = tuple[str, int]
 """A patient and a true class."""
+
+
+def task_kind(metrics: Collection[str]) -> catalog.Kind:
+    """Returns the kind of the task that a record is of.
+
+    Args:
+        metrics: The names of the record's metrics.
+    """
+    return "classification" if "balanced_accuracy" in metrics else "segmentation"
+
+
+def headline_metric(metrics: Collection[str]) -> str:
+    """Returns the metric by which the models are ranked on the task that a record is of.
+
+    Args:
+        metrics: The names of the record's metrics.
+    """
+    return catalog.headline_metric(task_kind(metrics))
 
 
 def summarize(rows: Sequence[case_table.Row]) -> dict[str, float]:

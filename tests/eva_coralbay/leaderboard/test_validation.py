@@ -17,7 +17,7 @@ import yaml
 
 from eva_coralbay.cli import main
 from eva_coralbay.leaderboard import validation
-from eva_coralbay.leaderboard.page import board
+from eva_coralbay.leaderboard.page import gathering
 from eva_coralbay.results import case_table, record, run_config, scores
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.tasks import protocols
@@ -505,7 +505,7 @@ def test_verified_records_are_there_and_as_they_were(folder: pathlib.Path) -> No
     line = f"{digest}  {entry.path.relative_to(folder)}\n"
     verified.write_text(line)
     assert validation.validate(folder) == []
-    track, *_ = board.gather(results_folder.find(folder), {}, [], folder).tracks
+    track, *_ = gathering.gather(results_folder.find(folder), {}, [], folder).tracks
     assert sum(row.n_verified for row in track.rows) == 1
 
     verified.write_text(line + f"{digest}  ../elsewhere.json\n" + f"{digest}  lab__a/x.json\n")

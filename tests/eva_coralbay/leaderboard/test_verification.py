@@ -1,6 +1,7 @@
 """Tests of the verification: what differs is told, and a run can be repeated."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -225,6 +226,6 @@ def _with_config(entry: results_folder.Entry, config: Any) -> results_folder.Ent
     """Writes another configuration, and states it."""
     content = yaml.safe_dump(config).encode()
     entry.config_path.write_bytes(content)
-    sha256 = verification.hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
     stated = record.ConfigFile(file=entry.config_path.name, sha256=sha256)
     return dataclasses.replace(entry, record=entry.record.model_copy(update={"config": stated}))

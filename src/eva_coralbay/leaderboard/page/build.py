@@ -17,7 +17,7 @@ import markupsafe
 
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
-from eva_coralbay.leaderboard.page import board, export, figures
+from eva_coralbay.leaderboard.page import board, export, figures, gathering
 from eva_coralbay.results import case_values, run_config
 from eva_coralbay.results import folder as results_folder
 
@@ -86,7 +86,7 @@ def build(
         ValueError: If something cannot be read, or `out` is a folder with other files.
     """
     root = pathlib.Path(results_root)
-    content = board.gather(
+    content = gathering.gather(
         results_folder.find(root), model_cards.find(models_root), reported.find(reported_root), root
     )
     target = pathlib.Path(out).absolute()

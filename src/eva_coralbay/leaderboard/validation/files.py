@@ -1,11 +1,11 @@
 """Checks the files of a results folder: which are read, and whether they belong together."""
 
-import hashlib
 import os
 import pathlib
 import stat
 from collections.abc import Iterator, Mapping
 
+from eva_coralbay import _hashes
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported
 from eva_coralbay.leaderboard.validation import fault
@@ -90,7 +90,7 @@ def check_file(
             entry.path, f"{field}.file", f"is {name!r}, but the file is to be called {path.name}."
         )
     if path in readable:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _hashes.sha256_of_file(path)
         if digest != sha256:
             yield Fault(
                 entry.path,
@@ -131,7 +131,7 @@ def check_verified(root: pathlib.Path) -> Iterator[Fault]:
         name = os.path.relpath(record_path, root)
         if name.startswith(os.pardir) or not record_path.is_file():
             yield Fault(path, name, "is no record of this folder: remove the line.")
-        elif hashlib.sha256(record_path.read_bytes()).hexdigest() != digest:
+        elif _hashes.sha256_of_file(record_path) != digest:
             yield Fault(path, name, "has changed since it was verified: verify it again.")
 
 

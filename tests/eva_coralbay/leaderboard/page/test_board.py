@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eva_coralbay.leaderboard import cards as model_cards
-from eva_coralbay.leaderboard.page import board
+from eva_coralbay.leaderboard.page import board, gathering
 from eva_coralbay.results import folder as results_folder
 from tests.eva_coralbay.leaderboard.page import generated
 
@@ -20,7 +20,7 @@ _CARDS = model_cards.find(pathlib.Path(__file__).parents[4] / "leaderboard" / "m
 
 
 def _gather(root: pathlib.Path) -> board.Board:
-    return board.gather(results_folder.find(root), _CARDS, [], root)
+    return gathering.gather(results_folder.find(root), _CARDS, [], root)
 
 
 def _change(path: pathlib.Path, edit: Callable[[dict[str, Any]], None]) -> None:

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from eva_coralbay.leaderboard.page import board, export
+from eva_coralbay.leaderboard.page import board, export, gathering
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard.page import generated
@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def content(root: pathlib.Path) -> board.Board:
-    return board.gather(results_folder.find(root), {}, [], root)
+    return gathering.gather(results_folder.find(root), {}, [], root)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eva_coralbay.leaderboard.page import board, figures
+from eva_coralbay.leaderboard.page import board, figures, gathering
 from eva_coralbay.results import folder as results_folder
 from tests.eva_coralbay.leaderboard.page import generated
 
@@ -13,7 +13,7 @@ from tests.eva_coralbay.leaderboard.page import generated
 def _track(root: pathlib.Path) -> board.Track:
     for model in ("radiology/coralbay", "radiology/voco_b"):
         generated.write_run(root, model=model, task="btcv")
-    return board.gather(results_folder.find(root), {}, [], root).tracks[0]
+    return gathering.gather(results_folder.find(root), {}, [], root).tracks[0]
 
 
 def test_the_strip_plot_has_a_dot_for_each_case(tmp_path: pathlib.Path) -> None:
