@@ -7,7 +7,7 @@ from torch import nn
 
 from eva_coralbay import _object_description
 from eva_coralbay.data import volume_transforms
-from eva_coralbay.evaluation import run_setup
+from eva_coralbay.evaluation import run_module
 from eva_coralbay.models import encoder
 
 
@@ -32,7 +32,7 @@ def test_every_argument_of_a_transform_counts(other: Any) -> None:
 
 def test_the_patch_merging_counts_although_the_weights_are_the_same() -> None:
     octants, legacy = (
-        run_setup.describe_encoder(encoder.CoralBayEncoder(12, patch_merging=variant))
+        run_module.describe_layers(encoder.CoralBayEncoder(12, patch_merging=variant))
         for variant in ("octants", "legacy")
     )
 
@@ -42,7 +42,7 @@ def test_the_patch_merging_counts_although_the_weights_are_the_same() -> None:
 
 def test_layers_count_but_not_whether_they_train() -> None:
     network = nn.Sequential(nn.Conv3d(1, 1, 3))
-    before = run_setup.describe_encoder(network)
+    before = run_module.describe_layers(network)
 
-    assert run_setup.describe_encoder(network.eval()) == before
-    assert run_setup.describe_encoder(nn.Sequential(nn.Conv3d(1, 1, 3, stride=2))) != before
+    assert run_module.describe_layers(network.eval()) == before
+    assert run_module.describe_layers(nn.Sequential(nn.Conv3d(1, 1, 3, stride=2))) != before

@@ -8,13 +8,32 @@ from eva.core.data import dataloaders, datamodules
 from eva.core.data.datamodules import schemas
 from eva.core.utils import parser
 from eva.vision.data.dataloaders import collate_fn
+from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
+from typing_extensions import override
 
 from eva_coralbay.data import seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
-from eva_coralbay.tasks import protocols, splits
+from eva_coralbay.tasks import facts, protocols, splits
 
 
-class SegmentationData(datamodules.DataModule):
+class _NumberedData(datamodules.DataModule):
+    """Data whose training samples follow from the seed of the run and their number alone."""
+
+    @override
+    def train_dataloader(self) -> TRAIN_DATALOADERS:
+        trainer, loader = self.trainer, self.dataloaders.train
+        if trainer is None:
+            raise RuntimeError("The training samples follow from the run, which a trainer knows.")
+        return seeding.SampleLoader(
+            seeding.Samples(self.datasets.train, seed=trainer.lightning_module.run_seed),
+            batch_size=loader.batch_size or 1,
+            first_batch=lambda: trainer.global_step * trainer.accumulate_grad_batches,
+            collate=loader.collate_fn,
+            num_workers=loader.num_workers or 0,
+        )
+
+
+class SegmentationData(_NumberedData):
     """The train, val and, where the split scheme has one, test cases of a data set."""
 
     def __init__(
@@ -53,6 +72,8 @@ class SegmentationData(datamodules.DataModule):
             spacing=spacing,
             hu_window=hu_window,
         )
+        self._protocol: protocols.ProtocolName = protocol
+        self._scoring, self._training = scoring, training
         dataset = _with_scheme(dataset, protocol)
         train = _build(dataset, "train", training)
         super().__init__(
@@ -65,17 +86,23 @@ class SegmentationData(datamodules.DataModule):
                 train=_loader(
                     num_workers,
                     batch_size=batch_size,
-                    shuffle=True,
                     collate_fn=collate_fn.collection_collate,
-                    worker_init_fn=seeding.seed_worker,
                 ),
                 val=_loader(num_workers),
                 test=_loader(num_workers),
             ),
         )
 
+    @override
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        pairs = _find_mirror_pairs(self.datasets.val.classes)
+        self._scoring.mirror_pairs = pairs
+        # eva flips scans and keeps their labels, so a flipped left kidney is still a left one
+        self._training.mirror_pairs = () if self._protocol == "frozen-eva" else pairs
 
-class ClassificationData(datamodules.DataModule):
+
+class ClassificationData(_NumberedData):
     """The train, val and, where the split scheme has one, test cases of a classification task.
 
     They are volumes, or embeddings that are computed of all of them once (`predict`).
@@ -130,17 +157,30 @@ class ClassificationData(datamodules.DataModule):
         super().__init__(
             datasets=schemas.DatasetsSchema(**inputs, predict=volumes),
             dataloaders=schemas.DataloadersSchema(
-                train=_loader(
-                    num_workers,
-                    batch_size=batch_size,
-                    shuffle=True,
-                    worker_init_fn=seeding.seed_worker,
-                ),
+                train=_loader(num_workers, batch_size=batch_size),
                 val=scoring,
                 test=scoring,
                 predict=_loader(num_workers, batch_size=predict_batch_size),
             ),
         )
+
+
+def _find_mirror_pairs(classes: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Returns the label values that trade places in the mirror image of a body.
+
+    Liver and spleen keep their labels: a mirrored liver is a liver. But a mirror image has no
+    labels where a class is of one side only, such as the right middle lobe of the lung: its
+    mirror image is something that no body has.
+
+    Args:
+        classes: The name of each label value.
+
+    Returns:
+        The pairs of label values, None if a class of one side has no partner.
+    """
+    if facts.find_one_sided(classes):
+        return None
+    return [(classes.index(a), classes.index(b)) for a, b in facts.find_pairs(classes)]
 
 
 def _with_scheme(dataset: dict[str, Any], protocol: protocols.ProtocolName) -> dict[str, Any]:

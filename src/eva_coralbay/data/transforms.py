@@ -18,6 +18,9 @@ from typing_extensions import override
 
 from eva_coralbay.data import preparation
 
+MirrorPairs = Sequence[tuple[int, int]]
+"""The label values of the left and the right one of each pair of organs."""
+
 
 class EvalTransform:
     """Applies the HU window to a whole prepared scan.
@@ -32,12 +35,15 @@ class EvalTransform:
         *,
         spacing: Sequence[float] = (1.5, 1.5, 1.5),
         hu_window: tuple[float, float] = (-175.0, 250.0),
+        mirror_pairs: MirrorPairs | None = None,
     ) -> None:
         """Initializes the transform.
 
         Args:
             spacing: The voxel spacing to resample to, in mm, as (D, H, W).
             hu_window: The lowest and the highest HU, which become 0 and 1.
+            mirror_pairs: The pairs of label values that trade places in the mirror image of a
+                scan, such as left and right kidney; None if a mirror image has no labels.
 
         Raises:
             ValueError: If a spacing is not positive or the window is empty.
@@ -49,6 +55,7 @@ class EvalTransform:
 
         depth, height, width = (float(length) for length in spacing)
         self.preparation = preparation.Preparation((depth, height, width), float(hu_window[0]))
+        self.mirror_pairs = mirror_pairs
         self._hu_window = hu_window
 
     def __call__(self, scan: preparation.PreparedScan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,12 +76,16 @@ class EvalTransform:
 
 
 class TrainTransform(EvalTransform, monai_transforms.Randomizable):
-    """Draws augmented crops, centerd on voxels of classes drawn with equal chance.
+    """Draws augmented crops, centered on voxels of classes drawn with equal chance.
 
     Each crop of size `roi_size` draws a class among those present (background included, equal
     chances unless `class_ratios` says otherwise) and one of its voxels as center; then flips
     along each axis, a rotation by a multiple of 90 degrees in the axial plane, and a scale and
     a shift of the intensities, each with probability 0.1.
+
+    Flips along one or three axes make the mirror image of a body, whose left kidney is a right
+    one: the labels of `mirror_pairs` are swapped. Flips along two axes are rotations, as the turns
+    are, and change no label. Where a mirror image has no labels, one flip less is done.
     """
 
     _PROBABILITY = 0.1
@@ -91,6 +102,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         class_ratios: Sequence[float] | None = None,
         spacing: Sequence[float] = (1.5, 1.5, 1.5),
         hu_window: tuple[float, float] = (-175.0, 250.0),
+        mirror_pairs: MirrorPairs | None = None,
     ) -> None:
         """Initializes the transform.
 
@@ -101,8 +113,10 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
                 chances if None.
             spacing: The voxel spacing to resample to, in mm, as (D, H, W).
             hu_window: The lowest and the highest HU, which become 0 and 1.
+            mirror_pairs: As for :class:`EvalTransform`. Without any pair, labels keep their values
+                in mirror images, which is eva's way.
         """
-        super().__init__(spacing=spacing, hu_window=hu_window)
+        super().__init__(spacing=spacing, hu_window=hu_window, mirror_pairs=mirror_pairs)
 
         self.roi_size = tuple(roi_size)
         self._num_samples = num_samples
@@ -171,6 +185,8 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Flips, rotates and changes the intensities of one crop."""
         axes = [axis for axis in (1, 2, 3) if self._happens()]
+        if len(axes) % 2 and self.mirror_pairs is None:
+            axes.pop()
         turns = self._draw_turns() if self._happens() else 0
         scale = 1.0 + self._draw_intensity() if self._happens() else 1.0
         shift = self._draw_intensity() if self._happens() else 0.0
@@ -179,6 +195,8 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
             image, target = (
                 torch.rot90(tensor.flip(axes), turns, dims=(2, 3)) for tensor in (image, target)
             )
+        if len(axes) % 2:
+            target = swap_labels(target, self.mirror_pairs or ())
         if scale != 1.0 or shift != 0.0:
             image = image * scale + shift
         return image.contiguous(), target.long().contiguous()
@@ -192,6 +210,23 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
 
     def _draw_intensity(self) -> float:
         return self.R.uniform(-self._INTENSITY_RANGE, self._INTENSITY_RANGE)
+
+
+def swap_labels(mask: torch.Tensor, pairs: MirrorPairs) -> torch.Tensor:
+    """Swaps the label values of pairs.
+
+    Args:
+        mask: A label map of any shape.
+        pairs: The pairs; a value is in one of them at the most.
+
+    Returns:
+        The label map with the values swapped.
+    """
+    swapped = mask.clone()
+    for first, second in pairs:
+        swapped[mask == first] = second
+        swapped[mask == second] = first
+    return swapped
 
 
 def _extent_around(index: int, size: int, length: int) -> slice:

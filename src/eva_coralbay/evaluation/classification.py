@@ -9,28 +9,25 @@ import torch
 from eva.core import metrics as eva_metrics
 from eva.core.callbacks.writers import embeddings
 from eva.core.metrics import structs as metrics_lib
-from eva.core.models.modules import module
 from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
-from eva.core.utils import parser
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from typing_extensions import override
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.evaluation import metrics, run_setup
+from eva_coralbay.evaluation import metrics, run_module
 from eva_coralbay.tasks import protocols
 
 _PARTS = {"fit": "train", "validate": "val", "test": "test"}
 """The data set that a stage begins with."""
 
 
-class ClassificationModule(module.ModelModule):
+class ClassificationModule(run_module.RunModule):
     """Trains a linear head on the embedding of an encoder, and the encoder too unless frozen.
 
     A batch holds volumes [B, C, D, H, W] or, with a frozen encoder, embeddings [B, E] that
-    `predict` has made of them. Each run has a seed of its own, as in
-    :class:`SegmentationModule`; the encoder of embeddings has that of run 0.
+    `predict` has made of them. The encoder of embeddings has the seed of run 0.
     """
 
     def __init__(
@@ -56,21 +53,15 @@ class ClassificationModule(module.ModelModule):
             lr_end: The learning rate that the cosine schedule ends with.
             weight_decay: The weight decay of AdamW.
         """
-        super().__init__()
+        super().__init__(
+            protocol=protocol, seed=seed, lr=lr, lr_end=lr_end, weight_decay=weight_decay
+        )
 
         self.encoder = encoder
         self.head: nn.Linear | None = None
         self.criterion = criterion or nn.CrossEntropyLoss()
-        self.protocol: protocols.ProtocolName = protocol
-        self.seed = seed
-        self.run_seed = seed
-        self.encoder_sha256: str | None = None
-        self.classes: list[str] = []
 
         self._is_frozen = not protocols.PROTOCOLS[protocol].trains_encoder
-        self._lr = lr
-        self._lr_end = lr_end
-        self._weight_decay = weight_decay
         self._example: torch.Tensor | None = None
         self._encoder_identity: dict[str, Any] = {}
         self._input_identity: dict[str, Any] = {}
@@ -85,48 +76,31 @@ class ClassificationModule(module.ModelModule):
 
     @override
     def setup(self, stage: str) -> None:
-        self.classes = run_setup.set_classes(self)
-        if stage == "predict":
-            pl.seed_everything(self.seed, workers=True, verbose=False)
-        elif self.head is None:
-            dataset = getattr(run_setup.datasets(self.trainer), _PARTS[stage])
+        super().setup(stage)
+        if stage != "predict" and self.head is None:
+            dataset = getattr(run_module.datasets(self.trainer), _PARTS[stage])
             self._example = dataset[0][0][None]
             self._input_identity = dataset.describe_inputs()
             self._embeddings_of = dataset.embeddings_of()
-        if stage == "fit":
-            self.run_seed = run_setup.begin(self.trainer, self.seed)
 
     @override
     def configure_model(self) -> None:
         if self._trainer is None:
             # eva calls this before the run is seeded, Lightning once more after
             return
-        if isinstance(self.encoder, dict):
-            if self._embeddings_of is not None:
-                # the seed that it had when it made them
-                pl.seed_everything(self.seed, workers=True, verbose=False)
-            self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
+        # embeddings are made by an encoder of the seed of run 0
+        seed = self.run_seed if self._embeddings_of is None else self.seed
+        self.encoder = self._build(self.encoder, "encoder", seed)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
-            self.encoder_sha256 = run_setup.encoder_sha256(self.encoder)
-            self._encoder_identity = run_setup.describe_encoder(self.encoder)
+            self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
+            self._encoder_identity = run_module.describe_layers(self.encoder)
         self._check_embeddings()
         if self.head is None and self._example is not None:
             width = self._width(self._example)
-            # so that head and training are the same whatever was drawn for the encoder
-            pl.seed_everything(self.run_seed, workers=True, verbose=False)
+            self._seed_part("decoder")
             self.head = nn.Linear(width, len(self.classes))
             self._example = None
         self.train(self.training)
-
-    @override
-    def configure_optimizers(self) -> Any:
-        return run_setup.optimize(
-            [parameter for parameter in self.parameters() if parameter.requires_grad],
-            self.trainer,
-            lr=self._lr,
-            lr_end=self._lr_end,
-            weight_decay=self._weight_decay,
-        )
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -258,6 +232,6 @@ class EmbeddingsWriter(embeddings.ClassificationEmbeddingsWriter):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)
         path = os.path.join(self._output_dir, base.EMBEDDINGS_FILE)
-        inputs = run_setup.datasets(trainer).predict[0].describe_inputs()
+        inputs = run_module.datasets(trainer).predict[0].describe_inputs()
         made_of: Any = pl_module.describe_embeddings(inputs)  # type: ignore[reportCallIssue]
         _atomic_files.write_atomically(path, json.dumps(made_of, indent=2).encode())

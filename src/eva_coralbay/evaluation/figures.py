@@ -1,14 +1,16 @@
 """Pictures of scored cases: image, truth and prediction side by side."""
 
+import contextlib
 import dataclasses
 import io
 import math
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import loguru
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +19,7 @@ from matplotlib import figure
 from typing_extensions import override
 
 from eva_coralbay import _atomic_files, _slice_drawing
-from eva_coralbay.evaluation import metrics, recorder
+from eva_coralbay.evaluation import metrics, rescoring
 from eva_coralbay.results import case_table
 
 _PANELS = ("image", "truth", "prediction")
@@ -74,7 +76,7 @@ class CaseFigures(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if recorder.is_scoring(trainer):
+        if rescoring.is_scoring(trainer):
             self._keep(outputs, batch, _classes(pl_module, "val"))
 
     @override
@@ -91,7 +93,7 @@ class CaseFigures(pl.Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if recorder.is_scoring(trainer):
+        if rescoring.is_scoring(trainer):
             self._write(trainer, _classes(pl_module, "val"), "cases_val.png")
 
     @override
@@ -127,13 +129,22 @@ class CaseFigures(pl.Callback):
         self._best = self._worst = None
         if best is None or worst is None:
             return
-        with recorder.logged_errors(f"drawing of {name}"):
+        with _logged_errors(f"drawing of {name}"):
             rows = [("Best case", best)] + ([("Worst case", worst)] if worst is not best else [])
             content = io.BytesIO()
             draw_cases(rows, classes).savefig(content, dpi=120)
             _atomic_files.write_atomically(
                 pathlib.Path(str(trainer.log_dir)) / name, content.getvalue()
             )
+
+
+@contextlib.contextmanager
+def _logged_errors(what: str) -> Iterator[None]:
+    """Logs an error instead of raising it: a picture that is missing makes no result wrong."""
+    try:
+        yield
+    except Exception:
+        loguru.logger.exception(f"The {what} failed; the run goes on.")
 
 
 def draw_cases(cases: Sequence[tuple[str, ScoredCase]], classes: Sequence[str]) -> figure.Figure:
@@ -209,7 +220,7 @@ def _block_height(case: ScoredCase) -> float:
 
 def _classes(pl_module: pl.LightningModule, part: Literal["val", "test"]) -> list[str]:
     """Returns the class names that the module scores; none if it scores no label maps."""
-    metric = recorder.case_metric(pl_module, part)
+    metric = rescoring.case_metric(pl_module, part)
     return metric.classes if isinstance(metric, metrics.CaseDice) else []
 
 

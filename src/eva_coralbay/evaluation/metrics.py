@@ -93,6 +93,10 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
         self.classes: list[str] = list(classes or [])
         self._rows: list[RowT] = []
 
+    def fresh(self) -> "CaseMetric[RowT]":
+        """Returns a metric of the same settings that holds nothing."""
+        return type(self)(self.classes)
+
     @property
     def rows(self) -> list[RowT]:
         """The rows of the case table so far."""

@@ -1,8 +1,10 @@
 """How a trained model does on scans that are a little unlike those of its task.
 
 The same weights score every case again under perturbations of the scan: another HU window,
-thicker slices, flips. A flip moves the labels with the scan, which is the same as flipping the
-prediction back.
+thicker slices, flips. A flip moves the labels with the scan. A scan that is flipped along one axis
+is the mirror image of a body, whose left kidney is a right one, so the labels of paired organs are
+swapped, and a perfect prediction scores 1 on them. Where a task has organs of one side only, a
+mirror image has no labels: then there are no flips.
 """
 
 import copy
@@ -61,7 +63,9 @@ class PerturbedTransform(transforms.EvalTransform):
         center = (low + high) / 2 + perturbation.window_shift
         half = (high - low) / 2 * perturbation.window_scale
         super().__init__(
-            spacing=scoring.preparation.spacing, hu_window=(center - half, center + half)
+            spacing=scoring.preparation.spacing,
+            hu_window=(center - half, center + half),
+            mirror_pairs=scoring.mirror_pairs,
         )
 
         self.preparation = scoring.preparation
@@ -73,7 +77,10 @@ class PerturbedTransform(transforms.EvalTransform):
         if self._perturbation.has_thick_slices:
             image = thicken_slices(image)
         image, axis = self._scale_window(image), self._perturbation.flipped_axis
-        return (image, mask) if axis is None else (image.flip(axis + 1), mask.flip(axis + 1))
+        if axis is None:
+            return image, mask
+        swapped = transforms.swap_labels(mask, self.mirror_pairs or ())
+        return image.flip(axis + 1), swapped.flip(axis + 1)
 
 
 def thicken_slices(image: torch.Tensor) -> torch.Tensor:
@@ -112,7 +119,7 @@ def check(dataset: Any) -> None:
 
 
 def perturb(loader: torch_data.DataLoader[Any]) -> Iterator[tuple[str, torch_data.DataLoader[Any]]]:
-    """Yields the loaders of the perturbed scans, one a perturbation.
+    """Yields the loaders of the perturbed scans, one a perturbation that labels can be given for.
 
     Args:
         loader: The loader of the cases that are scored.
@@ -122,6 +129,8 @@ def perturb(loader: torch_data.DataLoader[Any]) -> Iterator[tuple[str, torch_dat
     """
     for name, perturbation in PERTURBATIONS.items():
         dataset: Any = copy.copy(loader.dataset)
+        if perturbation.flipped_axis is not None and dataset._transforms.mirror_pairs is None:
+            continue
         dataset._transforms = PerturbedTransform(dataset._transforms, perturbation)
         yield (
             name,

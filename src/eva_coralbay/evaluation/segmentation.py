@@ -7,7 +7,6 @@ import torch
 from eva.core import metrics as eva_metrics
 from eva.core.metrics import structs as metrics_lib
 from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
-from eva.core.utils import parser
 from eva.vision import losses as eva_losses
 from eva.vision.models import modules
 from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
@@ -16,7 +15,7 @@ from monai import inferers
 from torch import nn
 from typing_extensions import override
 
-from eva_coralbay.evaluation import metrics, run_setup
+from eva_coralbay.evaluation import metrics, run_module
 from eva_coralbay.tasks import protocols
 
 _SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
@@ -34,13 +33,13 @@ _MAX_LOGITS_BYTES = 8 * 2**30
 a whole body take 30 GiB."""
 
 
-class SegmentationModule(modules.SemanticSegmentationModule):
+class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModule):
     """Trains a decoder on an encoder, and the encoder too unless it is frozen.
 
     What it changes of eva's :class:`SemanticSegmentationModule`:
 
-    - Each run has a seed of its own (`seed` + the number of the run), set before its encoder and
-      its decoder are built, so run k equals a single run whose `seed` is `seed` + k.
+    - Each run has a seed of its own (see :class:`RunModule`), so run k equals a single run whose
+      `seed` is `seed` + k.
     - A frozen encoder is in eval mode and computes no graph; a trained one is saved with the
       decoder, so that a checkpoint is the model that is scored.
     - While fitting, the validation only monitors (windows overlap by `monitor_overlap`);
@@ -91,6 +90,11 @@ class SegmentationModule(modules.SemanticSegmentationModule):
             raise ValueError("`class_weights` are of the default loss: give them to `criterion`.")
         rules = protocols.PROTOCOLS[protocol]
         super().__init__(
+            protocol=protocol,
+            seed=seed,
+            lr=lr,
+            lr_end=lr_end,
+            weight_decay=weight_decay,
             encoder=encoder,
             decoder=decoder,  # type: ignore[reportArgumentType]  # built in `configure_model`
             criterion=criterion or _default_criterion(class_weights),
@@ -99,16 +103,7 @@ class SegmentationModule(modules.SemanticSegmentationModule):
             spatial_dims=3,
         )
 
-        self.protocol: protocols.ProtocolName = protocol
-        self.seed = seed
-        self.run_seed = seed
-        self.encoder_sha256: str | None = None
-        self.classes: list[str] | None = None
-
         self._roi_size = tuple(roi_size)
-        self._lr = lr
-        self._lr_end = lr_end
-        self._weight_decay = weight_decay
         self._scorer, self._monitor = (
             inferers.SlidingWindowInferer(
                 roi_size=self._roi_size, sw_batch_size=sw_batch_size, overlap=share
@@ -127,36 +122,17 @@ class SegmentationModule(modules.SemanticSegmentationModule):
         )
 
     @override
-    def setup(self, stage: str) -> None:
-        self.classes = run_setup.set_classes(self)
-        if stage == "fit":
-            self.run_seed = run_setup.begin(self.trainer, self.seed)
-
-    @override
     def configure_model(self) -> None:
         if self._trainer is None:
             # eva calls this before the run is seeded, Lightning once more after
             return
-        if isinstance(self.encoder, dict):
-            self.encoder = parser.parse_object(self.encoder, expected_type=nn.Module)
-        if isinstance(self.decoder, dict):
-            self.decoder = parser.parse_object(self._complete(self.decoder), nn.Module)
+        self.encoder = self._build(self.encoder, "encoder")
+        self.decoder = self._build(self._complete(self.decoder), "decoder")
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
-            self.encoder_sha256 = run_setup.encoder_sha256(self.encoder)
+            self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
         self._freeze_encoder()
         self.train(self.training)
         self._check_roi()
-
-    @override
-    def configure_optimizers(self) -> Any:
-        groups = [self.decoder.parameters(), self._encoder_trainable_parameters()]
-        return run_setup.optimize(
-            [parameter for group in groups for parameter in group],
-            self.trainer,
-            lr=self._lr,
-            lr_end=self._lr_end,
-            weight_decay=self._weight_decay,
-        )
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -203,13 +179,14 @@ class SegmentationModule(modules.SemanticSegmentationModule):
 
     def _stitching_device(self, data: torch.Tensor) -> torch.device:
         """Returns where the logits of a scan are put together: on the CPU if they are large."""
-        size = 4 * data[:, 0].numel() * len(self.classes or [])
+        size = 4 * data[:, 0].numel() * len(self.classes)
         return torch.device("cpu") if size > _MAX_LOGITS_BYTES else data.device
 
-    def _complete(self, decoder: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, decoder: Any) -> Any:
         """Returns the decoder's specification with the number of classes in it."""
-        out_channels = len(self.classes or [])
-        init_args = {"out_channels": out_channels, **decoder.get("init_args", {})}
+        if not isinstance(decoder, dict):
+            return decoder
+        init_args = {"out_channels": len(self.classes), **decoder.get("init_args", {})}
         return {**decoder, "init_args": init_args}
 
     def _check_roi(self) -> None:
@@ -219,7 +196,7 @@ class SegmentationModule(modules.SemanticSegmentationModule):
             ValueError: If the decoder cannot take it, or if the crops are of another size.
         """
         crops = getattr(
-            getattr(run_setup.datasets(self.trainer).train, "_transforms", None), "roi_size", None
+            getattr(run_module.datasets(self.trainer).train, "_transforms", None), "roi_size", None
         )
         if crops is not None and tuple(crops) != self._roi_size:
             raise ValueError(

@@ -1,13 +1,8 @@
 """Regions of prepared scans, without end and in an order that only the seed decides."""
 
 import hashlib
-import multiprocessing
-import os
 import pathlib
 import shutil
-import signal
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +15,7 @@ from torch.nn import functional
 from torch.utils import data as torch_data
 from typing_extensions import override
 
-from eva_coralbay.data import preparation
+from eva_coralbay.data import loader_workers, preparation
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.pretraining import manifest as manifest_lib
 from eva_coralbay.pretraining import views as views_lib
@@ -193,7 +188,7 @@ class PretrainingData(datamodules.DataModule):
             num_workers=self._num_workers,
             pin_memory=True if torch.cuda.is_available() else False,
             prefetch_factor=_PREFETCHED if self._num_workers else None,
-            worker_init_fn=_init_worker,
+            worker_init_fn=loader_workers.init_worker,
         )
 
     def _check_shared_memory(self, *, ranks: int) -> None:
@@ -343,22 +338,3 @@ def _draw_box(
             box.append(slice(0, length))
             extent.append(((size - length) // 2, (size - length) // 2 + length))
     return (box[0], box[1], box[2]), np.array(extent)
-
-
-def _init_worker(worker_id: int) -> None:
-    torch.set_num_threads(1)
-    # the trainer ends a step when it gets one of these; SLURM and torchrun send them to all
-    # processes, and without workers there would be no end of the step
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if sys.platform == "linux":
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
-        threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
-
-
-def _leave_when_the_parent_says() -> None:
-    """Ends this process on a SIGTERM of its parent, which waits for that when it exits."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # nosec B101
-    while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent.pid:
-        pass
-    os._exit(0)

@@ -48,6 +48,19 @@ def find_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple((a, b) for a, b in pairs if known[a] < known.get(b, -1))
 
 
+def find_one_sided(labels: Sequence[str]) -> tuple[str, ...]:
+    """Finds the classes that are on one side of the body and have no partner on the other.
+
+    Args:
+        labels: The names of the classes.
+
+    Returns:
+        Their names, such as "lung_middle_lobe_right".
+    """
+    paired = {name for pair in find_pairs(labels) for name in pair}
+    return tuple(name for name in labels if _SIDE.search(name) and name not in paired)
+
+
 def _swap_side(match: re.Match[str]) -> str:
     return _OTHER_SIDE[match[0]]
 

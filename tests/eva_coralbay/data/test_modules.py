@@ -1,9 +1,11 @@
 """Tests of the data of a segmentation task."""
 
 import pathlib
+import types
 from typing import Any
 
 import pytest
+import torch
 
 from eva_coralbay.data import (
     ClassificationData,
@@ -39,10 +41,58 @@ def _data(root: pathlib.Path, **arguments: Any) -> SegmentationData:
     )
 
 
+def _fitting(*, run_seed: int, step: int = 0) -> Any:
+    """What the data know of the trainer of a run."""
+    module = types.SimpleNamespace(run_seed=run_seed)
+    return types.SimpleNamespace(
+        lightning_module=module, global_step=step, accumulate_grad_batches=1
+    )
+
+
+def _first_crops(data: SegmentationData, **run: int) -> torch.Tensor:
+    data.setup("fit")
+    data.trainer = _fitting(**run)
+    return next(iter(data.train_dataloader()))[0]
+
+
+def test_crops_follow_from_the_seed_of_the_run_and_the_step(root: pathlib.Path) -> None:
+    first = _first_crops(_data(root, batch_size=1), run_seed=0)
+    assert torch.equal(_first_crops(_data(root, batch_size=1), run_seed=0), first)
+    assert not torch.equal(_first_crops(_data(root, batch_size=1), run_seed=1), first)
+    second = _first_crops(_data(root, batch_size=1), run_seed=0, step=1)
+    both = _first_crops(_data(root, batch_size=2), run_seed=0)
+    assert torch.equal(torch.cat([first, second]), both)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "training"), [("frozen", [(3, 4)]), ("frozen-eva", ()), ("scratch", [(3, 4)])]
+)
+def test_the_kidneys_of_mirror_images_are_swapped_but_by_eva(
+    root: pathlib.Path, protocol: Any, training: Any
+) -> None:
+    data = _data(root, protocol=protocol)
+    data.setup("fit")
+    assert phantom.CLASSES[3:5] == ("right_kidney", "left_kidney")
+    assert data.datasets.train._transforms.mirror_pairs == training
+    assert data.datasets.val._transforms.mirror_pairs == [(3, 4)]
+
+
+def test_a_class_of_one_side_forbids_mirror_images(tmp_path: pathlib.Path) -> None:
+    phantom.write_dataset(
+        str(tmp_path), cases=3, val_cases=1, shape=(16, 24, 24), spacing_mm=(20.0, 18.0, 18.0)
+    )
+    path = tmp_path / "dataset.json"
+    path.write_text(path.read_text().replace("left_kidney", "kidney_of_the_other_side"))
+    data = _data(tmp_path)
+    data.setup("fit")
+    assert data.datasets.train._transforms.mirror_pairs is None
+
+
 def test_splits_have_their_transforms_and_loaders(root: pathlib.Path) -> None:
     data = _data(root)
     data.prepare_data()
     data.setup("fit")
+    data.trainer = _fitting(run_seed=0)
 
     images, targets, metadata = next(iter(data.train_dataloader()))
     assert images.shape == targets.shape == (6, 1, 16, 16, 16), "2 scans of 3 crops"

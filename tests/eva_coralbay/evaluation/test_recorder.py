@@ -19,7 +19,8 @@ from eva.core.trainers import functional
 from lightning.pytorch import callbacks
 from typing_extensions import override
 
-from eva_coralbay.evaluation import recorder
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import recorder, rescoring
 from eva_coralbay.results import case_table, record
 from tests.eva_coralbay.evaluation import toy
 
@@ -82,7 +83,7 @@ class _Spy(pl.Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if recorder.is_scoring(trainer):
+        if rescoring.is_scoring(trainer):
             self.weights.append(pl_module.state_dict()["encoder.weight"].clone())
 
 
@@ -217,10 +218,10 @@ def test_data_sets_of_eva_say_nothing_of_themselves(tmp_path: pathlib.Path) -> N
     assert set(_liver(folder / read.cases.file)) == {"0", "1", "2"}
 
 
-def test_an_error_of_the_bookkeeping_does_not_end_the_run(
+def test_a_run_that_cannot_be_recorded_ends_with_an_error(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk leaves no half-written record, and eva's results as they are."""
+    """A full disk leaves no half-written record, and names all that is missing."""
 
     def fail(*args: Any) -> None:
         raise OSError("No space left on device")
@@ -228,23 +229,48 @@ def test_an_error_of_the_bookkeeping_does_not_end_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         trainer = toy.trainer(str(tmp_path), [_recorder()])
-        trainer.run_evaluation_session(toy.ToyModule(), toy.datamodule())
+        with pytest.raises(EvaCoralbayError, match="last checkpoint on the val .*No space left"):
+            trainer.run_evaluation_session(toy.ToyModule(), toy.datamodule())
     (folder,) = _folders(tmp_path)
     assert _records(folder) == []
     assert not list(folder.glob(".*"))
-    assert (folder.parent / "results.json").exists()
+    assert sorted(path.name for path in folder.glob("checkpoints/*")) == ["best.ckpt", "last.ckpt"]
+
+
+def test_what_can_be_recorded_is_written_before_the_error(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one of four records fails, the others are there, those of later stages too."""
+    write = record.Record.write
+
+    def fail_once(self: record.Record, path: Any) -> None:
+        if pathlib.Path(path).name == "record_val_last.json":
+            raise OSError("Input/output error")
+        write(self, path)
+
+    monkeypatch.setattr(record.Record, "write", fail_once)
+    trainer = toy.trainer(str(tmp_path), [_recorder()])
+    data = toy.datamodule(test=toy.ToyDataset(first_seed=50))
+    with pytest.raises(EvaCoralbayError, match="not recorded in full"):
+        trainer.run_evaluation_session(toy.ToyModule(), data)
+    (folder,) = _folders(tmp_path)
+    assert [name for name in _records(folder) if name.endswith(".json")] == [
+        "record_test_best.json",
+        "record_test_last.json",
+        "record_val_best.json",
+    ]
 
 
 def test_what_cannot_be_recorded_fails_before_the_training(tmp_path: pathlib.Path) -> None:
     """Several data sets, or a module without the metric, are errors at the start."""
     several = [toy.ToyDataset(), toy.ToyDataset(first_seed=50)]
-    with pytest.raises(RuntimeError, match="one data set a run, but `val` has 2"):
+    with pytest.raises(EvaCoralbayError, match="one data set a run, but `val` has 2"):
         toy.trainer(str(tmp_path), [_recorder()]).fit(
             toy.ToyModule(), datamodule=toy.datamodule(val=several)
         )
     module = toy.ToyModule()
     module.metrics = structs.MetricModule(None, None, None)
-    with pytest.raises(RuntimeError, match="list eva_coralbay.evaluation.CaseDice"):
+    with pytest.raises(EvaCoralbayError, match="list eva_coralbay.evaluation.CaseDice"):
         toy.trainer(str(tmp_path), [_recorder()]).fit(module, datamodule=toy.datamodule())
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -253,7 +279,9 @@ def test_a_last_checkpoint_that_is_the_best_is_rejected(tmp_path: pathlib.Path) 
     """From lightning 2.6 on, `save_last` beside a monitor keeps the best as the last."""
     saver = callbacks.ModelCheckpoint(monitor="val/dice", mode="max", save_last=True)
     trainer = toy.trainer(str(tmp_path), [], callbacks=[saver, _recorder()])
-    with pytest.raises(RuntimeError, match="add a second ModelCheckpoint with `filename: last`"):
+    with pytest.raises(
+        EvaCoralbayError, match="add a second ModelCheckpoint with `filename: last`"
+    ):
         trainer.fit(toy.ToyModule(), datamodule=toy.datamodule())
 
 

@@ -15,10 +15,11 @@ from eva.core.trainers import functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils import data as torch_data
 
 from eva_coralbay.data import SegmentationData, phantom, preparation, transforms
 from eva_coralbay.data.datasets import NnUNet
-from eva_coralbay.evaluation import SegmentationModule, Trainer, recorder, robustness
+from eva_coralbay.evaluation import SegmentationModule, Trainer, metrics, recorder, robustness
 from eva_coralbay.results import record
 from tests.eva_coralbay.evaluation import toy
 
@@ -121,6 +122,16 @@ def test_a_flip_moves_the_labels_too(axis: int) -> None:
     assert np.array_equal(np.flip(mask.numpy()[0], axis), flipped_mask.numpy()[0])
 
 
+def test_the_labels_of_pairs_are_swapped_in_every_flip_and_nowhere_else() -> None:
+    scoring = transforms.EvalTransform(hu_window=_WINDOW, mirror_pairs=[(1, 2)])
+    _, mask = scoring(_scan(4))
+    for name, perturbation in robustness.PERTURBATIONS.items():
+        _, perturbed = robustness.PerturbedTransform(scoring, perturbation)(_scan(4))
+        counts = [int((perturbed == label).sum()) for label in range(3)]
+        labels = (0, 2, 1) if name.startswith("flip_") else (0, 1, 2)
+        assert counts == [int((mask == label).sum()) for label in labels], name
+
+
 def test_perturbations_differ() -> None:
     images = [
         robustness.PerturbedTransform(transforms.EvalTransform(), perturbation)(_scan(3))[0]
@@ -192,13 +203,62 @@ def test_a_model_that_sees_voxels_alone_loses_nothing_by_flips(
 ) -> None:
     records = _evaluate(root, tmp_path, robustness=1)
 
-    measured, metrics = records["last"].robustness, records["last"].metrics
+    measured, unperturbed = records["last"].robustness, records["last"].metrics
     assert measured is not None and set(measured) == set(robustness.PERTURBATIONS)
-    assert metrics["dice"] is not None and 0 < metrics["dice"] < 1
+    assert unperturbed["dice"] is not None and 0 < unperturbed["dice"] < 1
+    # it cannot tell left from right, so the kidneys are the exception
+    unpaired = [name for name in unperturbed if name.startswith("dice_") and "kidney" not in name]
     for name, values in measured.items():
-        assert set(values) == set(metrics)
-        assert (values == metrics) == name.startswith("flip_"), name
+        assert set(values) == set(unperturbed)
+        is_same = all(values[metric] == unperturbed[metric] for metric in unpaired)
+        assert is_same == name.startswith("flip_"), name
     assert records["best"].robustness is None
+
+
+def test_a_perfect_prediction_scores_1_on_paired_organs_in_every_flip() -> None:
+    """The left kidney of a body is on the right of its mirror image, where it is a right one."""
+    mask = torch.zeros((1, 8, 9, 10), dtype=torch.uint8)
+    mask[0, 2:5, 3:6, 1:3], mask[0, 2:5, 3:6, 7:9] = 1, 2
+    mask[0, 6, 0, 5] = 3  # a nose, which says where the front and the head are
+    scan = preparation.LoadedScan(torch.zeros(mask.shape), mask, np.eye(4))
+    scoring = transforms.EvalTransform(mirror_pairs=[(1, 2)])
+    for axis in range(3):
+        flip = robustness.Perturbation(flipped_axis=axis)
+        _, target = robustness.PerturbedTransform(scoring, flip)(scan)
+        scorer = metrics.CaseDice(["background", "right_kidney", "left_kidney", "nose"])
+        scorer.update(_name_sides(target > 0, nose=target == 3)[None, 0], target[None])
+        assert scorer.means["dice"] == 1.0, axis
+
+
+def _name_sides(organs: torch.Tensor, *, nose: torch.Tensor) -> torch.Tensor:
+    """Names two kidneys as an anatomist does, who sees where the front and the head are."""
+    center = _middle(organs & ~nose)
+    up, front, _ = np.sign(_middle(nose) - center)
+    labels = torch.where(nose, 3, 0).to(torch.uint8)
+    # the head up and the front ahead (towards smaller H), left is where W grows
+    left_is_up = up * -front > 0
+    halves = torch.arange(organs.shape[-1]) > center[2]
+    left = halves if left_is_up else ~halves
+    labels[organs & ~nose & left] = 2
+    labels[organs & ~nose & ~left] = 1
+    return labels
+
+
+def _middle(voxels: torch.Tensor) -> npt.NDArray[np.float64]:
+    return torch.argwhere(voxels[0]).double().mean(dim=0).numpy()
+
+
+def test_without_labels_of_a_mirror_image_there_are_no_flips(tmp_path: pathlib.Path) -> None:
+    phantom.write_dataset(
+        str(tmp_path), cases=3, val_cases=1, shape=(16, 24, 24), spacing_mm=(20.0, 18.0, 18.0)
+    )
+    transform = transforms.EvalTransform(spacing=_SPACING)
+    dataset = NnUNet(str(tmp_path), "val", transforms=transform, prepared=False)
+    names = [name for name, _ in robustness.perturb(torch_data.DataLoader(dataset))]
+    transform.mirror_pairs = ()
+    allowed = [name for name, _ in robustness.perturb(torch_data.DataLoader(dataset))]
+    assert names == [name for name in robustness.PERTURBATIONS if not name.startswith("flip_")]
+    assert allowed == list(robustness.PERTURBATIONS)
 
 
 def test_perturbed_values_are_those_of_the_weights_that_count(

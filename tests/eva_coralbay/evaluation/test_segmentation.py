@@ -6,15 +6,14 @@ import pandas as pd
 import pytest
 import torch
 from eva.core import trainers as eva_trainers
-from eva.core.data import dataloaders, datamodules
 from eva.core.trainers import functional
 from eva.vision import losses as eva_losses
-from eva.vision.data.dataloaders import collate_fn
 from lightning.pytorch import callbacks
 from torch import nn
 
-from eva_coralbay.data import phantom, seeding, transforms
+from eva_coralbay.data import SegmentationData, phantom
 from eva_coralbay.data.datasets import NnUNet
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import Recorder, SegmentationModule
 
 _SPACING = (8.0, 8.0, 8.0)
@@ -63,26 +62,19 @@ def _module(**kwargs: object) -> SegmentationModule:
     )
 
 
-def _datamodule(root: pathlib.Path, *, num_workers: int = 0) -> datamodules.DataModule:
-    train = transforms.TrainTransform(roi_size=_ROI, num_samples=2, spacing=_SPACING)
-    evaluate = transforms.EvalTransform(spacing=_SPACING)
-    workers = {
-        "num_workers": num_workers,
-        "persistent_workers": num_workers > 0,
-        "prefetch_factor": 2 if num_workers else None,
-        "worker_init_fn": seeding.seed_worker,
-    }
-    return datamodules.DataModule(
-        datasets=datamodules.DatasetsSchema(
-            train=NnUNet(str(root), "train", transforms=train),
-            val=NnUNet(str(root), "val", transforms=evaluate),
-        ),
-        dataloaders=datamodules.DataloadersSchema(
-            train=dataloaders.DataLoader(
-                batch_size=1, shuffle=True, collate_fn=collate_fn.collection_collate, **workers
-            ),
-            val=dataloaders.DataLoader(batch_size=1, **workers),
-        ),
+def _datamodule(
+    root: pathlib.Path, *, num_workers: int = 0, batch_size: int = 1
+) -> SegmentationData:
+    return SegmentationData(
+        dataset={
+            "class_path": "eva_coralbay.data.datasets.NnUNet",
+            "init_args": {"root": str(root)},
+        },
+        roi_size=_ROI,
+        num_samples=2,
+        spacing=_SPACING,
+        batch_size=batch_size,
+        num_workers=num_workers,
     )
 
 
@@ -129,14 +121,16 @@ def _fit(
     return [pd.read_csv(table) for table in tables]
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_session_run_twice_gives_equal_tables(
-    root: pathlib.Path, tmp_path: pathlib.Path, num_workers: int
+def test_the_number_of_workers_does_not_change_the_case_table(
+    root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    first, second = (
-        _fit(root, tmp_path / name, num_workers=num_workers)[0] for name in ("first", "second")
-    )
-    pd.testing.assert_frame_equal(first, second, check_exact=True)
+    """Two sessions without workers, one with 1 and one with 3: bit for bit one table."""
+    tables = [
+        _fit(root, tmp_path / str(index), num_workers=num_workers)[0]
+        for index, num_workers in enumerate((0, 0, 1, 3))
+    ]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], table, check_exact=True)
 
 
 def test_a_run_alone_equals_the_same_run_of_three(
@@ -187,11 +181,54 @@ def test_decoder_has_the_classes_of_the_data(root: pathlib.Path, tmp_path: pathl
     assert module.decoder.layer.out_channels == len(NnUNet(str(root), "val").classes)
 
 
+class WideEncoder(ToyEncoder):
+    """Another encoder: it draws more random numbers for its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(100, 100)
+
+
+def test_two_encoders_meet_one_decoder_and_the_same_crops(
+    root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """So the runs of one seed can be compared in pairs."""
+
+    class Spy(callbacks.Callback):
+        def on_train_start(self, trainer: object, pl_module: SegmentationModule) -> None:
+            self.decoder = {k: v.clone() for k, v in pl_module.decoder.state_dict().items()}
+            self.noise: list[torch.Tensor] = []
+            self.crops: list[torch.Tensor] = []
+
+        def on_train_batch_end(self, trainer: object, pl_module: object, *args: object) -> None:
+            self.crops.append(args[1][0].clone())
+            self.noise.append(torch.rand(1))
+
+    spies = []
+    for name in ("ToyEncoder", "WideEncoder"):
+        spies.append(Spy())
+        trainer = _trainer(tmp_path / name)
+        trainer.callbacks.append(spies[-1])
+        module = _module(encoder={"class_path": f"{__name__}.{name}"}, protocol="scratch", seed=5)
+        trainer.fit(module, datamodule=_datamodule(root))
+    one, other = spies
+    assert all(torch.equal(one.decoder[key], other.decoder[key]) for key in one.decoder)
+    assert torch.equal(torch.stack(one.crops), torch.stack(other.crops))
+    assert torch.equal(torch.stack(one.noise), torch.stack(other.noise))
+    assert len({float(noise) for noise in one.noise}) == 4, "each step draws anew"
+
+
+def test_refuses_a_training_without_end(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    trainer = _trainer(tmp_path, max_steps=-1, max_epochs=2)
+    with pytest.raises(EvaCoralbayError, match="MAX_STEPS"):
+        trainer.fit(_module(), datamodule=_datamodule(root))
+
+
 def test_learns(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    module, trainer = _module(protocol="scratch"), _trainer(tmp_path, max_steps=2)
+    module, trainer = _module(protocol="scratch", seed=2), _trainer(tmp_path, max_steps=2)
     trainer.fit(module, datamodule=_datamodule(root))
     before = float(trainer.callback_metrics["val/dice"])
-    module, trainer = _module(protocol="scratch"), _trainer(tmp_path, max_steps=60)
+    module, trainer = _module(protocol="scratch", seed=2), _trainer(tmp_path, max_steps=60)
     trainer.fit(module, datamodule=_datamodule(root))
     assert float(trainer.callback_metrics["val/dice"]) > before + 0.05
 

@@ -117,6 +117,13 @@ def test_names_of_pairs(labels: tuple[str, ...], pairs: tuple[tuple[str, str], .
     assert facts.find_pairs(labels) == pairs
 
 
+def test_classes_of_one_side() -> None:
+    lobes = ("lung_middle_lobe_right", "lung_upper_lobe_right", "lung_upper_lobe_left", "liver")
+    assert facts.find_one_sided(lobes) == ("lung_middle_lobe_right",)
+    one_sided = [task.id for task in catalog.TASKS.values() if facts.find_one_sided(task.labels)]
+    assert one_sided == ["totalsegmentator"]
+
+
 def test_tolerances_by_class_and_for_all() -> None:
     base = catalog.TASKS["btcv"]
     by_class = dict.fromkeys(base.classes, 1.5)

@@ -1,0 +1,167 @@
+"""What the modules of all protocols share: the seeds of a run, its classes and its optimizer."""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from eva.core.models.modules import module
+from eva.core.utils import parser
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn, optim
+from torch.optim import lr_scheduler
+from typing_extensions import override
+
+from eva_coralbay import _object_description
+from eva_coralbay.data import seeding
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import metrics
+from eva_coralbay.models import checkpoints
+from eva_coralbay.tasks import protocols
+
+
+class RunModule(module.ModelModule):
+    """A module of which eva trains several runs, each with a seed of its own.
+
+    The seed of run k is `seed` + k. The encoder, the decoder or head, and every training step have
+    seeds that follow from it but not from each other: two encoders meet the same decoder and the
+    same crops in a run of the same seed, so that their runs can be compared in pairs; and a run
+    that was interrupted draws in each step what it would have drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        protocol: protocols.ProtocolName,
+        seed: int,
+        lr: float,
+        lr_end: float,
+        weight_decay: float,
+        **kwargs: Any,
+    ) -> None:
+        """Initializes the module.
+
+        Args:
+            protocol: Decides what is trained and how it is scored.
+            seed: The seed of run 0.
+            lr: The learning rate at the start.
+            lr_end: The learning rate that the cosine schedule ends with.
+            weight_decay: The weight decay of AdamW.
+            kwargs: The arguments of eva's module.
+        """
+        super().__init__(**kwargs)
+
+        self.protocol: protocols.ProtocolName = protocol
+        self.seed = seed
+        self.run_seed = seed
+        self.encoder_sha256: str | None = None
+        self.classes: list[str] = []
+
+        self._lr = lr
+        self._lr_end = lr_end
+        self._weight_decay = weight_decay
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Reads the classes from the data and, before a training, sets the seed of the run.
+
+        Raises:
+            EvaCoralbayError: If the length of the training does not fit the validations.
+        """
+        self._set_classes()
+        if stage == "fit":
+            _check_length(self.trainer)
+            self.run_seed = self.seed + _run_index(self.trainer)
+            pl.seed_everything(self.run_seed, workers=True, verbose=False)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = optim.AdamW(
+            [parameter for parameter in self.parameters() if parameter.requires_grad],
+            lr=self._lr,
+            weight_decay=self._weight_decay,
+        )
+        schedule = lr_scheduler.CosineAnnealingLR(
+            optimizer,
+            T_max=int(self.trainer.estimated_stepping_batches),
+            eta_min=self._lr_end,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # so that dropout does not depend on what was drawn before, which an interrupted run forgets
+        number = self.trainer.fit_loop.total_batch_idx
+        torch.manual_seed(seeding.part_seed(self.run_seed, "step", number))
+
+    def _build(self, network: Any, part: seeding.Part, seed: int | None = None) -> Any:
+        """Builds a network from its `class_path` and `init_args`, with the seed of its part.
+
+        Args:
+            network: The specification, or a network, which is returned as it is.
+            part: Which part of the run it is.
+            seed: The seed of the run, that of this one if None.
+        """
+        if not isinstance(network, dict):
+            return network
+        self._seed_part(part, seed)
+        return parser.parse_object(network, expected_type=nn.Module)
+
+    def _seed_part(self, part: seeding.Part, seed: int | None = None) -> None:
+        torch.manual_seed(seeding.part_seed(self.run_seed if seed is None else seed, part))
+
+    def _set_classes(self) -> None:
+        """Reads the class names from the data set and hands them to the metrics."""
+        known = datasets(self.trainer).tolist()
+        self.classes = list(next(data.classes for data in known if hasattr(data, "classes")))
+        for collection in (self.metrics.validation_metrics, self.metrics.test_metrics):
+            metric = metrics.find_case_metric(collection)
+            if metric is not None:
+                metric.classes = self.classes
+
+
+def datasets(trainer: pl.Trainer) -> Any:
+    """Returns the data sets of a trainer."""
+    return trainer.datamodule.datasets  # type: ignore[reportAttributeAccessIssue]
+
+
+def encoder_sha256(encoder: nn.Module) -> str:
+    """Hashes the weights of an encoder, whether or not eva's wrapper is around it."""
+    return checkpoints.state_dict_sha256(unwrap(encoder).state_dict())
+
+
+def describe_layers(encoder: nn.Module) -> dict[str, Any]:
+    """Describes what an encoder computes beside its weights, with or without eva's wrapper."""
+    network = unwrap(encoder)
+    layers = {name: _object_description.describe(layer) for name, layer in network.named_modules()}
+    digest = hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
+    return {**layers[""], "layers_sha256": digest}
+
+
+def unwrap(encoder: nn.Module) -> nn.Module:
+    """Returns the network of an encoder, without eva's wrapper if there is one."""
+    return getattr(encoder, "model", encoder)
+
+
+def _check_length(trainer: pl.Trainer) -> None:
+    """Checks that the training ends, and that it ends with a validation."""
+    steps, interval = trainer.max_steps, trainer.val_check_interval
+    if steps < 0:
+        raise EvaCoralbayError(
+            "The training samples have no end, so the trainer needs the number of its steps: set "
+            "`max_steps` (MAX_STEPS)."
+        )
+    if isinstance(interval, int) and steps % interval != 0:
+        raise EvaCoralbayError(
+            f"`max_steps` ({steps}) must be a multiple of `val_check_interval` ({interval}), "
+            "or the last steps would be trained but not saved: change MAX_STEPS or "
+            "VAL_CHECK_INTERVAL."
+        )
+
+
+def _run_index(trainer: pl.Trainer) -> int:
+    """Returns the number of the run, which eva keeps in the name of its log folder only."""
+    match = re.search(r"run_(\d+)$", str(trainer.log_dir or ""))
+    return int(match.group(1)) if match else 0
