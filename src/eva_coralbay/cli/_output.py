@@ -10,9 +10,6 @@ from rich import console as rich_console
 from rich import table as rich_table
 from rich import text as rich_text
 
-_LONG_WORD = 11
-"""The length of a word in characters from which on a column may break it into lines."""
-
 
 def print_table(
     columns: Sequence[str],
@@ -45,16 +42,12 @@ def print_table(
         padding=0 if is_narrow else (0, 1),
     )
     cells = [[rich_text.Text(c) if isinstance(c, str) else c for c in row] for row in rows]
-    full_rows = [row for row in cells if len(row) == len(columns)]
     for index, name in enumerate(columns):
-        words = " ".join((name, *(row[index].plain for row in full_rows))).split()
-        shortest = [len(word) for word in words if len(word) < _LONG_WORD]
         table.add_column(
             rich_text.Text(name),
             justify="right" if name in numbers else "left",
             style="bold" if index == 0 and not is_narrow else None,
             overflow="fold",
-            min_width=max(shortest, default=0),
             no_wrap=name in whole,
         )
     for row in cells:

@@ -101,15 +101,23 @@ def summarize(root: str | None = None, *, prepared_root: str | None = None) -> l
 
 
 def _print(summaries: Sequence[Summary]) -> None:
-    """Prints a row for each task, below its kind; narrow, so that it fits 80 columns."""
+    """Prints a row for each task, below its kind, that fits 80 columns.
+
+    Of a task that is not on the disk, the last column says how to get it.
+    """
     splits = "/".join(_SPLITS)
     has_states = any(summary.state is not None for summary in summaries)
-    columns = ["task", splits, "classes", "license", "how to get"]
     rows: list[list[str]] = []
     for kind, tasks in itertools.groupby(summaries, key=lambda summary: summary.kind):
         rows += [[kind], *map(_cells, tasks)]
     _output.print_table(
-        [*columns, "on the disk"] if has_states else columns,
+        (
+            "task",
+            splits,
+            "classes",
+            "license",
+            "on the disk, or how to get" if has_states else "how to get",
+        ),
         rows,
         numbers=("classes",),
         whole=("task", splits),
@@ -144,6 +152,5 @@ def _cells(summary: Summary) -> list[str]:
         "/".join(str(summary.cases.get(split, "-")) for split in _SPLITS),
         str(summary.classes),
         "\n".join((summary.license, *summary.restrictions)),
-        summary.access,
-        *([] if summary.state is None else [summary.state]),
+        summary.access if summary.state in (None, "-") else summary.state,
     ]
