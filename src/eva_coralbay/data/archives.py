@@ -156,8 +156,8 @@ def _open_tar(stream: Any, path: str) -> tuple[int, Iterator[_Member]]:
     """Returns the size of the file, which is that of its content at least, and its entries."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    content = _BoundedReader(gzip.GzipFile(fileobj=stream) if is_gzip else stream)
-    archive = tarfile.open(fileobj=content, mode="r:")  # type: ignore[reportArgumentType]
+    content: Any = _BoundedReader(gzip.GzipFile(fileobj=stream) if is_gzip else stream)
+    archive = tarfile.open(fileobj=content, mode="r:")
     return os.path.getsize(path), _tar_members(archive)
 
 

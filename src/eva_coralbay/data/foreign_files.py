@@ -8,6 +8,7 @@ and the file, says what is wrong and what to do.
 import contextlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ DAMAGED = "It may be cut off or damaged: copy or download it again."
 
 _MAX_JSON_BYTES = 64 * 2**20
 """The largest description that is read."""
+
+_MAX_NAME = 200
+"""The longest name that is taken from a description."""
 
 _MAX_CHARACTERS = 300
 """How much of the message of a library is repeated."""
@@ -102,8 +106,32 @@ def read_json(path: str | os.PathLike[str], *, fix: str = "Correct it.") -> Any:
     try:
         size = os.path.getsize(path)
     except OSError as error:
-        raise problem(f"it is missing ({error.strerror})", path, fix=fix) from error
+        raise DatasetError(f"File '{path}' is missing ({error.strerror}). {fix}") from error
     if size > _MAX_JSON_BYTES:
         raise problem(f"{size / 1e6:.0f} MB are too many for a description", path, fix=fix)
     with reading(path, fix=fix), open(path, "rb") as file:
         return json.loads(file.read())
+
+
+def check_name(value: Any, what: str) -> str:
+    """Returns a name in a file in its composed form (NFC), if it is text.
+
+    macOS stores "é" as two characters in the names of files, where others write one.
+
+    Args:
+        value: The name.
+        what: What it is the name of, for the error message.
+
+    Raises:
+        UnusableError: If it is no text, is empty or very long, or holds what no name may, such as
+            line breaks, or bytes of a file name that is not in UTF-8.
+    """
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME:
+        raise UnusableError(
+            f"{what} is {value!r:.100}, which is no name", "Give it a short one in quotes."
+        )
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise UnusableError(
+            f"{what} is {value!a:.200}, which is no text in UTF-8", "Give it another name."
+        )
+    return unicodedata.normalize("NFC", value)

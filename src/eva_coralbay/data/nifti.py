@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from eva_coralbay.data import foreign_files, nifti_header
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.foreign_files import UnusableError
+from eva_coralbay.data.label_values import IGNORE_LABEL
 
 _SUFFIXES = (".nii.gz", ".nii")
 """The ends of the names of NIfTI files, in lower or upper case."""
@@ -71,7 +72,13 @@ def read_scan(path: str, *, case: str, needs_code: bool = True) -> eva_tv_tensor
 
 
 def read_mask(
-    path: str, *, case: str, like: grid_lib.Grid, labels: Collection[int], needs_code: bool = True
+    path: str,
+    *,
+    case: str,
+    like: grid_lib.Grid,
+    labels: Collection[int],
+    ignored: int | None = None,
+    needs_code: bool = True,
 ) -> tv_tensors.Mask:
     """Reads a label map that lies on the grid of an image.
 
@@ -83,11 +90,12 @@ def read_mask(
         case: The id of the case, for the error messages.
         like: The grid of the image.
         labels: The label values that may occur.
+        ignored: Another value that may occur, which becomes `IGNORE_LABEL`.
         needs_code: As for `read_scan`.
 
     Returns:
         The label map of shape [1, D, H, W], in the smallest of uint8, int16 and int32 that
-        holds all `labels`.
+        holds all `labels`; in int16 if there is an `ignored` value.
 
     Raises:
         DatasetError: If the file is unreadable, is not a volume, has no orientation, contradicts
@@ -97,7 +105,7 @@ def read_mask(
     with foreign_files.reading(path, case=case):
         header = _read_header(path, needs_code=needs_code)
         check_same_grid(header.grid, like, path, case=case)
-        array = _as_labels(_read_voxels(path, header), header, labels=labels)
+        array = _as_labels(_read_voxels(path, header), header, labels=labels, ignored=ignored)
         array = np.ascontiguousarray(_reorient(array, header))
     return tv_tensors.Mask(torch.from_numpy(array)[None])
 
@@ -239,7 +247,11 @@ def _reorient(array: npt.NDArray[Any], header: nifti_header.Header) -> npt.NDArr
 
 
 def _as_labels(
-    stored: npt.NDArray[Any], header: nifti_header.Header, *, labels: Collection[int]
+    stored: npt.NDArray[Any],
+    header: nifti_header.Header,
+    *,
+    labels: Collection[int],
+    ignored: int | None,
 ) -> npt.NDArray[Any]:
     """Checks that an array holds known labels only, and returns them in the smallest type."""
     array = _scale(stored, header)
@@ -247,18 +259,30 @@ def _as_labels(
         array = _as_integers(array)
     if header.is_scaled:
         _check_kept_apart(stored, array)
-    largest = max(labels)
+    values = set(labels) if ignored is None else {*labels, ignored}
+    largest = max(values)
     known = np.zeros(largest + 1, dtype=bool)
-    known[list(labels)] = True
+    known[list(values)] = True
     in_range = array.min() >= 0 and array.max() <= largest
     if not in_range or not (known.all() or known[array].all()):
-        unknown = sorted(set(np.unique(array).tolist()) - set(labels))
+        unknown = sorted(set(np.unique(array).tolist()) - values)
         raise UnusableError(
             f"the mask holds the unknown label values {unknown[:10]}; "
-            f"known are {sorted(labels)[0]} to {largest}",
+            f"known are {_list_values(values)}",
             "Correct the mask, or add the labels to the description of the data set.",
         )
-    return array.astype(_smallest_type(largest))
+    if ignored is None:
+        return array.astype(_smallest_type(largest))
+    marked = array.astype(np.int16)
+    marked[array == ignored] = IGNORE_LABEL
+    return marked
+
+
+def _list_values(values: set[int]) -> str:
+    ordered = sorted(values)
+    if ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]} to {ordered[-1]}"
+    return f"{ordered[0]} to {ordered[-2]} and {ordered[-1]}"
 
 
 def _check_kept_apart(stored: npt.NDArray[Any], array: npt.NDArray[Any]) -> None:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import resampling
+from eva_coralbay.data.label_values import IGNORE_LABEL
 
 Box = grid_lib.Box
 
@@ -41,7 +42,10 @@ class PreparedScan(abc.ABC):
     @property
     @abc.abstractmethod
     def label_counts(self) -> npt.NDArray[np.int64]:
-        """The number of voxels of each label value, the background first; empty without labels."""
+        """The number of voxels of each label value, the background first; empty without labels.
+
+        Voxels with `IGNORE_LABEL` are not counted.
+        """
 
     @abc.abstractmethod
     def read_image(self, box: Box) -> torch.Tensor:
@@ -62,7 +66,8 @@ class PreparedScan(abc.ABC):
             box: The region.
 
         Returns:
-            The labels, of an integer type, of shape [1, D, H, W].
+            The labels, of an integer type, of shape [1, D, H, W]; `IGNORE_LABEL` where a voxel is
+            to be left out.
         """
 
     @abc.abstractmethod
@@ -102,9 +107,7 @@ class LoadedScan(PreparedScan):
         depth, height, width = image.shape[1:]
         self._grid = grid_lib.Grid((depth, height, width), affine)
         self._voxels: dict[int, npt.NDArray[np.intp]] = {}
-        self._counts = (
-            np.zeros(0, dtype=np.int64) if mask is None else torch.bincount(mask.flatten()).numpy()
-        )
+        self._counts = np.zeros(0, dtype=np.int64) if mask is None else _count(mask)
 
     @property
     @override
@@ -169,6 +172,13 @@ def prepare(
 def cut(tensor: torch.Tensor, box: Box) -> torch.Tensor:
     """Returns the view of a region of a volume of shape [1, D, H, W]."""
     return tensor[(slice(None), *box)]
+
+
+def _count(mask: torch.Tensor) -> npt.NDArray[np.int64]:
+    """Returns the number of voxels of each label value, at least of the background."""
+    labels = mask.flatten()
+    known = labels if labels.dtype == torch.uint8 else labels[labels != IGNORE_LABEL]
+    return torch.bincount(known, minlength=1).numpy()
 
 
 def _find_body(

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation
+from eva_coralbay.data.label_values import IGNORE_LABEL
 from eva_coralbay.errors import DatasetError
 
 VERSION = 1
@@ -263,8 +264,8 @@ def encode(scan: preparation.PreparedScan, *, key: str) -> bytes:
     image = scan.read_image(scan.whole)[0].round().clamp_(-(2**15), 2**15 - 1).to(torch.int16)
     arrays = {"image": (image.numpy(), (_EDGE,) * 3)}
     if len(scan.label_counts):
-        kind = np.uint8 if len(scan.label_counts) <= 2**8 else np.uint16
-        mask = scan.read_mask(scan.whole)[0].numpy().astype(kind)
+        labels = scan.read_mask(scan.whole)[0].numpy()
+        mask = labels.astype(_type_of(labels, len(scan.label_counts)))
         rows = _count_rows(mask, len(scan.label_counts))
         arrays |= {"mask": (mask, (_EDGE,) * 3), "rows": (rows, (1, *rows.shape[1:]))}
     tables, chunks = {}, []
@@ -301,14 +302,23 @@ def _identity_of(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _count_rows(mask: npt.NDArray[np.unsignedinteger], num_labels: int) -> npt.NDArray[np.uint16]:
+def _type_of(labels: npt.NDArray[np.integer], num_labels: int) -> npt.DTypeLike:
+    """Returns the type that a label map is stored in; only `IGNORE_LABEL` needs a sign."""
+    if labels.dtype.kind == "i" and labels.min() == IGNORE_LABEL:
+        return np.int16
+    return np.uint8 if num_labels <= 2**8 else np.uint16
+
+
+def _count_rows(mask: npt.NDArray[np.integer], num_labels: int) -> npt.NDArray[np.uint16]:
     """Returns how many voxels of each label each row has, of shape [labels, D, H]."""
     depth, height, _ = mask.shape
     rows = np.empty((num_labels, depth, height), dtype=np.uint16)
-    first = np.arange(height)[:, None] * num_labels
+    # the first place of each row is for voxels with `IGNORE_LABEL`
+    places = num_labels + 1
+    first = np.arange(height)[:, None] * places - IGNORE_LABEL
     for index, section in enumerate(mask):
-        counts = np.bincount((first + section).ravel(), minlength=height * num_labels)
-        rows[:, index] = counts.reshape(height, num_labels).T
+        counts = np.bincount((first + section).ravel(), minlength=height * places)
+        rows[:, index] = counts.reshape(height, places)[:, 1:].T
     return rows
 
 

@@ -38,7 +38,7 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
     if name not in catalog.TASKS and name not in OWN_DATA:
         known = ", ".join((*catalog.TASKS, *OWN_DATA))
         raise ValueError(f"There is no task '{name}': choose one of {known}.")
-    if not os.path.isdir(root) and not arguments.get("download"):
+    if not os.path.isdir(os.path.expanduser(root)) and not arguments.get("download"):
         raise DatasetError(f"There is no folder '{root}'.")
     dataset = OWN_DATA.get(name) or pkgutil.resolve_name(catalog.TASKS[name].dataset)
     return dataset(root, **arguments)

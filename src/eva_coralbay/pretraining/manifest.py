@@ -15,6 +15,7 @@ import pydantic
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.data import scan_file
+from eva_coralbay.data.quality import Statistics
 from eva_coralbay.errors import DatasetError
 
 VERSION = 1
@@ -38,16 +39,6 @@ class Geometry(pydantic.BaseModel, extra="forbid", frozen=True):
         """How long it is along (D, H, W)."""
         (depth, height, width), spacing = self.shape, self.spacing
         return depth * spacing[0], height * spacing[1], width * spacing[2]
-
-
-class Statistics(pydantic.BaseModel, extra="forbid", frozen=True):
-    """The HU of a scan, before it is resampled."""
-
-    minimum: float
-    percentile_1: float
-    mean: float
-    percentile_99: float
-    maximum: float
 
 
 class Case(pydantic.BaseModel, extra="forbid", frozen=True):

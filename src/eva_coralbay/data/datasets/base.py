@@ -1,10 +1,11 @@
 """Base class of the volumetric segmentation data sets."""
 
 import abc
+import copy
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from eva.vision.data import tv_tensors as eva_tv_tensors
@@ -13,8 +14,8 @@ from loguru import logger
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from eva_coralbay.data import foreign_files, nifti, quality, store
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti, store
 from eva_coralbay.data import preparation as prepared_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.errors import DatasetError
@@ -45,8 +46,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     the axes. Prepared scans are kept on disk (`eva_coralbay.data.store`) and made by
     `prepare_data`, unless `prepared` is off: then each is made anew whenever it is used.
 
-    In the split "train" a case without any labeled voxel is an error, as
-    nothing can be learned from it; elsewhere it is scored by the rules of the metric.
+    A case without any labeled voxel is one like any other: in training all its crops are
+    background, and it is scored by the rules of the metric.
+
+    A scan that is not in HU, such as one scaled to [0, 1], is an error before the training (see
+    `eva_coralbay.data.quality`), unless `unchecked_cases` names its case.
     """
 
     _needs_code: ClassVar[bool] = True
@@ -60,6 +64,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         transforms: transforms_lib.EvalTransform | None = None,
         prepared: bool = True,
         prepared_root: str | None = None,
+        unchecked_cases: Sequence[str] = (),
     ) -> None:
         """Initializes the data set.
 
@@ -69,14 +74,19 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             transforms: What makes image and target of a prepared scan.
             prepared: Whether the prepared scans are kept on disk.
             prepared_root: The folder that they are kept in, `prepared/` in the root if None.
+            unchecked_cases: The ids of the cases whose intensities are taken as HU whatever they
+                look like; "*" stands for all.
         """
         super().__init__(transforms=transforms)
 
         self._preparation = transforms.preparation if transforms else prepared_lib.Preparation()
-        self._root = root
+        self._root = os.path.expanduser(root)
         self._split = split
         self._prepared = prepared
-        self._prepared_root = prepared_root or os.path.join(root, "prepared")
+        self._prepared_root = os.path.expanduser(
+            prepared_root or os.path.join(self._root, "prepared")
+        )
+        self._unchecked_cases = frozenset(unchecked_cases)
 
         self._files: dict[str, CaseFiles] = {}
         self._case_ids: list[str] = []
@@ -96,6 +106,11 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     @abc.abstractmethod
     def classes(self) -> list[str]:
         """The name of each label value, beginning with "background"."""
+
+    @property
+    def _ignored_value(self) -> int | None:
+        """The value, in the files, of voxels that are left out of loss and metrics."""
+        return None
 
     @property
     @abc.abstractmethod
@@ -155,9 +170,6 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         if self._prepared and self._transforms is not None:
             self.setup()
             self.prepared_store.prepare(self.sources())
-            for source in self.sources():
-                counts = self.prepared_store.open(source).label_counts
-                self._check_foreground(source.case, bool(counts[1:].any()))
 
     @override
     def configure(self) -> None:
@@ -195,7 +207,6 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         case = self._case_ids[index]
         if self._transforms is None:
             image, target = self._load_case(case)
-            self._check_foreground(case, bool(target.any()))
         else:
             image, target = self._transform_prepared(case, self._transforms)
         return image, target, self.load_metadata(index)
@@ -256,29 +267,41 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """Returns the paths of the files that a case is made of, the image first."""
         return tuple(self._path(path) for path in self._files[case])
 
-    def _transform_prepared(self, case: str, transforms: Callable) -> tuple[Any, Any]:
+    def _transform_prepared(self, case: str, transforms: Any) -> tuple[Any, Any]:
         """Applies the transforms to the prepared scan of a case."""
         if not self._prepared:
-            scan = prepared_lib.prepare(*self._load_case(case), self._preparation)
-            return self._transform(case, scan, transforms)
+            return transforms(prepared_lib.prepare(*self._load_case(case), self._preparation))
         source = self._source(case)
+        # a scan that is repaired in between is to give what an intact one would have given
+        random = copy.deepcopy(getattr(transforms, "R", None))
         try:
-            return self._transform(case, self.prepared_store.open(source), transforms)
+            return transforms(self.prepared_store.open(source))
         except store.StoreError as error:
             logger.warning(f"{error} It is prepared anew.")
             self.prepared_store.prepare([source])
-            return self._transform(case, self.prepared_store.open(source), transforms)
-
-    def _transform(
-        self, case: str, scan: prepared_lib.PreparedScan, transforms: Callable
-    ) -> tuple[Any, Any]:
-        self._check_foreground(case, bool(scan.label_counts[1:].any()))
-        return transforms(scan)
+            if random is not None:
+                transforms.R = random
+            return transforms(self.prepared_store.open(source))
 
     def _load_case(self, case: str) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
-        """Reads the scan and the label map of a case."""
+        """Reads the scan and the label map of a case, and checks that the scan is one in HU."""
         volume = self._read_scan(case)
+        if not self._unchecked_cases & {case, "*"}:
+            self._check_quality(case, volume)
         return volume, self._read_mask(case, grid_lib.Grid.of(volume))
+
+    def _check_quality(self, case: str, volume: eva_tv_tensors.Volume) -> None:
+        problem = quality.find_problem(
+            volume, quality.measure(volume), spacing=self._preparation.spacing
+        )
+        if problem is not None:
+            raise foreign_files.problem(
+                problem,
+                self._path(self._files[case].image),
+                case=case,
+                fix="Correct the scan; or, if it is to be taken as it is, name the case in "
+                "`unchecked_cases` of the data set.",
+            )
 
     def _read_scan(self, case: str) -> eva_tv_tensors.Volume:
         path = self._path(self._files[case].image)
@@ -294,16 +317,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             case=case,
             like=grid,
             labels=range(len(self.classes)),
+            ignored=self._ignored_value,
             needs_code=self._needs_code,
         )
-
-    def _check_foreground(self, case: str, has_foreground: bool) -> None:
-        if self._split == "train" and not has_foreground:
-            raise DatasetError(
-                f"Case '{case}', file '{self._path(self._files[case].label)}': the mask has no "
-                "labeled voxel, so nothing can be learned from it. Correct the mask, or take "
-                "the case out of the train split."
-            )
 
     def _find_problems(self, case: str) -> list[str]:
         """Returns what is wrong with the files and headers of a case."""

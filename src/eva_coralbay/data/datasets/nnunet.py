@@ -2,16 +2,19 @@
 
 import collections
 import functools
-import json
 import os
+import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from loguru import logger
 from sklearn import model_selection
 from typing_extensions import override
 
+from eva_coralbay.data import foreign_files, label_values
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
+from eva_coralbay.data.foreign_files import UnusableError
 from eva_coralbay.errors import DatasetError
 
 _NUM_FOLDS = 5
@@ -22,6 +25,15 @@ _FOLD_SEED = 12345
 
 CHANNEL_SUFFIX = "_0000"
 """What nnU-Net puts between the case id and the ending in the name of the first channel."""
+
+_NO_CT = re.compile(
+    r"\b(mri?|mrt|t1\w*|t2\w*|flair|dwi|adc|pet|pt|suv|us|ultrasound|x-?ray|rgb|[rgb]|red|green)\b",
+    re.IGNORECASE,
+)
+"""The names of channels that hold no CT, as nnU-Net and the Decathlon write them."""
+
+_NAMES = ("name", "license", "licence", "file_ending")
+"""The entries of `dataset.json` that are texts; the Decathlon has "licence"."""
 
 _SPLITS = ("train", "val")
 """The splits of a fold."""
@@ -49,6 +61,7 @@ class NnUNet(base.SegmentationDataset):
         transforms: transforms_lib.EvalTransform | None = None,
         prepared: bool = True,
         prepared_root: str | None = None,
+        unchecked_cases: Sequence[str] = (),
     ) -> None:
         """Initializes the data set.
 
@@ -60,9 +73,16 @@ class NnUNet(base.SegmentationDataset):
             transforms: What makes image and target of a prepared scan.
             prepared: Whether the prepared scans are kept on disk.
             prepared_root: The folder that they are kept in, `prepared/` in the root if None.
+            unchecked_cases: The ids of the cases whose intensities are taken as HU whatever they
+                look like; "*" stands for all, and for scans that `dataset.json` calls no CT.
         """
         super().__init__(
-            root, split, transforms=transforms, prepared=prepared, prepared_root=prepared_root
+            root,
+            split,
+            transforms=transforms,
+            prepared=prepared,
+            prepared_root=prepared_root,
+            unchecked_cases=unchecked_cases,
         )
 
         self._fold = fold
@@ -75,12 +95,17 @@ class NnUNet(base.SegmentationDataset):
     @property
     @override
     def license(self) -> str:
-        return self._description.get("license") or self._description.get("license") or "unknown"
+        return self._description.get("license") or self._description.get("licence") or "unknown"
 
-    @functools.cached_property
+    @property
     @override
     def classes(self) -> list[str]:
-        return _parse_labels(self._description.get("labels"), self._description_path)
+        return self._labels.classes
+
+    @property
+    @override
+    def _ignored_value(self) -> int | None:
+        return self._labels.ignored
 
     @property
     @override
@@ -94,13 +119,14 @@ class NnUNet(base.SegmentationDataset):
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:
         images, labels = (f"{kind}{self._folder_suffix}" for kind in ("images", "labels"))
-        cases = self._list_cases(images, CHANNEL_SUFFIX) | self._list_cases(labels, "")
+        scans = self._list_cases(images, f"{CHANNEL_SUFFIX}{self._file_ending}")
+        masks = self._list_cases(labels, self._file_ending)
         return {
             case: base.CaseFiles(
-                image=f"{images}/{case}{CHANNEL_SUFFIX}{self._file_ending}",
-                label=f"{labels}/{case}{self._file_ending}",
+                image=scans.get(case, f"{images}/{case}{CHANNEL_SUFFIX}{self._file_ending}"),
+                label=masks.get(case, f"{labels}/{case}{self._file_ending}"),
             )
-            for case in cases
+            for case in scans | masks
         }
 
     @override
@@ -110,7 +136,9 @@ class NnUNet(base.SegmentationDataset):
         path = self._path("splits_final.json")
         if not os.path.isfile(path):
             return self._draw_fold()[self._split]
-        return _parse_fold(_read_json(path), self._fold, path)[self._split]
+        content = foreign_files.read_json(path)
+        with foreign_files.reading(path, fix="Correct it."):
+            return _parse_fold(content, self._fold)[self._split]
 
     @property
     def _folder_suffix(self) -> str:
@@ -118,7 +146,7 @@ class NnUNet(base.SegmentationDataset):
 
     @property
     def _file_ending(self) -> str:
-        return self._description.get("file_ending", ".nii.gz")
+        return self._description.get("file_ending") or ".nii.gz"
 
     @property
     def _description_path(self) -> str:
@@ -127,22 +155,46 @@ class NnUNet(base.SegmentationDataset):
     @functools.cached_property
     def _description(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
-        description = _read_json(self._description_path)
-        if not isinstance(description, dict):
-            raise DatasetError(f"File '{self._description_path}' does not hold a JSON object.")
-        _check_one_channel(description, self._description_path)
+        path = self._description_path
+        description = foreign_files.read_json(
+            path, fix="Check that the root is the folder of the data set."
+        )
+        with foreign_files.reading(path, fix="Correct it."):
+            if not isinstance(description, dict):
+                raise UnusableError("it does not hold a JSON object", "Correct it.")
+            for key in _NAMES:
+                if description.get(key):
+                    description[key] = foreign_files.check_name(description[key], f"'{key}'")
+            _check_channel(description, is_checked="*" not in self._unchecked_cases)
         return description
 
-    def _list_cases(self, folder: str, suffix: str) -> set[str]:
-        """Returns the ids of the cases with a file in a folder, hidden files left out."""
+    @functools.cached_property
+    def _labels(self) -> label_values.Labels:
+        labels = self._description.get("labels")
+        with foreign_files.reading(self._description_path, fix="Correct its 'labels'."):
+            return label_values.parse(labels)
+
+    def _list_cases(self, folder: str, ending: str) -> dict[str, str]:
+        """Returns the paths of the files in a folder by the id of their case.
+
+        Hidden files are left out. The ending may be in upper case.
+
+        Raises:
+            DatasetError: If a name is not in UTF-8, or two names differ in nothing that is seen.
+        """
         path = self._path(folder)
-        names = os.listdir(path) if os.path.isdir(path) else []
-        ending = f"{suffix}{self._file_ending}"
-        return {
-            name.removesuffix(ending)
-            for name in names
-            if name.endswith(ending) and not name.startswith(".")
-        }
+        found: dict[str, str] = {}
+        for name in sorted(os.listdir(path)) if os.path.isdir(path) else []:
+            if name.startswith(".") or not name.lower().endswith(ending.lower()):
+                continue
+            with foreign_files.reading(os.path.join(path, name).encode(errors="replace").decode()):
+                case = foreign_files.check_name(name[: -len(ending)], "the name of a file")
+                if case in found:
+                    raise UnusableError(
+                        f"'{os.path.basename(found[case])}' is the same case", "Remove one of them."
+                    )
+            found[case] = f"{folder}/{name}"
+        return found
 
     def _draw_fold(self) -> dict[str, list[str]]:
         """Draws the folds as nnU-Net does and returns the wanted one."""
@@ -160,78 +212,53 @@ class NnUNet(base.SegmentationDataset):
         return {"train": [cases[i] for i in train], "val": [cases[i] for i in val]}
 
 
-def _read_json(path: str) -> Any:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"File '{path}' is missing. Check that the root is the folder of the data set."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"File '{path}' is no readable JSON: {error}.") from error
-
-
-def _parse_labels(labels: Any, path: str) -> list[str]:
-    """Returns the label names by value, from either direction of the mapping.
-
-    Version 2 of nnU-Net maps names to values, version 1 and the Decathlon values to names.
-    """
-    if not isinstance(labels, dict):
-        raise DatasetError(f"File '{path}' has no 'labels'. Map each label name to its value.")
-    by_value = _invert_labels(labels, path)
-    if sorted(by_value) != list(range(len(by_value))):
-        raise DatasetError(
-            f"File '{path}': the label values must be 0 (background), 1, 2, ... without gaps, "
-            f"got {sorted(by_value)}. Renumber the labels."
-        )
-    return ["background", *(by_value[value] for value in range(1, len(by_value)))]
-
-
-def _invert_labels(labels: dict[str, Any], path: str) -> dict[int, str]:
-    if all(key.isdecimal() for key in labels):
-        return {int(value): str(name) for value, name in labels.items()}
-    if "ignore" in labels:
-        raise DatasetError(
-            f"File '{path}': the label 'ignore' is not supported. Label these voxels, or make "
-            "them background."
-        )
-    for name, value in labels.items():
-        if not isinstance(value, (int, str)) or not str(value).isdecimal():
-            raise DatasetError(
-                f"File '{path}': the label '{name}' is {value}, but only one value a label is "
-                "supported, no regions. Give each label a value of its own."
-            )
-    by_value = {int(value): name for name, value in labels.items()}
-    if len(by_value) < len(labels):
-        raise DatasetError(f"File '{path}': two labels have the same value. Renumber the labels.")
-    return by_value
-
-
-def _check_one_channel(description: dict[str, Any], path: str) -> None:
+def _check_channel(description: dict[str, Any], *, is_checked: bool) -> None:
+    """Checks that the scans have one channel, which is a CT as far as the description says."""
     channels = description.get("channel_names") or description.get("modality") or {}
-    if len(channels) > 1:
-        raise DatasetError(
-            f"File '{path}': {len(channels)} channels ({channels}), but only scans of one "
-            "channel, the CT, are supported."
+    if not isinstance(channels, (dict, list)):
+        channels = {"0": channels}
+    names = list(channels.values() if isinstance(channels, dict) else channels)
+    if len(names) > 1:
+        raise UnusableError(
+            f"{len(names)} channels ({names!r:.200}), but only scans of one channel, the CT, are "
+            "supported",
+            "Keep the channel of the CT.",
+        )
+    if is_checked and names and _NO_CT.search(str(names[0])):
+        raise UnusableError(
+            f"the scans are {str(names[0])!r:.100} and no CT in HU",
+            'If they are, correct the name of the channel; if not, set `unchecked_cases` to ["*"] '
+            "to take their intensities as HU.",
         )
 
 
-def _parse_fold(splits: Any, fold: int, path: str) -> dict[str, list[str]]:
+def _parse_fold(splits: Any, fold: int) -> dict[str, list[str]]:
     """Returns the cases of each split of one fold, after checking that they are apart."""
     folds = splits if isinstance(splits, list) else []
     if not 0 <= fold < len(folds) or not isinstance(folds[fold], dict):
-        raise DatasetError(
-            f"File '{path}' has no fold {fold}: it must be a list with one entry a fold, each "
-            "with the case ids of 'train' and 'val'."
+        raise UnusableError(
+            f"it has no fold {fold}",
+            "It must be a list with one entry a fold, each with the case ids of 'train' and 'val'.",
         )
-    cases = {split: [str(case) for case in folds[fold].get(split, [])] for split in _SPLITS}
+    cases = {split: _parse_cases(folds[fold].get(split, []), split) for split in _SPLITS}
     repeated = sorted(
         case for case, count in collections.Counter(sum(cases.values(), [])).items() if count > 1
     )
     if repeated:
-        raise DatasetError(
-            f"File '{path}', fold {fold}: the cases {repeated[:10]} are listed more than once. "
-            "Each must be in one split, once."
+        raise UnusableError(
+            f"fold {fold}: the cases {repeated[:10]} are listed more than once",
+            "Each must be in one split, once.",
         )
     return cases
+
+
+def _parse_cases(listed: Any, split: str) -> list[str]:
+    """Returns the ids of the cases of a split."""
+    if not isinstance(listed, list):
+        raise UnusableError(f"'{split}' is no list", "List the ids of its cases.")
+    return [
+        foreign_files.check_name(
+            str(case) if isinstance(case, int) else case, f"a case of '{split}'"
+        )
+        for case in listed
+    ]

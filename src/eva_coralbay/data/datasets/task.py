@@ -3,7 +3,7 @@
 import fnmatch
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Literal
 
 from loguru import logger
@@ -134,6 +134,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         transforms: transforms_lib.EvalTransform | None = None,
         prepared: bool = True,
         prepared_root: str | None = None,
+        unchecked_cases: Sequence[str] = (),
     ) -> None:
         """Initializes the data set.
 
@@ -146,6 +147,8 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
             transforms: What makes image and target of a prepared scan.
             prepared: Whether the prepared scans are kept on disk.
             prepared_root: The folder that they are kept in, `prepared/` in the root if None.
+            unchecked_cases: The ids of the cases whose intensities are taken as HU whatever they
+                look like; "*" stands for all.
 
         Raises:
             ValueError: If the scheme is unknown or has no such split.
@@ -156,6 +159,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
             transforms=transforms,
             prepared=prepared,
             prepared_root=prepared_root,
+            unchecked_cases=unchecked_cases,
         )
 
         self._download = download
@@ -179,10 +183,6 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
     def configure(self) -> None:
         super().configure()
         self._warn_of_surplus(self._files)
-
-    @override
-    def _check_foreground(self, case: str, has_foreground: bool) -> None:
-        """Accepts a case without foreground, as it is in the published split."""
 
     @override
     def _describe(self) -> str:
@@ -250,7 +250,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         """Returns the paths that end as the pattern says, by their number."""
         found: dict[str, str] = {}
         for path in paths:
-            match = re.fullmatch(rf"(?:.*/)?{pattern}", path)
+            match = re.fullmatch(rf"(?:.*/)?{pattern}", path, re.IGNORECASE)
             if match is None:
                 continue
             if match[1] in found:

@@ -21,12 +21,11 @@ import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
-from eva_coralbay.data import dicom, nifti, preparation, store
+from eva_coralbay.data import dicom, nifti, preparation, quality, store
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
-from eva_coralbay.pretraining.intake import quality
 
 _NAME = "ct"
 """The name of the prepared scans in a store."""
@@ -459,7 +458,9 @@ def _examine(found: Found, *, spacing: Sequence[float]) -> manifest.Case:
     try:
         volume = _read(found)
         statistics = quality.measure(volume)
-        problem = quality.find_problem(volume, statistics, spacing=spacing)
+        problem = quality.find_problem(volume, statistics, spacing=spacing) or quality.find_lack(
+            grid_lib.Grid.of(volume)
+        )
     except DatasetError as error:
         return row.model_copy(
             update={"reason": _without_place(str(error), found.case, found.paths[0])}

@@ -183,20 +183,73 @@ def test_an_unknown_label_is_an_error_on_loading(root: pathlib.Path) -> None:
         make(root)[0]
 
 
-def test_a_mask_without_foreground_is_an_error_before_the_training(root: pathlib.Path) -> None:
+def test_a_training_case_without_foreground_is_one_like_any_other(root: pathlib.Path) -> None:
     layouts.write_volume(root / "seg" / "c2.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
+    transform = transforms.TrainTransform(roi_size=(4, 4, 4), num_samples=3)
+    dataset = Folder(str(root), "train", transforms=transform)
 
-    with pytest.raises(DatasetError, match="Case 'c2', file '.*': .*no labeled voxel"):
-        Folder(str(root), "train", transforms=transforms.EvalTransform()).prepare_data()
+    dataset.prepare_data()
+    images, targets, metadata = dataset[1]
+
+    assert metadata == {"case": "c2"}
+    assert len(images) == 3
+    assert not any(target.any() for target in targets)
 
 
-def test_a_mask_without_foreground_is_an_error_in_training_only(root: pathlib.Path) -> None:
-    for case in ("c0", "c1"):
-        layouts.write_volume(root / "seg" / f"{case}.nii.gz", np.zeros(layouts.SHAPE, np.uint8))
+NO_HU = {
+    "scaled": (lambda values: (values + 1000.0) / 2000.0, "not HU: .* scaled to .0, 1."),
+    "above 0": (lambda values: values + 1024, "not HU: .* none below 0"),
+    "bits": (lambda values: ((values + 1000) / 8).astype(np.uint8), "not HU: .*8 bits"),
+    "saturated": (
+        lambda values: np.where(values > 900, np.float32(1e38), values),
+        "not HU: .*1e.38, more than 16 bits hold",
+    ),
+    "constant": (lambda values: np.full_like(values, -7), "constant: all voxels are -7"),
+}
+"""What may be done to HU, and what the error says."""
 
-    with pytest.raises(DatasetError, match="Case 'c0', file '.*': .*no labeled voxel"):
-        make(root, "train")[0]
-    assert not make(root, "val")[0][1].any()
+
+@pytest.mark.parametrize("kind", NO_HU)
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_scan_that_is_not_in_hu_is_an_error(
+    root: pathlib.Path, kind: str, prepared: bool
+) -> None:
+    change, problem = NO_HU[kind]
+    values = np.random.default_rng(0).integers(-1000, 1000, layouts.SHAPE, dtype=np.int16)
+    layouts.write_volume(root / "ct" / "c2.nii.gz", change(values.astype(np.float32)))
+    arguments = {"transforms": transforms.EvalTransform(), "prepared": prepared}
+
+    with pytest.raises(DatasetError, match=f"Case 'c2', file '.*c2.nii.gz': {problem}.*`unchecke"):
+        dataset = Folder(str(root), "train", **arguments)
+        dataset.prepare_data()
+        dataset.setup()
+        dataset[1]
+    for unchecked_cases in (["c2"], ["*"]):
+        dataset = Folder(str(root), "train", unchecked_cases=unchecked_cases, **arguments)
+        dataset.prepare_data()
+        dataset.setup()
+        assert dataset[1][0].ndim == 4
+
+
+def test_a_scan_that_is_repaired_gives_what_an_intact_one_gives(root: pathlib.Path) -> None:
+    """The damage shows in the middle of a sample, when random numbers were drawn already."""
+    transform = transforms.TrainTransform(roi_size=(4, 4, 4), num_samples=3)
+    samples = []
+    for is_damaged in (False, True):
+        dataset = Folder(str(root), "train", transforms=transform)
+        dataset.prepare_data()
+        if is_damaged:
+            for path in root.glob("prepared/*/*.scan"):
+                content = bytearray(path.read_bytes())
+                content[-1] ^= 1
+                path.write_bytes(content)
+        dataset.setup()
+        transform.set_random_state(3)
+        samples.append([dataset[index] for index in (0, 1, 0)])
+
+    for (images, targets, _), (expected_images, expected_targets, _) in zip(*samples, strict=True):
+        assert all(map(torch.equal, images, expected_images))
+        assert all(map(torch.equal, targets, expected_targets))
 
 
 def test_checksums_are_those_of_the_content(

@@ -1,6 +1,7 @@
 """Tests of the layout of the Medical Segmentation Decathlon."""
 
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,4 +137,46 @@ def test_more_than_one_channel_is_an_error(tmp_path: pathlib.Path) -> None:
     write(tmp_path, modality={"0": "FLAIR", "1": "T1w"})
 
     with pytest.raises(DatasetError, match="2 channels"):
+        make(tmp_path)
+
+
+def test_a_list_that_windows_wrote(tmp_path: pathlib.Path) -> None:
+    listed = [
+        {"image": f".\\imagesTr\\{case}.nii.gz", "label": f"labelsTr\\{case}.nii.gz"}
+        for case in CASES
+    ]
+    write(tmp_path, training=listed)
+
+    dataset = make(tmp_path)
+
+    assert dataset.case_ids == CASES
+    assert dataset.filename(0) == "imagesTr/pancreas_001.nii.gz"
+
+
+def test_names_on_the_disk_in_another_form(tmp_path: pathlib.Path) -> None:
+    """The list is composed and in lower case, the files decomposed and in upper case."""
+    write(tmp_path, ["b\u00e4r"])
+    for path in tmp_path.glob("*Tr/*.nii.gz"):
+        name = unicodedata.normalize("NFD", path.name).replace(".nii.gz", ".NII.GZ")
+        path.rename(path.with_name(name))
+
+    dataset = make(tmp_path)
+
+    assert dataset.case_ids == ["b\u00e4r"]
+    assert dataset[0][1].max() == 2
+
+
+@pytest.mark.parametrize("path", ["\ud800.nii.gz", "a\x00.nii.gz", 7, "", ["a"]])
+def test_a_path_that_is_none_is_an_error(tmp_path: pathlib.Path, path: Any) -> None:
+    write(tmp_path, CASES[:1], training=[{"image": path, "label": "labelsTr/a.nii.gz"}])
+
+    with pytest.raises(DatasetError, match="dataset.json': a path is"):
+        make(tmp_path)
+
+
+def test_two_labels_of_one_name_are_an_error(tmp_path: pathlib.Path) -> None:
+    listed = [{"image": f"images{i}/a.nii.gz", "label": f"labels{i}/a.nii.gz"} for i in (1, 2)]
+    write(tmp_path, CASES[:1], training=listed)
+
+    with pytest.raises(DatasetError, match="two cases have the label 'a.nii.gz'"):
         make(tmp_path)

@@ -21,10 +21,10 @@ from pydicom import encaps, uid
 
 from eva_coralbay.cli import main
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti, resampling
+from eva_coralbay.data import nifti, quality, resampling
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
-from eva_coralbay.pretraining.intake import preparation, quality
+from eva_coralbay.pretraining.intake import preparation
 from tests.eva_coralbay.pretraining import scans
 
 _SPACING = (3.0, 3.0, 3.0)
@@ -490,7 +490,7 @@ _MALFORMED: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
     ),
     "label_map": _nifti("looks like a label map", _blocks),
     "positive": _nifti("none below 0", lambda array: array + 1024),
-    "bright": _nifti("more than one percent of them above 4096", lambda array: array * 100.0),
+    "bright": _nifti("more than one percent of them above 4096", lambda array: array * 60.0),
     "few_voxels": _nifti("too small: 8x24x20 voxels", lambda array: array[3:-3]),
     "small": _nifti(
         "too small: 14x24x20 voxels, 14x24x20 mm",

@@ -74,7 +74,7 @@ class ClassificationDataset(
         """
         super().__init__(transforms=transforms)
 
-        self._root = root
+        self._root = os.path.expanduser(root)
         self._split = split
         self._download = download
         self._embeddings_root = embeddings_root

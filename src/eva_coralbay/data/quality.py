@@ -1,15 +1,15 @@
-"""Whether a volume is a CT scan that an encoder can learn from."""
+"""Whether a volume is a CT scan in HU: the one check of evaluation and of pre-training."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.pretraining.manifest import Statistics
 
 MIN_VOXELS = 10
 """The least number of voxels along each axis."""
@@ -38,6 +38,9 @@ _MIN_RANGE = 200.0
 _MAX_BRIGHT = 4096.0
 """The HU that no more than one percent exceeds: not even metal does."""
 
+_MAX_MAGNITUDE = 2.0**16
+"""The largest magnitude of a HU: padding may be far below air, but 16 bits hold it."""
+
 _MAX_LABELS = 256
 """How many values a label map has at most."""
 
@@ -46,6 +49,16 @@ _FEW_LABELS = 16
 
 _MAX_EDGES = 0.2
 """How many voxels of a label map that are not 0 differ from their neighbor at most."""
+
+
+class Statistics(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The HU of a scan, before it is resampled."""
+
+    minimum: float
+    percentile_1: float
+    mean: float
+    percentile_99: float
+    maximum: float
 
 
 def measure(volume: eva_tv_tensors.Volume) -> Statistics:
@@ -68,7 +81,7 @@ def measure(volume: eva_tv_tensors.Volume) -> Statistics:
 def find_problem(
     volume: eva_tv_tensors.Volume, statistics: Statistics, *, spacing: Sequence[float]
 ) -> str | None:
-    """Returns why a volume is to be set aside, None if it is a scan.
+    """Returns why a volume is no CT scan in HU, or too large to be resampled; None if it is one.
 
     Args:
         volume: The volume, of shape [1, D, H, W], with its affine.
@@ -76,38 +89,54 @@ def find_problem(
         spacing: The voxel spacing (D, H, W) that it would be resampled to, in mm.
     """
     values = volume.as_subclass(torch.Tensor).numpy()[0]
-    return _find_problem_of_values(values, statistics) or _find_problem_of_grid(
+    return _find_problem_of_values(values, statistics) or _find_excess(
         grid_lib.Grid.of(volume), spacing
     )
 
 
-def _find_problem_of_grid(grid: grid_lib.Grid, spacing: Sequence[float]) -> str | None:
-    voxels = "x".join(str(length) for length in grid.shape)
-    lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
-    size = f"{voxels} voxels, {lengths} mm (D, H, W)"
+def find_lack(grid: grid_lib.Grid) -> str | None:
+    """Returns why a scan is too small to learn anything from; None if it is large enough.
+
+    Args:
+        grid: The grid of the scan.
+    """
     if min(grid.shape) < MIN_VOXELS or min(grid.extent_mm) < MIN_EXTENT_MM:
         return (
-            f"too small: {size}; at least {MIN_VOXELS} voxels and {MIN_EXTENT_MM:g} mm are needed"
+            f"too small: {_describe(grid)}; at least {MIN_VOXELS} voxels and {MIN_EXTENT_MM:g} mm "
+            "are needed"
         )
+    return None
+
+
+def _find_excess(grid: grid_lib.Grid, spacing: Sequence[float]) -> str | None:
+    """Returns why a scan is too large."""
     if max(grid.extent_mm) > MAX_EXTENT_MM:
         return (
-            f"too large: {size}; at most {MAX_EXTENT_MM:g} mm are possible (is the spacing not in "
-            "mm?)"
+            f"too large: {_describe(grid)}; at most {MAX_EXTENT_MM:g} mm are possible (is the "
+            "spacing not in mm?)"
         )
     resampled = math.prod(grid.extent_mm) / math.prod(spacing)
     if resampled > MAX_VOXELS:
         distances = "x".join(f"{distance:g}" for distance in spacing)
         return (
-            f"too large: {size}, would be {resampled:,.0f} voxels at {distances} mm; at most "
-            f"{MAX_VOXELS:,} are possible (is the spacing not in mm? If it is, choose a larger "
-            "--spacing)"
+            f"too large: {_describe(grid)}, would be {resampled:,.0f} voxels at {distances} mm; at "
+            f"most {MAX_VOXELS:,} are possible (is the spacing not in mm? If it is, choose a "
+            "larger one to resample to)"
         )
     return None
+
+
+def _describe(grid: grid_lib.Grid) -> str:
+    voxels = "x".join(str(length) for length in grid.shape)
+    lengths = "x".join(f"{length:.0f}" for length in grid.extent_mm)
+    return f"{voxels} voxels, {lengths} mm (D, H, W)"
 
 
 def _find_problem_of_values(values: npt.NDArray[np.float32], statistics: Statistics) -> str | None:
     low, high = statistics.minimum, statistics.maximum
     found = f"values from {low:g} to {high:g}"
+    if max(-low, high) > _MAX_MAGNITUDE:
+        return f"not HU: {found}, more than 16 bits hold"
     if low == high:
         return f"constant: all voxels are {low:g}"
     if low >= 0 and _is_label_map(values):

@@ -10,7 +10,7 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.pretraining.intake import quality
+from eva_coralbay.data import quality
 from tests.eva_coralbay.pretraining import scans
 
 
@@ -22,7 +22,8 @@ def _find_problem(
 ) -> str | None:
     affine = torch.from_numpy(grid_lib.straight_affine(spacing, (0.0, 0.0, 0.0)))
     volume = eva_tv_tensors.Volume(torch.from_numpy(array[None]).float(), affine=affine)
-    return quality.find_problem(volume, quality.measure(volume), spacing=resampled)
+    problem = quality.find_problem(volume, quality.measure(volume), spacing=resampled)
+    return problem or quality.find_lack(grid_lib.Grid.of(volume))
 
 
 def test_measures_hounsfield() -> None:
@@ -100,7 +101,7 @@ def test_is_not_too_large_for_the_spacing() -> None:
     assert _find_problem(array, spacing=spacing, resampled=(0.6, 0.6, 0.7)) is None
     problem = str(_find_problem(array, spacing=spacing, resampled=(0.6, 0.6, 0.6)))
     assert "would be 578,703,704 voxels at 0.6x0.6x0.6 mm" in problem
-    assert "choose a larger --spacing" in problem
+    assert "choose a larger one to resample to" in problem
 
 
 @pytest.mark.parametrize("labels", [2, 14, 120])
