@@ -54,13 +54,22 @@ class _Panel(NamedTuple):
     with_ln_k: bool = False
     """Whether the logarithm of the number of prototypes is drawn as a line."""
 
+    with_start: bool = False
+    """Whether the first value of each curve, that of the untrained encoder, is drawn as a line."""
+
 
 _PANELS = (
-    _Panel("Loss", [("train/loss", "distillation"), ("train/koleo", "KoLeo")], with_ln_k=True),
+    _Panel("KL of student and teacher (nats)", [("train/kl", "loss less the teacher's entropy")]),
     _Panel(
-        "Entropy of the teacher (nats)",
-        [("monitor/teacher_entropy", "of a sample"), ("monitor/mean_entropy", "of the mean")],
+        "Loss and entropy of the teacher (nats)",
+        [("train/loss", "loss"), ("monitor/teacher_entropy", "entropy of a sample"),
+         ("monitor/mean_entropy", "entropy of the mean"), ("train/koleo", "KoLeo"),
+         ("train/masked", "masked term")],
         with_ln_k=True,
+    ),
+    _Panel(
+        "Agreement of two views: correlation",
+        [("monitor/view_agreement", "the teacher's logits")],
     ),
     _Panel(
         "Prototypes in use",
@@ -68,20 +77,23 @@ _PANELS = (
          ("monitor/prototypes_effective", "effective number")],
     ),
     _Panel(
-        "RankMe",
+        "RankMe of probes (dotted: untrained)",
         [("monitor/rank_me", "all scales"), ("monitor/rank_me_1_1", "1/1"),
          ("monitor/rank_me_1_2", "1/2"), ("monitor/rank_me_1_4", "1/4"),
          ("monitor/rank_me_1_8", "1/8"), ("monitor/rank_me_1_32", "1/32")],
         logarithmic=True,
+        with_start=True,
     ),
     _Panel(
-        "HU consistency: cosine in two windows",
+        "HU consistency of probes: cosine (dotted: untrained)",
         [("monitor/hu_same", "same crop"), ("monitor/hu_different", "different crops")],
+        with_start=True,
     ),
     _Panel(
-        "Told by the nearest (part)",
+        "Told by the nearest, part (dotted: untrained)",
         [("monitor/hu_retrieval", "crop, in the other window"),
          ("monitor/knn_accuracy", "organ, of other cases")],
+        with_start=True,
     ),
     _Panel(
         "Norms", [("train/grad_norm", "gradient"), ("monitor/center_norm", "center")],
@@ -173,6 +185,8 @@ def _draw_panel(place: axes.Axes, panel: _Panel, metrics: pd.DataFrame) -> None:
             largest = values.max()
             values, label = values / (largest or 1.0), f"{label} (1 = {largest:.2g})"
         _draw_curve(place, values, color, label, noisy=not panel.relative)
+        if panel.with_start:
+            place.axhline(values.iloc[0], color=color, linestyle=":", linewidth=1.0, zorder=1)
     if panel.with_ln_k and "monitor/ln_k" in metrics:
         ln_k = metrics["monitor/ln_k"].max()
         place.axhline(

@@ -53,9 +53,6 @@ class Losses(NamedTuple):
     teacher_probs: torch.Tensor
     """The targets, of shape [2, B, K]."""
 
-    embeddings: torch.Tensor
-    """The teacher's embeddings of the global views, float32, of shape [2 B, E]."""
-
 
 class SelfDistillation(modules.ModelModule):
     """A student that learns to predict, from any view, what its teacher makes of a global one.
@@ -269,11 +266,11 @@ class SelfDistillation(modules.ModelModule):
             koleo = torch.stack([loss.koleo_loss(v) for v in student.chunk(views.NUM_GLOBALS)])
             named["koleo"] = koleo.sum()
             total = total + self._koleo_weight * named["koleo"]
-        if masks is not None and self._masking is not None:
+        if masks is not None and tokens is not None and student_tokens is not None:
             named["masked"] = self._compute_masked(tokens, student_tokens, masks, temperature)
-            total = total + self._masking.weight * named["masked"]
+            total = total + self.masked_term.masking.weight * named["masked"]
         detached = {name: part.detach() for name, part in named.items()}
-        return Losses(total, detached, logits, probs, embeddings.float())
+        return Losses(total, detached, logits, probs)
 
     def _encode(
         self, network: networks.Network, global_views: torch.Tensor
@@ -294,13 +291,12 @@ class SelfDistillation(modules.ModelModule):
 
     def _compute_masked(
         self,
-        teacher_tokens: torch.Tensor | None,
-        student_tokens: torch.Tensor | None,
+        teacher_tokens: torch.Tensor,
+        student_tokens: torch.Tensor,
         masks: torch.Tensor,
         temperature: float,
     ) -> torch.Tensor:
         """Computes the masked term."""
-        assert teacher_tokens is not None and student_tokens is not None  # nosec B101
         hidden = masking_lib.hidden_tokens
         with torch.no_grad():
             targets = self.teacher.token_head(hidden(teacher_tokens, masks))

@@ -117,7 +117,6 @@ class Distillation(distillation.SelfDistillation):
             "loss": losses.total,
             "teacher_logits": losses.teacher_logits,
             "teacher_probs": losses.teacher_probs,
-            "embeddings": losses.embeddings,
         }
 
     @override
