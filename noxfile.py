@@ -83,6 +83,30 @@ def test_pythons(session: nox.Session) -> None:
     test(session)
 
 
+@nox.session(python=PYTHON_VERSIONS[0], reuse_venv=False)
+def test_lowest(session: nox.Session) -> None:
+    """Runs the same tests with the lowest release of every dependency that is allowed."""
+    session.install("--resolution", "lowest-direct", ".", *_list_group("test"))
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Runs the same tests, and fails if they cover less of the package than before."""
+    _install_package(session, "test")
+    session.run(
+        "pytest", "-n", "auto", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered",
+        *session.posargs,
+    )  # fmt: skip
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Runs every command of the README and of `docs/`."""
+    _install_package(session, "test")
+    session.run("pytest", "-m", "", "tests/eva_coralbay/test_docs.py", *session.posargs)
+
+
 @nox.session
 def test_slow(session: nox.Session) -> None:
     """Runs the tests that take longer or set up environments of their own."""
@@ -103,13 +127,12 @@ def configs(session: nox.Session, version: str) -> None:
 
 @nox.session(reuse_venv=False)
 def fresh_resolve(session: nox.Session) -> None:
-    """Resolves every dependency afresh, and parses and instantiates every config.
+    """Resolves every dependency afresh, trains for two steps, and builds every config.
 
     It fails when a new release of a dependency breaks the package for those who install it today.
     """
-    dependencies = nox.project.dependency_groups(nox.project.load_toml(), "test")
-    session.install("--upgrade", "--refresh", ".", *dependencies)
-    session.run("eva", "fit", "--config", str(CONFIG), "--print_config", silent=True)
+    session.install("--upgrade", "--refresh", ".", *_list_group("test"))
+    _train_two_steps(session)
     session.run("pytest", "-m", "slow", "-k", "parses_and_instantiates")
 
 
@@ -133,9 +156,11 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def results(session: nox.Session) -> None:
-    """Checks everything under `leaderboard/results/`, as a submission is checked."""
+    """Checks `leaderboard/results/` as a submission is checked, and builds the page in `site/`."""
     session.install(".")
-    session.run("eva-coralbay", "leaderboard", "validate", "leaderboard/results")
+    folder = "leaderboard/results"
+    session.run("eva-coralbay", "leaderboard", "validate", folder)
+    session.run("eva-coralbay", "leaderboard", "build", "--results", folder, "--out", "site")
 
 
 @nox.session
@@ -182,11 +207,34 @@ def _pretrain(session: nox.Session, data: pathlib.Path, store: pathlib.Path) -> 
     session.run(*pretrain, "export", str(checkpoint), "--out", str(encoder))
 
 
+def _train_two_steps(session: nox.Session) -> None:
+    """Trains a decoder on phantoms for two steps and scores it."""
+    folder = pathlib.Path(session.create_tmp())
+    session.run("eva-coralbay", "phantom", str(folder / "data"), "--cases", "3", "--val-cases", "1")
+    env = {
+        "MODEL_NAME": "radiology/coralbay_random",
+        "IN_FEATURES": "12",
+        "DATA_ROOT": str(folder / "data"),
+        "OUTPUT_ROOT": str(folder / "logs"),
+        "N_RUNS": "1",
+        "MAX_STEPS": "2",
+        "VAL_CHECK_INTERVAL": "2",
+        "ROI_SIZE": "[64, 64, 64]",
+        "N_DATA_WORKERS": "0",
+    }
+    session.run("eva", "fit", "--config", str(CONFIG), env=env)
+
+
+def _list_group(group: str) -> list[str]:
+    """Returns the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(nox.project.load_toml(), group))
+
+
 def _install_group(session: nox.Session, group: str) -> None:
     """Installs a dependency group without the package."""
-    session.install(*nox.project.dependency_groups(nox.project.load_toml(), group))
+    session.install(*_list_group(group))
 
 
 def _install_package(session: nox.Session, group: str) -> None:
     """Installs the package, editable, with a dependency group."""
-    session.install("-e", ".", *nox.project.dependency_groups(nox.project.load_toml(), group))
+    session.install("-e", ".", *_list_group(group))
