@@ -19,7 +19,7 @@ import nox
 PYTHON_VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 """The Python versions that are supported."""
 
-JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(40, 51)]
+JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(41, 51)]
 """The versions of jsonargparse that `pyproject.toml` allows: each may read configs differently."""
 
 LOCATIONS = "src", "tests", "benchmarks", "noxfile.py"

@@ -1,5 +1,6 @@
 """Tests that every shipped config runs by plain `eva fit --config`."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -31,7 +32,11 @@ _CONFIGS = sorted((_ROOT / "configs/vision/radiology/online/segmentation").glob(
 _PRETRAINING = sorted((_ROOT / "configs/vision/radiology/pretraining").glob("*.yaml"))
 """The configs of the pre-training."""
 
-_ALL_CONFIGS = sorted({*(_ROOT / "configs").rglob("*.yaml")} - {*_PRETRAINING})
+_ALL_CONFIGS = sorted(
+    path
+    for mode in ("online", "offline")
+    for path in (_ROOT / "configs/vision/radiology" / mode).rglob("*.yaml")
+)
 """The configs of all tasks."""
 
 _NNUNET = _ROOT / "configs/vision/radiology/online/segmentation/nnunet.yaml"
@@ -100,10 +105,12 @@ def _few_cases(name: str) -> splits_lib.Splits:
 
 def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
     """Writes small generated scans in the layout of a task."""
-    if name in ("nnunet", "phantom"):
+    if name in ("msd", "nnunet", "phantom"):
         phantom.write_dataset(
             str(root), cases=3, val_cases=1, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)
         )
+        if name == "msd":
+            _turn_into_decathlon(root)
         return
     splits = _few_cases(name)
     patch.setattr(splits_lib, "read_splits", lambda _: splits)
@@ -111,6 +118,17 @@ def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> Non
         task_layouts_b, f"write_{name}"
     )
     writer(root, sorted(set(sum(splits.schemes[splits.default].values(), []))))
+
+
+def _turn_into_decathlon(root: pathlib.Path) -> None:
+    """Renames the images of a data set for nnU-Net, and lists the cases in `dataset.json`."""
+    for path in (root / "imagesTr").iterdir():
+        path.rename(path.with_name(path.name.replace("_0000", "")))
+    names = sorted(path.name for path in (root / "labelsTr").iterdir())
+    description = json.loads((root / "dataset.json").read_text())
+    training = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
+    labels = {str(value): name for name, value in description["labels"].items()}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "training": training}))
 
 
 @pytest.mark.slow
@@ -161,7 +179,7 @@ def test_two_steps_on_data_in_the_true_layout(
 
 def test_every_task_has_a_config() -> None:
     kinds = {name for name, dataset in catalog.TASKS.items() if dataset.kind == "segmentation"}
-    assert {path.stem for path in _CONFIGS} == kinds | {"nnunet", "phantom"}
+    assert {path.stem for path in _CONFIGS} == kinds | {"msd", "nnunet", "phantom"}
 
 
 @pytest.mark.parametrize(("name", "scheme"), [("btcv", "voco"), ("flare22", "eva")])

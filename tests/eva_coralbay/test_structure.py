@@ -39,8 +39,6 @@ _SLOW_PACKAGES = {"eva", "lightning", "monai", "torch", "torchmetrics", "torchvi
 
 _STILL_WRONG = {
     "eva_coralbay.results.folder imports eva_coralbay.leaderboard.statistics",
-    "eva_coralbay.leaderboard.validation imports eva_coralbay.data.datasets.task",
-    "eva_coralbay.leaderboard.validation imports eva_coralbay.data.tasks",
 }
 """Imports that are still to be removed."""
 

@@ -12,6 +12,7 @@ from eva_coralbay import errors
 from eva_coralbay.cli import (
     _subcommand,
     check_backbone,
+    config,
     data,
     env,
     leaderboard,
@@ -24,6 +25,7 @@ from eva_coralbay.cli import (
 SUBCOMMANDS: tuple[_subcommand.Subcommand, ...] = (
     check_backbone.CheckBackbone(),
     tasks.Tasks(),
+    config.Config(),
     data.Prepare(),
     data.Inspect(),
     phantom.Phantom(),

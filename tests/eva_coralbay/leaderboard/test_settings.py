@@ -24,7 +24,7 @@ from eva_coralbay.tasks import catalog, protocols
 _ROOT = pathlib.Path(__file__).parents[3]
 _SETTINGS = _ROOT / "src/eva_coralbay/leaderboard/settings.json"
 
-_OWN = ("nnunet", "phantom")
+_OWN = ("msd", "nnunet", "phantom")
 """Configs of data that are none of the leaderboard's."""
 
 _FROZEN = protocols.PROTOCOLS["frozen"]
