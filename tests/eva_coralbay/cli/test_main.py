@@ -11,7 +11,10 @@ from typing_extensions import override
 from eva_coralbay import errors
 from eva_coralbay.cli import _subcommand, main
 
-_RECORDS = str(pathlib.Path(__file__).parents[1] / "results" / "data")
+_ROOT = pathlib.Path(__file__).parents[3]
+"""The top of the repository."""
+
+_RECORDS = str(_ROOT / "tests/eva_coralbay/results/data")
 """A folder with records."""
 
 _COMMANDS_WITHOUT_TORCH = """
@@ -151,15 +154,29 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "check-backbone" in capsys.readouterr().out
 
 
-def test_commands_that_compute_nothing_import_no_torch() -> None:
+def test_commands_that_compute_nothing_import_no_torch(tmp_path: pathlib.Path) -> None:
+    found = next((_ROOT / "leaderboard/results").rglob("seed_0.json"))
+    leaderboard = [
+        ["validate", "leaderboard/results"],
+        ["verify", str(found)],
+        ["compare", "demo/coralbay_ct", "radiology/coralbay_random", "--task", "openkbp_oar"],
+        ["build", "--out", str(tmp_path / "site")],
+        ["sweep", "leaderboard/demo.yaml"],
+    ]
     commands = [
         ["--help"],
         ["--version"],
-        ["leaderboard", "sweep", "--help"],
+        ["tasks"],
+        ["tasks", "--json"],
         ["results", _RECORDS],
+        *(["leaderboard", *command] for command in leaderboard),
     ]
-    code = _COMMANDS_WITHOUT_TORCH.format(commands=commands)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", _COMMANDS_WITHOUT_TORCH.format(commands=commands)],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
 
 
