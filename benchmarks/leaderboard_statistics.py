@@ -54,9 +54,7 @@ def main() -> None:
             for models in tasks.values()
             for values in models.values()
         ],
-        "comparisons": lambda: [
-            statistics.compare(models, resamples=resamples) for models in tasks.values()
-        ],
+        "comparisons": lambda: [statistics.compare(models) for models in tasks.values()],
         "ranking": lambda: statistics.rank(tasks, resamples=resamples),
     }
     print(

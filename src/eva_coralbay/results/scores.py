@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import numpy as np
@@ -19,9 +19,6 @@ _CLASSIFICATION = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
 
 LOWER_IS_BETTER: Final = ("hd95",)
 """The metrics by case of which lower is better; they are distances in mm."""
-
-_Unit = tuple[str, int]
-"""A patient and a true class."""
 
 
 def task_kind(metrics: Collection[str]) -> catalog.Kind:
@@ -92,8 +89,9 @@ def summarize_classification(
 ) -> dict[str, float]:
     """Computes the metrics of a classification, in double precision.
 
-    The unit is the patient: the probabilities of all cases of a patient are averaged, apart for
-    each true class if there are several. Of two classes, AUROC and AUPRC are those of the
+    The unit is the patient: the probabilities of all cases of a patient are averaged. Where a
+    patient has cases of several true classes, as with the nodules of LUNA25, the unit is the case
+    throughout the table, as that challenge scores. Of two classes, AUROC and AUPRC are those of the
     second; of more, the means over the classes that are true of some units but not of all. The
     calibration error is the expected one of the predicted class, in 15 bins (Guo et al. 2017).
 
@@ -112,7 +110,7 @@ def summarize_classification(
 
     if not rows:
         return dict.fromkeys(_CLASSIFICATION, float("nan"))
-    probabilities, truths = _stack(_by_unit(rows, classes))
+    _, probabilities, truths = _find_units(rows, classes)
     predicted = probabilities.argmax(axis=1)
     recalls = [float((predicted[truths == k] == k).mean()) for k in np.unique(truths)]
     ranked = [
@@ -148,7 +146,7 @@ def by_case(
     """
     predicted = [row for row in rows if isinstance(row, case_table.PredictionRow)]
     if predicted:
-        return _correctness(predicted, class_name) if metric == "balanced_accuracy" else {}
+        return _contributions(predicted, class_name) if metric == "balanced_accuracy" else {}
     found: dict[str, list[float]] = {}
     for row in rows:
         if row.metric == metric and class_name in (None, row.class_name):
@@ -171,57 +169,77 @@ def is_close(first: float | None, second: float | None, tolerance: float) -> boo
     return abs(values[0] - values[1]) <= tolerance
 
 
-def _correctness(
+def _contributions(
     rows: Sequence[case_table.PredictionRow], class_name: str | None
 ) -> dict[str, float | None]:
-    """Returns by patient what the mean of is the balanced accuracy, or the recall of a class."""
+    """Returns by patient what the mean of is the balanced accuracy, or the recall of a class.
+
+    It is the linearized contribution (influence function) of the patient: the recall of each class
+    is a ratio, whose numerator and denominator both change when other patients are drawn.
+    """
     classes = list(dict.fromkeys(row.class_name for row in rows))
-    units = _by_unit(rows, classes)
-    probabilities, truths = _stack(units)
-    names, counts = np.unique(truths, return_counts=True)
-    correct = probabilities.argmax(axis=1) == truths
-    if class_name is None:
-        sizes: Mapping[int, int] = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        weights = [len(truths) / (len(names) * sizes[truth]) for truth in truths.tolist()]
-    else:
-        weights = [1.0] * len(truths)
-    patients = [patient for patient, _ in units]
-    return {
-        patient if patients.count(patient) == 1 else f"{patient} ({classes[truth]})": weight * right
-        for (patient, truth), weight, right in zip(units, weights, correct.tolist(), strict=True)
-        if class_name in (None, classes[truth])
-    }
+    patients, probabilities, truths = _find_units(rows, classes)
+    correct = (probabilities.argmax(axis=1) == truths).astype(np.float64)
+    scored = [label for label in np.unique(truths).tolist() if class_name in (None, classes[label])]
+    is_scored = np.isin(truths, scored)
+    n_units = int(is_scored.sum())
+    value, totals = 0.0, dict.fromkeys(np.unique(patients[is_scored]).tolist(), 0.0)
+    for label in scored:
+        of_class = truths == label
+        recall = correct[of_class].mean()
+        value += recall / len(scored)
+        weight = n_units / int(of_class.sum()) / len(scored)
+        for patient, right in zip(patients[of_class].tolist(), correct[of_class], strict=True):
+            totals[patient] += weight * (right - recall)
+    scale = len(totals) / max(1, n_units)
+    return {patient: float(value + scale * total) for patient, total in totals.items()}
 
 
-def _by_unit(
+def _find_units(
     rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
-) -> dict[_Unit, list[list[float]]]:
-    """Returns the probabilities of the cases of each unit, of shape [cases, classes]."""
-    units: dict[_Unit, list[list[float]]] = {}
-    for start in range(0, len(rows), len(classes)):
-        of_case = rows[start : start + len(classes)]
-        truths = [row.truth for row in of_case]
-        if (
-            [row.class_name for row in of_case] != list(classes)
-            or len({(row.case, row.patient) for row in of_case}) > 1
-            or sorted(truths) != [0] * (len(classes) - 1) + [1]
-        ):
-            raise ValueError(
-                f"Case '{of_case[0].case}' does not have the classes {list(classes)} in this "
-                "order, of one patient and with one true class."
-            )
-        units.setdefault((of_case[0].patient, truths.index(1)), []).append(
-            [float(row.value or 0.0) for row in of_case]
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Finds what is scored: the patients, or the cases where a patient has several true classes.
+
+    Returns:
+        By unit its patient [N], its probabilities [N, classes], of a patient the mean over the
+        cases, and its true class [N].
+    """
+    by_case = [
+        _read_case(rows[at : at + len(classes)], classes)
+        for at in range(0, len(rows), len(classes))
+    ]
+    truths: dict[str, set[int]] = {}
+    for patient, _, truth in by_case:
+        truths.setdefault(patient, set()).add(truth)
+    if any(len(of_patient) > 1 for of_patient in truths.values()):
+        units = by_case
+    else:
+        gathered: dict[str, list[list[float]]] = {}
+        for patient, probabilities, _ in by_case:
+            gathered.setdefault(patient, []).append(probabilities)
+        units = [
+            (patient, np.mean(of_cases, axis=0).tolist(), *truths[patient])
+            for patient, of_cases in gathered.items()
+        ]
+    patients, probabilities, labels = zip(*units, strict=True)
+    return np.array(patients), np.array(probabilities), np.array(labels)
+
+
+def _read_case(
+    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
+) -> tuple[str, list[float], int]:
+    """Returns the patient, the probabilities and the true class of a case."""
+    truths = [row.truth for row in rows]
+    if (
+        [row.class_name for row in rows] != list(classes)
+        or len({(row.case, row.patient) for row in rows}) > 1
+        or sorted(truths) != [0] * (len(classes) - 1) + [1]
+    ):
+        raise ValueError(
+            f"Case '{rows[0].case}' does not have the classes {list(classes)} in this order, of "
+            "one patient and with one true class."
         )
-    return units
-
-
-def _stack(
-    units: Mapping[_Unit, list[list[float]]],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Returns the mean probabilities [N, classes] and the true class [N] of units."""
-    probabilities = np.array([np.mean(cases, axis=0) for cases in units.values()])
-    return probabilities, np.array([truth for _, truth in units])
+    return rows[0].patient, [float(row.value or 0.0) for row in rows], truths.index(1)
 
 
 def _calibration_error(
@@ -229,7 +247,7 @@ def _calibration_error(
 ) -> float:
     """Returns the mean over units of |accuracy - confidence| of their bin."""
     edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)
-    bins = np.searchsorted(edges, confidences, side="right") - 1
+    bins = np.searchsorted(edges[1:-1], confidences, side="right")
     gaps = [
         abs(float((correct[bins == index] - confidences[bins == index]).sum()))
         for index in np.unique(bins)

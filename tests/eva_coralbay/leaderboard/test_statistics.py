@@ -13,7 +13,7 @@ from scipy import stats
 
 from eva_coralbay.leaderboard import statistics
 from eva_coralbay.leaderboard.statistics import resampling
-from eva_coralbay.results import case_values
+from eva_coralbay.results import case_table, case_values, scores
 
 _Array = npt.NDArray[np.float64]
 _RESAMPLES = 500
@@ -156,7 +156,7 @@ def test_holm_by_hand() -> None:
 @pytest.mark.parametrize("n_cases", [7, 20, 80])
 def test_test_is_the_weaker_of_wilcoxons_and_students(n_cases: int) -> None:
     models = _draw(3, n_cases=n_cases, step=0.01)
-    compared = statistics.compare(models, resamples=_RESAMPLES)
+    compared = statistics.compare(models)
 
     assert [(each.model_a, each.model_b) for each in compared] == [
         (f"model_{a}", f"model_{b}") for a in range(4) for b in range(a + 1, 4)
@@ -172,33 +172,55 @@ def test_test_is_the_weaker_of_wilcoxons_and_students(n_cases: int) -> None:
     assert [each.reason is None for each in compared] == [value <= 0.05 for value in corrected]
 
 
-def test_interval_of_a_difference_is_of_percentiles_at_the_expanded_level() -> None:
-    first, second = _draw(4, n_models=2, n_cases=15).values()
-    (compared,) = statistics.compare({"a": first, "b": second}, resamples=20_000)
-    quantile = math.sqrt(15 / 14) * stats.t.ppf(0.975, 14)
-    expected = stats.bootstrap(
-        (first.by_case - second.by_case,),
-        np.mean,
-        n_resamples=20_000,
-        confidence_level=1 - 2 * stats.norm.sf(quantile),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    width = expected.high - expected.low
-    assert compared.difference.low == pytest.approx(expected.low, abs=0.03 * width)
-    assert compared.difference.high == pytest.approx(expected.high, abs=0.03 * width)
+def test_interval_of_a_difference_is_that_of_the_t_test() -> None:
+    first, second = _draw(4, n_models=2, n_cases=15, step=0.1).values()
+    (compared,) = statistics.compare({"a": first, "b": second})
+    expected = stats.ttest_rel(first.by_case, second.by_case).confidence_interval(0.95)
+    assert compared.p_value < 0.05
+    assert (compared.difference.low, compared.difference.high) == pytest.approx(expected)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    n_cases=st.integers(2, 40),
+    n_seeds=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    step=st.sampled_from([0.0, 0.005, 0.01, 0.02, 0.05]),
+    digits=st.sampled_from([1, 2, 12]),
+)
+@settings(deadline=None, max_examples=200)
+def test_interval_and_p_value_never_disagree(
+    seed: int, n_cases: int, n_seeds: tuple[int, int], step: float, digits: int
+) -> None:
+    """The interval leaves 0 out exactly if the test is significant, with ties and few seeds too."""
+    generator = np.random.default_rng(seed)
+    difficulty = generator.beta(9, 1.5, n_cases)
+    models = {
+        name: _case_values(
+            np.round(
+                difficulty
+                + shift
+                + generator.normal(0, 0.02, (n, n_cases))
+                + generator.normal(0, 0.01, (n, 1)),
+                digits,
+            )
+        )
+        for name, n, shift in zip("ab", n_seeds, (0.0, step), strict=True)
+    }
+    (compared,) = statistics.compare(models)
+    difference = compared.difference
+    assert difference.low <= difference.value <= difference.high
+    assert (difference.low <= 0 <= difference.high) == (compared.p_value > 0.05)
 
 
 @given(seed=st.integers(0, 1000), n_seeds=st.integers(1, 3))
 @settings(deadline=None, max_examples=20)
 def test_a_comparison_the_other_way_round_is_its_mirror(seed: int, n_seeds: int) -> None:
     first, second = _draw(seed, n_models=2, n_seeds=n_seeds, step=0.02).values()
-    (there,) = statistics.compare({"a": first, "b": second}, resamples=_RESAMPLES)
-    (back,) = statistics.compare({"b": second, "a": first}, resamples=_RESAMPLES)
+    (there,) = statistics.compare({"a": first, "b": second})
+    (back,) = statistics.compare({"b": second, "a": first})
     assert back.p_value == pytest.approx(there.p_value)
     assert back.difference.value == pytest.approx(-there.difference.value)
-    if n_seeds == 1:
-        assert back.difference.low == pytest.approx(-there.difference.high, abs=0.01)
+    assert back.difference.low == pytest.approx(-there.difference.high)
 
 
 def test_equal_models_are_not_separable() -> None:
@@ -248,7 +270,7 @@ def test_two_seeds_have_to_differ_by_welchs_test() -> None:
         )
         for name, step in (("a", 0.0), ("b", 0.1))
     }
-    (compared,) = statistics.compare(models, resamples=_RESAMPLES)
+    (compared,) = statistics.compare(models)
     means = [each.values.mean(axis=1) for each in models.values()]
     assert compared.p_value == pytest.approx(stats.ttest_ind(*means, equal_var=False).pvalue)
     by_case = [each.by_case for each in models.values()]
@@ -264,7 +286,7 @@ def test_many_seeds_do_not_make_up_for_few_cases() -> None:
         )
         for name, step in (("a", 0.0), ("b", 0.04))
     }
-    (compared,) = statistics.compare(models, resamples=_RESAMPLES)
+    (compared,) = statistics.compare(models)
     first, second = models.values()
     means = [each.values.mean(axis=1) for each in (first, second)]
     assert compared.p_value > stats.ttest_ind(*means, equal_var=False).pvalue
@@ -445,7 +467,7 @@ def test_intervals_cover_the_truth(
 def test_intervals_of_differences_cover_the_truth(n_cases: int) -> None:
     generator = np.random.default_rng([2027, n_cases])
     covered = 0
-    for index in range(_SIMULATIONS):
+    for _ in range(_SIMULATIONS):
         difficulty = generator.beta(9, 1.5, n_cases)
         models = {
             name: _case_values(
@@ -453,10 +475,69 @@ def test_intervals_of_differences_cover_the_truth(n_cases: int) -> None:
             )
             for name, shift in (("a", 0.0), ("b", 0.01))
         }
-        (compared,) = statistics.compare(models, resamples=1000, random_seed=index)
+        (compared,) = statistics.compare(models)
         covered += compared.difference.low <= -0.01 <= compared.difference.high
     print(f"{n_cases} cases: covered by {covered / _SIMULATIONS:.1%}")
     assert 0.93 <= covered / _SIMULATIONS <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shares", "recalls"),
+    [((0.5, 0.5), (0.8, 0.7)), ((0.8, 0.2), (0.8, 0.7)), ((0.9, 0.1), (0.9, 0.6))],
+)
+def test_intervals_of_balanced_accuracy_cover_the_truth(
+    shares: tuple[float, ...], recalls: tuple[float, ...]
+) -> None:
+    """The number of patients of a class is drawn as well."""
+    generator = np.random.default_rng(2032)
+    covered = 0
+    for index in range(_SIMULATIONS):
+        truths = generator.choice(2, size=200, p=shares)
+        rights = generator.random(200) < np.array(recalls)[truths]
+        rows = [
+            case_table.PredictionRow(
+                f"c{case}",
+                f"class_{label}",
+                "probability",
+                float(right == (label == truth)),
+                int(label == truth),
+                f"p{case:03d}",
+            )
+            for case, (truth, right) in enumerate(zip(truths, rights, strict=True))
+            for label in (0, 1)
+        ]
+        values = case_values.CaseValues.from_runs([scores.by_case(rows, "balanced_accuracy")])
+        estimate = statistics.mean(values, resamples=1000, random_seed=index).mean
+        covered += estimate.low <= np.mean(recalls) <= estimate.high
+    print(f"{shares}: covered by {covered / _SIMULATIONS:.1%}")
+    assert 0.93 <= covered / _SIMULATIONS <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+@pytest.mark.parametrize("between_seeds", [0.005, 0.02, 0.05])
+def test_intervals_of_differences_over_seeds_cover_the_truth(
+    n_seeds: int, between_seeds: float
+) -> None:
+    """Also where the variance between seeds is the larger part."""
+    generator = np.random.default_rng([2031, n_seeds])
+    covered, truth = 0, -0.01
+    for _ in range(_SIMULATIONS):
+        difficulty = generator.beta(9, 1.5, 30)
+        models = {
+            name: _case_values(
+                difficulty
+                + shift
+                + generator.normal(0, 0.03, (n_seeds, 30))
+                + generator.normal(0, between_seeds, (n_seeds, 1))
+            )
+            for name, shift in (("a", 0.0), ("b", 0.01))
+        }
+        (compared,) = statistics.compare(models)
+        covered += compared.difference.low <= truth <= compared.difference.high
+    print(f"{n_seeds} seeds, {between_seeds} between: covered by {covered / _SIMULATIONS:.1%}")
+    assert covered / _SIMULATIONS >= 0.93
 
 
 @pytest.mark.slow
@@ -497,7 +578,7 @@ def test_equal_models_are_rarely_separated(
             )
             for index in range(5)
         }
-        compared = statistics.compare(models, resamples=10)
+        compared = statistics.compare(models)
         false_claims += any(each.reason is None for each in compared)
     print(f"{n_cases} cases, {n_seeds} seeds: {false_claims / _SIMULATIONS:.1%} false claims")
     assert false_claims / _SIMULATIONS <= 0.05

@@ -82,13 +82,63 @@ def test_a_case_has_all_classes_in_their_order() -> None:
             scores.summarize(wrong)
 
 
-def test_a_patient_with_two_true_classes_is_two_units() -> None:
-    rows = [
-        case_table.PredictionRow(case, name, "probability", value, int(name == truth), "p0")
-        for case, truth in (("x", "a"), ("y", "b"))
-        for name, value in zip(_CLASSES, (0.5, 0.3, 0.2), strict=True)
+def _nodules(
+    truths: list[int], patients: list[str], rights: list[bool]
+) -> list[case_table.PredictionRow]:
+    """Returns the rows of nodules, each of which is classified right or wrong."""
+    return [
+        case_table.PredictionRow(
+            f"n{index}",
+            name,
+            "probability",
+            float(label == (truth if right else 1 - truth)),
+            int(label == truth),
+            patient,
+        )
+        for index, (truth, patient, right) in enumerate(zip(truths, patients, rights, strict=True))
+        for label, name in enumerate(("benign", "malignant"))
     ]
-    assert scores.by_case(rows, "balanced_accuracy") == {"p0 (a)": 1.0, "p0 (b)": 0.0}
+
+
+def test_nodules_are_scored_one_by_one_and_resampled_by_patient() -> None:
+    """A patient can have benign and malignant ones: what is scored never depends on the truth."""
+    truths, patients = [0, 0, 1, 0, 1], ["a", "a", "a", "b", "c"]
+    rows = _nodules(truths, patients, [True, False, True, True, False])
+    found = scores.summarize(rows)
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+    contributions = scores.by_case(rows, "balanced_accuracy")
+    assert list(contributions) == ["a", "b", "c"]
+    values = np.array(list(contributions.values()), dtype=np.float64)
+    assert values.mean() == pytest.approx(found["balanced_accuracy"])
+
+
+def test_contributions_have_the_variance_of_the_resampled_balanced_accuracy() -> None:
+    """That of the bootstrap over patients, which computes the balanced accuracy anew each time."""
+    generator = np.random.default_rng(0)
+    patients = [f"p{index:03d}" for index in generator.integers(0, 150, 400)]
+    truths = (generator.random(400) < 0.2).astype(int).tolist()
+    rights = (generator.random(400) < np.where(np.array(truths) == 1, 0.6, 0.9)).tolist()
+    values = np.array(
+        list(scores.by_case(_nodules(truths, patients, rights), "balanced_accuracy").values()),
+        dtype=np.float64,
+    )
+    names, numbers = np.unique(patients, return_inverse=True)
+    right, true = np.array(rights, dtype=float), np.array(truths)
+    resampled = []
+    for _ in range(4000):
+        weights = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names))
+        weight = weights[numbers]
+        recalls = [np.average(right[true == k], weights=weight[true == k]) for k in (0, 1)]
+        resampled.append(np.mean(recalls))
+    assert values.std() / math.sqrt(len(values)) == pytest.approx(np.std(resampled), rel=0.05)
+
+
+def test_full_confidence_is_in_the_last_bin() -> None:
+    """Not in one of its own: 0.95 and 1.0 are compared with one accuracy."""
+    probabilities = [[1.0, 0.0, 0.0], [0.95, 0.05, 0.0]]
+    found = scores.summarize(_predictions(probabilities, [0, 1]))
+    assert found["calibration_error"] == pytest.approx(0.975 - 0.5)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,10 @@ class Track:
     left_out: dict[str, int]
     """The cases by label of the task that do not count, as a ranked model has no value of them."""
 
+    shared: dict[str, str]
+    """The label of a task that does not count as it has scans in common with another that does,
+    whose label is the value."""
+
     agreement: Mapping[str, float | None]
     """The agreement of the ranking with others: see :class:`statistics.Ranking`."""
 

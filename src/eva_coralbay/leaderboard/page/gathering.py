@@ -11,6 +11,7 @@ from eva_coralbay.leaderboard import reported, statistics
 from eva_coralbay.leaderboard.page import board
 from eva_coralbay.results import case_values, record, scores
 from eva_coralbay.results import folder as results_folder
+from eva_coralbay.tasks import catalog
 
 _ColumnKey = tuple[str, str, str, str, str]
 
@@ -79,7 +80,7 @@ def _build_track(
         for row_key, group in sorted(by_row.items())
     ]
     return _rank(
-        board.Track(slug, is_demo, kind, protocol, list(columns.values()), rows, [], {}, {})
+        board.Track(slug, is_demo, kind, protocol, list(columns.values()), rows, [], {}, {}, {})
     )
 
 
@@ -207,7 +208,14 @@ def _change(entries: list[results_folder.Entry], metric: str) -> dict[str, float
 def _rank(track: board.Track) -> board.Track:
     """Ranks the models that have all tasks that are ranked by, and orders the rows."""
     values = {column.slug: board.values(track.rows, column) for column in track.columns}
-    slugs = _choose_tasks({slug: set(models) for slug, models in values.items()})
+    shared = _find_shared({column: len(values[column.slug]) for column in track.columns})
+    slugs = _choose_tasks(
+        {
+            column.slug: set(values[column.slug])
+            for column in track.columns
+            if column.label not in shared
+        }
+    )
     ranked_by = [column for column in track.columns if column.slug in slugs]
     complete = set.intersection(*(set(values[slug]) for slug in slugs)) if slugs else set()
     tasks, left_out = {}, {}
@@ -242,7 +250,40 @@ def _rank(track: board.Track) -> board.Track:
         rows=sorted(rows, key=_row_order),
         ranked_by=ranked_by if places else [],
         left_out={label: n_cases for label, n_cases in left_out.items() if n_cases and places},
+        shared=shared if places else {},
         agreement=ranking.agreement,
+    )
+
+
+def _find_shared(columns: Mapping[board.Column, int]) -> dict[str, str]:
+    """Finds the tasks that have scans in common with one that counts.
+
+    Their cases are not independent: counted twice, equal models would be told apart too often. Of
+    two such tasks the one that more models have counts, then that of the newer version.
+
+    Args:
+        columns: The number of models by task.
+
+    Returns:
+        By the label of a task that does not count that of the one that counts in its place.
+    """
+    kept: list[board.Column] = []
+    shared = {}
+    newest_first = sorted(columns, key=lambda column: column.version, reverse=True)
+    for column in sorted(newest_first, key=lambda column: -columns[column]):
+        other = next((each for each in kept if _have_common_scans(each, column)), None)
+        if other is None:
+            kept.append(column)
+        else:
+            shared[column.label] = other.label
+    return shared
+
+
+def _have_common_scans(first: board.Column, second: board.Column) -> bool:
+    """Whether two tasks are of the same scans, as far as the catalog knows."""
+    known = catalog.TASKS.get(first.task)
+    return first.task == second.task or (
+        known is not None and second.task in known.shares_scans_with
     )
 
 

@@ -7,9 +7,8 @@ value, higher is better: negate those of a metric of which lower is better. The 
   of Hesterberg (2015, The American Statistician 69:371, section 4.5; `CI.bca(expand=TRUE)` of his
   R package `resample`), which make up for resamples that vary too little and for a standard error
   that is itself estimated. Plain BCa intervals of 95 % cover 91 % at 12 cases, these 94 to 95 %.
-  Intervals of differences leave out its corrections for bias and skewness: differences are nearly
-  symmetric, with some cases far out, which these corrections take for skewness. They cover 94 %
-  then, BCa intervals 92 %.
+  Intervals of differences are those of the t-tests that say whether two models differ, so that
+  the interval holds 0 exactly if the models are not separable.
   No interval knows of what the cases do not show: if a model fails in one case of ten, those of 12
   cases cover 83 %, of 30 cases 90 %. Nor do two seeds show how far seeds vary: if they vary as
   much as the mean over the cases does, intervals cover 86 %.

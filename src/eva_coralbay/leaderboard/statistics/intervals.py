@@ -71,16 +71,13 @@ def mean(values: case_values.CaseValues, *, resamples: int = 10_000, random_seed
     )
 
 
-def estimate(
-    values: _Array, deviations: _Array, spread: _Array, *, is_symmetric: bool = False
-) -> list[Estimate]:
+def estimate(values: _Array, deviations: _Array, spread: _Array) -> list[Estimate]:
     """Computes expanded bootstrap intervals.
 
     Args:
         values: The estimates, of shape [estimates].
         deviations: Of the resampled estimates from these, of shape [estimates, resamples].
         spread: The spread of the estimates (see :func:`variation.of_cases`).
-        is_symmetric: Whether to leave out the corrections of BCa for bias and skewness.
 
     Returns:
         The estimates with their intervals.
@@ -90,9 +87,7 @@ def estimate(
         # 0 / 0 where nothing varies, and then of no consequence
         expansion = np.nan_to_num(np.sqrt(variance / resampled_variance))
     quantile = expansion * stats.t.ppf(LEVELS[1], variation.degrees_of_freedom(spread))
-    scores = np.stack([-quantile, quantile])
-    if not is_symmetric:
-        scores = _correct_skewness(scores, deviations, spread)
+    scores = _correct_skewness(np.stack([-quantile, quantile]), deviations, spread)
     bounds = values + _quantiles(np.sort(deviations, axis=1), stats.norm.cdf(scores))
     return [
         Estimate(float(value), float(low), float(high))

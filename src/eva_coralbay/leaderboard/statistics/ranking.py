@@ -75,9 +75,10 @@ def rank(
 
     Two models are separated if the test of :func:`compare` over the cases of all tasks, of which
     the differences are divided by their mean size by task, is significant after Holm's correction
-    for all pairs, and its direction is that of the mean ranks. It takes the cases of two tasks for
-    independent. A tie group is the best model without a group and those after it, up to the first
-    that is separated from it (comparison with the best: Hsu 1984, Ann. Statist. 12:1136).
+    for all pairs, and its direction is that of the mean ranks. The cases of two tasks have to be
+    independent: of tasks that share scans, give one. A tie group is the best model without a group
+    and those after it, up to the first that is separated from it (comparison with the best: Hsu
+    1984, Ann. Statist. 12:1136).
 
     Args:
         tasks: The values by task and model; on a task, all of the same cases.

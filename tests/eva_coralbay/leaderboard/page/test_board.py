@@ -99,6 +99,16 @@ def test_one_more_task_takes_nobody_out_of_the_ranking(
     assert track.n_ranked == 3
 
 
+def test_of_tasks_with_common_scans_one_counts(tmp_path: pathlib.Path) -> None:
+    """The one that more models have; the page says which."""
+    models = ["radiology/coralbay", "radiology/voco_b"]
+    generated.write_results(tmp_path, models=models, tasks=["lits17", "msd_task03_liver", "word"])
+    generated.write_run(tmp_path, model="radiology/coralbay_random", task="msd_task03_liver")
+    (track,) = _gather(tmp_path).tracks
+    assert [column.task for column in track.ranked_by] == ["msd_task03_liver", "word"]
+    assert track.shared == {"lits17": "msd_task03_liver"}
+
+
 def test_a_model_alone_is_not_ranked(content: board.Board) -> None:
     assert content.tracks[1].rows[0].place is None
 
