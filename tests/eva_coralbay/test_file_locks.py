@@ -72,6 +72,8 @@ def test_a_lock_that_a_killed_process_left_is_named(
     if file_system is None:
         with _file_locks.locked(tmp_path / "lock", on_busy=lambda: None):
             return
-    with pytest.raises(EvaCoralbayError, match="lock.held' was left by a process .* Delete it"):
-        with _file_locks.locked(tmp_path / "lock", on_busy=lambda: None):
-            pass
+    with (
+        pytest.raises(EvaCoralbayError, match="lock.held' was left by a process .* Delete it"),
+        _file_locks.locked(tmp_path / "lock", on_busy=lambda: None),
+    ):
+        pass

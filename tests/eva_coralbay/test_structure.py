@@ -115,7 +115,7 @@ def _room(module: str) -> str:
     if "." not in module:
         return ""
     name = module.split(".")[1]
-    return _HELPERS if name == "errors" or name.startswith("_") and name != "__main__" else name
+    return _HELPERS if name == "errors" or (name.startswith("_") and name != "__main__") else name
 
 
 @pytest.mark.parametrize("room", _MAY_IMPORT)
@@ -186,8 +186,8 @@ def _suppressions() -> Iterator[tuple[str, str, str]]:
     for path in (*paths, _ROOT / "noxfile.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             for match in _SUPPRESSIONS.finditer(line):
-                _, separator, reason = match["rest"].partition("#")
-                yield f"{path.relative_to(_ROOT)}:{number}", match["kind"], reason.strip()
+                reason = match["rest"].partition("#")[2].strip()
+                yield f"{path.relative_to(_ROOT)}:{number}", match["kind"], reason
 
 
 def test_suppressions_only_become_fewer() -> None:

@@ -157,7 +157,7 @@ def _open_tar(stream: Any, path: str) -> tuple[int, Iterator[_Member]]:
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     content: Any = _BoundedReader(gzip.GzipFile(fileobj=stream) if is_gzip else stream)
-    archive = tarfile.open(fileobj=content, mode="r:")
+    archive = tarfile.TarFile(fileobj=content)
     return os.path.getsize(path), _tar_members(archive)
 
 

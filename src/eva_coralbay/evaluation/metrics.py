@@ -131,12 +131,12 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
                 f"{type(self).__name__} needs the class names: set its attribute `classes` "
                 f"before the first update (it is {self.classes})."
             )
-        if distributed.is_available() and distributed.is_initialized():
-            if distributed.get_world_size() > 1:
-                raise RuntimeError(
-                    f"{type(self).__name__} scores on one device only, as a distributed sampler "
-                    "repeats cases. Set the trainer's `devices` to 1."
-                )
+        is_distributed = distributed.is_available() and distributed.is_initialized()
+        if is_distributed and distributed.get_world_size() > 1:
+            raise RuntimeError(
+                f"{type(self).__name__} scores on one device only, as a distributed sampler "
+                "repeats cases. Set the trainer's `devices` to 1."
+            )
 
     def _case_ids(self, n_cases: int, metadata: Mapping[str, Any] | None) -> list[str]:
         """Returns the ids of the batch's cases."""

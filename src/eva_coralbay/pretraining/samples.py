@@ -186,7 +186,7 @@ class PretrainingData(datamodules.DataModule):
             batches,
             batch_size=None,
             num_workers=self._num_workers,
-            pin_memory=True if torch.cuda.is_available() else False,
+            pin_memory=torch.cuda.is_available(),
             prefetch_factor=_PREFETCHED if self._num_workers else None,
             worker_init_fn=loader_workers.init_worker,
         )

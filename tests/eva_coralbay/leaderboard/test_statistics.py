@@ -348,7 +348,7 @@ def test_ranking_keeps_its_rules(
         assert model.rank_interval[0] <= model.rank <= model.rank_interval[1]
         for estimate in (model.mean_rank, model.win_rate, model.mean):
             assert estimate.low - 1e-9 <= estimate.value <= estimate.high + 1e-9
-        assert 1 <= model.mean_rank.low and model.mean_rank.high <= n_models
+        assert model.mean_rank.low >= 1 and model.mean_rank.high <= n_models
         assert 0 <= model.win_rate.value <= 1
     assert [model.rank for model in models] == stats.rankdata(
         [model.mean_rank.value for model in models], method="min"

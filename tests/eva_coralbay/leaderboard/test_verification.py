@@ -131,7 +131,7 @@ def test_a_repetition_is_compared(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     assert [each.where for each in found] == ["metrics.dice_spleen", "model.weights_sha256"]
     assert {each.source for each in found} == {"rerun"}
     found = verification.verify(entry, rerun=True, tolerance=0.001)
-    assert [each.where for each in found][0] == "metrics.dice"
+    assert next(each.where for each in found) == "metrics.dice"
 
 
 def test_a_repetition_is_of_this_machine(

@@ -24,11 +24,12 @@ from eva_coralbay.data.datasets.word import WORD
 __all__ = [
     "AMOS22",
     "BTCV",
-    "CaseFiles",
     "FLARE22",
+    "MSD",
+    "WORD",
+    "CaseFiles",
     "KiTS23",
     "LiTS17",
-    "MSD",
     "MSDColon",
     "MSDHepaticVessel",
     "MSDLiver",
@@ -40,5 +41,4 @@ __all__ = [
     "SegmentationDataset",
     "TaskDataset",
     "TotalSegmentator",
-    "WORD",
 ]

@@ -141,7 +141,6 @@ def check_orphans(readable: set[pathlib.Path]) -> Iterator[Fault]:
         stem = path.name
         for suffix in _SIZES:
             stem = stem.removesuffix(suffix)
-        is_record = path.suffix == ".json"
-        if not is_record and stem != path.name:
-            if not os.path.lexists(path.with_name(f"{stem}.json")):
-                yield Fault(path, "", f"belongs to no record: {stem}.json is missing beside it.")
+        belongs_to_record = path.suffix != ".json" and stem != path.name
+        if belongs_to_record and not os.path.lexists(path.with_name(f"{stem}.json")):
+            yield Fault(path, "", f"belongs to no record: {stem}.json is missing beside it.")

@@ -32,4 +32,4 @@ TASKS: Mapping[str, Task] = {
 }
 """The tasks by id, in the order of the tables."""
 
-__all__ = ["BACKGROUND", "Kind", "License", "Resource", "TASKS", "Task", "headline_metric"]
+__all__ = ["BACKGROUND", "TASKS", "Kind", "License", "Resource", "Task", "headline_metric"]

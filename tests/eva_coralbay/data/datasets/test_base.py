@@ -144,9 +144,11 @@ def test_only_the_split_of_a_broken_case_is_hurt(root: pathlib.Path) -> None:
 
 
 def test_a_case_that_only_the_split_knows_is_an_error(root: pathlib.Path) -> None:
-    with mock.patch.object(Folder, "missing", ["c9"]):
-        with pytest.raises(DatasetError, match="'c9': neither image nor label"):
-            make(root, "train")
+    with (
+        mock.patch.object(Folder, "missing", ["c9"]),
+        pytest.raises(DatasetError, match="'c9': neither image nor label"),
+    ):
+        make(root, "train")
 
 
 def test_different_grids_are_found_before_loading(root: pathlib.Path) -> None:

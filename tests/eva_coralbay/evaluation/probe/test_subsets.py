@@ -1,5 +1,7 @@
 """The labeled cases of a curve."""
 
+import itertools
+
 from eva_coralbay.evaluation.probe import subsets
 
 CASES = [f"case_{number}" for number in range(30)]
@@ -14,7 +16,7 @@ def test_subsets_of_a_draw_are_nested_and_all_cases_come_last() -> None:
     ]
     for number in range(10):
         nested = [set(one.cases) for one in drawn[:-1] if one.draw == number]
-        assert all(small < large for small, large in zip(nested, nested[1:], strict=False))
+        assert all(small < large for small, large in itertools.pairwise(nested))
     assert set(drawn[-1].cases) == set(CASES)
 
 
