@@ -122,7 +122,7 @@ def configs(session: nox.Session, version: str) -> None:
     _install_package(session, "test")
     session.install(f"jsonargparse[omegaconf]=={version}")
     session.run("pytest", "-m", "slow", "-k", "parses_and_instantiates", *session.posargs)
-    session.run("pytest", "tests/eva_coralbay/leaderboard/test_settings.py", *session.posargs)
+    session.run("pytest", "tests/eva_coralbay/tasks/test_settings.py", *session.posargs)
 
 
 @nox.session(reuse_venv=False)

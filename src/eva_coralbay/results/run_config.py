@@ -1,17 +1,16 @@
 """The resolved configuration of a run, and the part of it that defines the task."""
 
-import functools
 import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import yaml
 
 from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import settings as task_settings
 
 _TASK_TRAINER_KEYS = (
     "accumulate_grad_batches",
@@ -48,27 +47,17 @@ The record names them, no value depends on them, or they fit the decoder to the 
 _MACHINE_KEYS = (
     "download",
     "embeddings_root",
-    "multiprocessing_context",
     "num_workers",
-    "persistent_workers",
-    "pin_memory",
-    "pin_memory_device",
     "predict_batch_size",
-    "prefetch_factor",
     "prepared",
     "prepared_root",
     "protocol",
     "root",
-    "timeout",
-    "worker_init_fn",
 )
 """The arguments of data sets and loaders that tell where they lie and how fast they are."""
 
 _PARTS = ("trainer", "model", "data")
 """The classes that a configuration names."""
-
-_SETTINGS = "settings.json"
-"""The file of this package with the settings of the leaderboard's tasks."""
 
 _MAX_VALUES = 20_000
 """The most values that a configuration has; a small file can name one value over and over."""
@@ -157,11 +146,10 @@ def find_changes(
         By dotted path the value of the run and that of the task, `None` where there is none;
         empty if the task is none of the leaderboard's.
     """
-    name = f"{task_id}@{version}, {protocol.mode}"
-    known = _read_settings()
-    if name not in known:
+    known = task_settings.find(task_id, version, protocol.mode)
+    if known is None:
         return {}
-    found, expected = dict(_flatten(settings(config))), dict(_flatten(known[name]))
+    found, expected = dict(_flatten(settings(config))), dict(_flatten(known))
     return {
         path: (found.get(path), expected.get(path))
         for path in sorted(found.keys() | expected.keys())
@@ -180,13 +168,6 @@ def command(config: Mapping[str, Any]) -> str:
     """
     data = config["data"]["init_args"]
     return "fit" if data.get("embeddings_root") is None else "predict_fit"
-
-
-@functools.lru_cache(maxsize=1)
-def _read_settings() -> dict[str, Any]:
-    """Reads the settings of the leaderboard's tasks, by task, version and mode."""
-    path = resources.files("eva_coralbay.leaderboard") / _SETTINGS
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

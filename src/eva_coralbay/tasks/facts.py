@@ -150,6 +150,10 @@ class Task:
     crop: tuple[int, int, int] = (96, 96, 96)
     """The size of the encoder's input in voxels, as (D, H, W)."""
 
+    crop_mm: tuple[float, float, float] | None = None
+    """The size of the encoder's input in mm, as (D, H, W); None if it follows from the spacing, or
+    a whole volume is resized."""
+
     spacing: tuple[float, float, float] | None = None
     """The voxel spacing that a scan is resampled to, in mm, as (D, H, W); None if it is not."""
 

@@ -1,10 +1,8 @@
 """Writes the files of a result, as a run and its submission do."""
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from eva_coralbay import _atomic_files
 from eva_coralbay.results import case_table, record, run_config, scores
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.tasks import catalog, protocols
+from eva_coralbay.tasks import settings as task_settings
 from eva_coralbay.tasks import splits as splits_lib
 
 _OWN_SETTINGS = {
@@ -127,10 +126,8 @@ def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[c
 def describe(*, task: str, model: str, protocol: str, seed: int) -> dict[str, Any]:
     """Returns a resolved configuration."""
     names = {"task": task, "task_version": "1", "model": model, "protocol": protocol, "n_runs": 1}
-    path = resources.files("eva_coralbay.leaderboard") / "settings.json"
-    settings = json.loads(path.read_text()).get(
-        f"{task}@1, {protocols.PROTOCOLS[protocol].mode}", _OWN_SETTINGS
-    )
+    mode = protocols.PROTOCOLS[protocol].mode
+    settings = task_settings.find(task, "1", mode) or _OWN_SETTINGS
     module = settings["model"]
     own = {"seed": seed, "protocol": protocol, "encoder": {"class_path": "Net"}}
     return {

@@ -8,7 +8,7 @@ from eva_coralbay.leaderboard.validation import fault, files
 from eva_coralbay.leaderboard.validation.fault import Fault
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config
-from eva_coralbay.tasks import catalog, protocols
+from eva_coralbay.tasks import catalog, protocols, settings
 from eva_coralbay.tasks import splits as splits_lib
 
 _DEPTH = 5
@@ -105,9 +105,8 @@ def _choose_split(splits: splits_lib.Splits, protocol: protocols.Protocol) -> tu
 
 def _list_versions(task_id: str) -> list[str]:
     """Returns the versions that a task has had; of a task of others, those of any."""
-    known = [catalog.TASKS[task_id]] if task_id in catalog.TASKS else catalog.TASKS.values()
-    newest = max(int(task.version) for task in known)
-    return [str(version) for version in range(1, newest + 1)]
+    known = [task_id] if task_id in catalog.TASKS else [*catalog.TASKS]
+    return sorted({version for task in known for version in settings.list_versions(task)})
 
 
 def check_config(entry: results_folder.Entry, readable: set[pathlib.Path]) -> Iterator[Fault]:

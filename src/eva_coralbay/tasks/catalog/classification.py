@@ -82,6 +82,7 @@ LUNA25 = Task(
     steps=5_000,
     val_interval=250,
     crop=(64, 64, 64),
+    crop_mm=(50.0, 50.0, 50.0),
     hu_window=(-1000.0, 400.0),
 )
 

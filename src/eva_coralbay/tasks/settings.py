@@ -1,0 +1,185 @@
+"""The settings of the tasks: what a run must have been configured with to count as measured.
+
+They follow from the catalog and from what all tasks of a kind have in common. Those of a version
+that was released do not change: `released/settings_<version>.json` keeps them, so that results of
+an older version can still be checked.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Literal
+
+from eva_coralbay.tasks import catalog
+
+Mode = Literal["online", "offline"]
+"""Whether the encoder sees every crop anew, or its embeddings are computed once."""
+
+_OFFLINE_STEPS = 12_500
+"""The number of training steps on embeddings, which cost next to nothing."""
+
+_BATCH_SIZES: Mapping[Mode, int] = {"online": 16, "offline": 256}
+"""The number of volumes, or of embeddings, in a training step of a classification."""
+
+_MAX_ROTATION = 20.0
+"""How far a crop of a set size in mm is turned in the training, in degrees."""
+
+
+def find(task_id: str, version: str, mode: Mode) -> dict[str, Any] | None:
+    """Finds the settings of a version of a task.
+
+    Args:
+        task_id: The id of the task.
+        version: The version of the task.
+        mode: How its encoder is used.
+
+    Returns:
+        The settings, in the form of :func:`eva_coralbay.results.run_config.settings`; None if the
+        task has no such version or mode.
+    """
+    task = catalog.TASKS.get(task_id)
+    if task is not None and version == task.version:
+        return settings(task, mode)
+    return _read_released().get(version, {}).get(f"{task_id}, {mode}")
+
+
+def list_versions(task_id: str) -> list[str]:
+    """Returns the versions that a task has had.
+
+    Args:
+        task_id: The id of the task.
+
+    Returns:
+        The versions, the current one last; empty if there is no such task.
+    """
+    task = catalog.TASKS.get(task_id)
+    if task is None:
+        return []
+    released = [
+        version
+        for version, names in _read_released().items()
+        if any(name.split(",")[0] == task_id for name in names)
+    ]
+    return list(dict.fromkeys((*released, task.version)))
+
+
+def settings(task: catalog.Task, mode: Mode) -> dict[str, Any] | None:
+    """Returns the settings of the current version of a task.
+
+    Args:
+        task: The task.
+        mode: How its encoder is used.
+
+    Returns:
+        The settings, None if the task has no such mode: a segmentation needs every crop anew.
+    """
+    if task.kind == "classification":
+        return _classification(task, mode)
+    return _segmentation(task) if mode == "online" else None
+
+
+def _segmentation(task: catalog.Task) -> dict[str, Any]:
+    return {
+        "trainer": _trainer("val/dice", task.steps, task.val_interval),
+        "model": _class(
+            "eva_coralbay.evaluation.SegmentationModule",
+            class_weights=None,
+            criterion=None,
+            decoder=_class(
+                "eva.vision.models.networks.decoders.segmentation.SwinUNETRDecoderWithProjection"
+            ),
+            lr=1e-3,
+            lr_end=1e-4,
+            monitor_overlap=None,
+            overlap=None,
+            roi_size=list(task.crop),
+            weight_decay=0.01,
+        ),
+        "data": _class(
+            "eva_coralbay.data.SegmentationData",
+            batch_size=2,
+            class_ratios=None,
+            dataset=_class(task.dataset, split_scheme=None),
+            hu_window=_list(task.hu_window),
+            num_samples=4,
+            roi_size=list(task.crop),
+            spacing=_list(task.spacing),
+        ),
+    }
+
+
+def _classification(task: catalog.Task, mode: Mode) -> dict[str, Any]:
+    is_turned = mode == "online" and task.crop_mm is not None
+    steps = task.steps if mode == "online" else _OFFLINE_STEPS
+    return {
+        "trainer": _trainer("val/auroc", steps, task.val_interval),
+        "model": _class(
+            "eva_coralbay.evaluation.ClassificationModule",
+            criterion=None,
+            lr=1e-3,
+            lr_end=1e-5,
+            weight_decay=0.01,
+        ),
+        "data": _class(
+            "eva_coralbay.data.ClassificationData",
+            batch_size=_BATCH_SIZES[mode],
+            dataset=_class(task.dataset, split_scheme=None),
+            train_transform=_transform(task, _MAX_ROTATION) if is_turned else None,
+            transform=_transform(task, 0.0),
+        ),
+    }
+
+
+def _transform(task: catalog.Task, max_rotation: float) -> dict[str, Any]:
+    """Returns what makes the input of the encoder of a volume."""
+    module = "eva_coralbay.data.volume_transforms"
+    size = list(task.crop)
+    if task.crop_mm is None:
+        return _class(f"{module}.ResizeTransform", size=size, window=[0.0, 255.0])
+    return _class(
+        f"{module}.CropTransform",
+        hu_window=_list(task.hu_window),
+        max_rotation=max_rotation,
+        size=size,
+        size_mm=list(task.crop_mm),
+    )
+
+
+def _trainer(monitor: str, steps: int, val_interval: int) -> dict[str, Any]:
+    return {
+        "accumulate_grad_batches": 1,
+        "gradient_clip_algorithm": None,
+        "gradient_clip_val": None,
+        "limit_test_batches": None,
+        "limit_train_batches": None,
+        "limit_val_batches": None,
+        "max_steps": steps,
+        "max_time": None,
+        "monitor": monitor,
+        "overfit_batches": 0.0,
+        "precision": "32-true",
+        "val_check_interval": val_interval,
+    }
+
+
+def _class(path: str, **arguments: Any) -> dict[str, Any]:
+    """Returns a class and its arguments, as a config has them."""
+    return {"class_path": path, "init_args": arguments}
+
+
+def _list(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)
+
+
+@functools.cache
+def _read_released() -> dict[str, dict[str, Any]]:
+    """Reads the settings of the released versions, by version, task and mode."""
+    folder = resources.files("eva_coralbay.tasks") / "released"
+    files = sorted(file.name for file in folder.iterdir() if file.name.startswith("settings_"))
+    return {
+        name.removeprefix("settings_").removesuffix(".json"): json.loads(
+            (folder / name).read_text(encoding="utf-8")
+        )
+        for name in files
+    }
