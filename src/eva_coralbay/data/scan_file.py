@@ -5,6 +5,7 @@ compressed chunks of its arrays, in C order, one behind the other. Each chunk ha
 which is checked whenever it is read. Equal scans make equal files.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -45,6 +46,15 @@ _COMPRESSION: dict[str, Any] = {
 }
 
 _DECOMPRESSION: dict[str, Any] = {"nthreads": 1}
+
+_END_BYTES = 2**16
+"""How much of each end of a large file its fingerprint is of."""
+
+_NUM_SAMPLES = 16
+"""How many samples between the ends it is of."""
+
+_SAMPLE_BYTES = 2**12
+"""The size of each."""
 
 Identity = tuple[int, int, int]
 """What tells a file from one that replaced it: inode, size and time of change."""
@@ -120,6 +130,7 @@ class StoredScan(preparation.PreparedScan):
         header, position = self._read_header(key)
         self._affine = np.array(header["affine"], dtype=np.float64)
         self._counts = np.array(header["label_counts"], dtype=np.int64)
+        self._sources: list[str] | None = header.get("sources")
         self._arrays: dict[str, _Array] = {}
         for name, array in header["arrays"].items():
             offsets = list(itertools.accumulate(array["sizes"], initial=position))
@@ -138,6 +149,11 @@ class StoredScan(preparation.PreparedScan):
     def identity(self) -> Identity:
         """The identity of the file."""
         return self._identity
+
+    @property
+    def sources(self) -> list[str] | None:
+        """The fingerprints of the files that it was prepared from, None if they are unknown."""
+        return self._sources
 
     @property
     @override
@@ -254,12 +270,13 @@ class StoredScan(preparation.PreparedScan):
         )
 
 
-def encode(scan: preparation.PreparedScan, *, key: str) -> bytes:
+def encode(scan: preparation.PreparedScan, *, key: str, sources: Sequence[str] = ()) -> bytes:
     """Returns the content of the file of a prepared scan.
 
     Args:
         scan: The scan. Its HU are rounded to integers.
         key: What tells it from others.
+        sources: The fingerprints of the files that it was prepared from.
     """
     image = scan.read_image(scan.whole)[0].round().clamp_(-(2**15), 2**15 - 1).to(torch.int16)
     arrays = {"image": (image.numpy(), (_EDGE,) * 3)}
@@ -284,6 +301,7 @@ def encode(scan: preparation.PreparedScan, *, key: str) -> bytes:
         "affine": scan.grid.affine.tolist(),
         "label_counts": scan.label_counts.tolist(),
         "arrays": tables,
+        **({"sources": list(sources)} if sources else {}),
     }
     content = json.dumps(header).encode()
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(content), isal_zlib.crc32(content))
@@ -296,6 +314,33 @@ def identity(path: str) -> Identity | None:
         return _identity_of(os.stat(path))
     except FileNotFoundError:
         return None
+
+
+def fingerprint(path: str) -> str:
+    """Returns what tells the content of a file from others.
+
+    It is the hash of a small file, and of the size, both ends and samples of a large one: the end
+    of a `.gz` holds the checksum of its content.
+
+    Args:
+        path: The file.
+    """
+    size = os.path.getsize(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        if size <= 4 * _END_BYTES:
+            digest.update(file.read())
+        else:
+            step = (size - 2 * _END_BYTES) // _NUM_SAMPLES
+            places = [_END_BYTES + index * step for index in range(_NUM_SAMPLES)]
+            for start, length in (
+                (0, _END_BYTES),
+                *((place, _SAMPLE_BYTES) for place in places),
+                (size - _END_BYTES, _END_BYTES),
+            ):
+                file.seek(start)
+                digest.update(file.read(length))
+    return digest.hexdigest()[:32]
 
 
 def _identity_of(status: os.stat_result) -> Identity:

@@ -83,9 +83,10 @@ class _Outcome(NamedTuple):
 class PreparedStore:
     """A folder of prepared scans.
 
-    There is a file for each scan, named by the case and by the identity of the files that it is
-    made of. The folder is named by what is done to the scans, which its `preparation.json` says in
-    full. Any number of processes may prepare and read at the same time.
+    There is a file for each scan, named by the case and by the names, sizes and times of the files
+    that it is made of; fingerprints in it tell whether one of them was replaced with both kept. The
+    folder is named by what is done to the scans, which its `preparation.json` says in full. Any
+    number of processes may prepare and read at the same time.
     """
 
     def __init__(
@@ -215,7 +216,7 @@ class PreparedStore:
         except StoreError as error:
             logger.warning(str(error))
             return False
-        return True
+        return not _is_outdated(scan, path, source)
 
     def _job(self, source: Source) -> _Job:
         path, key = self.locate(source)
@@ -260,13 +261,32 @@ def _run(jobs: Sequence[_Job], workers: int) -> tuple[dict[str, str], bool]:
     return problems, False
 
 
+def _is_outdated(scan: scan_file.StoredScan, path: str, source: Source) -> bool:
+    """Whether a file was replaced by one of the same size and time after the scan was prepared.
+
+    The time of its last change of any kind, which nobody can set, says whether to compare.
+    """
+    prepared = os.stat(path).st_mtime_ns
+    changed = [file for file in source.files if os.stat(file).st_ctime_ns > prepared]
+    if not changed or scan.sources is None:
+        return False
+    if scan.sources == [scan_file.fingerprint(file) for file in source.files]:
+        return False
+    logger.warning(
+        f"Case '{source.case}': a file, such as '{changed[0]}', has been replaced by another of "
+        "the same size and time; the case is prepared anew."
+    )
+    return True
+
+
 def _do(job: _Job) -> _Outcome:
     """Prepares a scan and writes it, unless somebody did meanwhile."""
     if scan_file.identity(job.path) != job.replaced:
         return _Outcome(job.source.case)
     try:
+        sources = [scan_file.fingerprint(path) for path in job.source.files]
         scan = preparation.prepare(*job.source.load(), job.preparation)
-        content = scan_file.encode(scan, key=job.key)
+        content = scan_file.encode(scan, key=job.key, sources=sources)
     except DatasetError as error:
         return _Outcome(job.source.case, str(error))
     except Exception as error:

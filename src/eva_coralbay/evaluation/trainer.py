@@ -1,12 +1,13 @@
 """eva's trainer with what all tasks of the leaderboard share."""
 
+import os
 from typing import Any, Literal
 
 import eva
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
 
-from eva_coralbay.evaluation import figures, recorder
+from eva_coralbay.evaluation import eva_variables, figures, recorder
 from eva_coralbay.tasks import protocols
 
 
@@ -53,7 +54,11 @@ class Trainer(eva.Trainer):
                 :mod:`eva_coralbay.evaluation.robustness`.
             callbacks: Callbacks to use beside those of every task.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
+
+        Raises:
+            EvaCoralbayError: If an environment variable is set that only eva's own configs read.
         """
+        eva_variables.check(os.environ)
         super().__init__(
             default_root_dir=default_root_dir,
             n_runs=n_runs,

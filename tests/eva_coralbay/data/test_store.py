@@ -16,16 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
+from nibabel import nifti1
 from torch.utils import data as torch_data
 from torchvision import tv_tensors
 
-from eva_coralbay.data import datasets, nifti, preparation, store, transforms
+from eva_coralbay.data import datasets, nifti, preparation, scan_file, store, transforms
 from eva_coralbay.data import grid as grid_lib
 from tests.eva_coralbay.data.datasets import layouts
 
@@ -180,6 +182,57 @@ def test_what_is_there_is_not_prepared_again(scans: pathlib.Path, tmp_path: path
     times = [path.stat().st_mtime_ns for path in _entries(tmp_path)]
     toy.prepare(sources[:3])
     assert times == [path.stat().st_mtime_ns for path in _entries(tmp_path)]
+
+
+@pytest.mark.parametrize("is_same", [False, True])
+def test_a_file_that_is_replaced_with_size_and_time_kept_is_prepared_anew(
+    scans: pathlib.Path, tmp_path: pathlib.Path, log: list[str], is_same: bool
+) -> None:
+    """A file that was only copied is not."""
+    shutil.copytree(scans, tmp_path / "scans")
+    source, toy = _source(tmp_path / "scans", 0), _store(tmp_path / "store")
+    toy.prepare([source])
+    (before,) = _entries(tmp_path / "store")
+    content = before.read_bytes()
+    label = pathlib.Path(source.files[1])
+    status = label.stat()
+    image = nib.load(label)
+    labels = np.asarray(image.dataobj).copy()
+    if not is_same:
+        labels[labels == 2] = 1
+    nib.save(nifti1.Nifti1Image(labels, image.affine), tmp_path / "new.nii.gz")
+    replaced = (tmp_path / "new.nii.gz").read_bytes() if not is_same else label.read_bytes()
+    # a gzip may have anything behind its content
+    label.write_bytes(replaced[: status.st_size].ljust(status.st_size, b"\0"))
+    os.utime(label, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert toy.missing([source]) == ([] if is_same else [source])
+    assert len(toy.verify([source])) == int(not is_same)
+
+    toy.prepare([source])
+    assert _entries(tmp_path / "store") == [before]
+    assert (before.read_bytes() == content) == is_same
+    assert not toy.missing([source])
+    assert (
+        any("replaced by another of the same size" in " ".join(line.split()) for line in log)
+        != is_same
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2**18, 2**18 + 1, 2**20])
+def test_fingerprints_tell_contents_apart(tmp_path: pathlib.Path, size: int) -> None:
+    content = bytearray(os.urandom(size))
+    path = tmp_path / "file"
+    seen = set()
+    for position in (None, 0, size // 3, size - 1):
+        if position is not None:
+            # a run of bytes, as a changed label map has
+            content[position : position + size // 8 + 1] = b"x" * (size // 8 + 1)
+            del content[size:]
+        path.write_bytes(content)
+        seen.add(scan_file.fingerprint(str(path)))
+
+    assert len(seen) == (2 if size == 1 else 4)
 
 
 @pytest.mark.parametrize(
