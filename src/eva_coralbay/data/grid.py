@@ -14,6 +14,8 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from nibabel import orientations
 
+from eva_coralbay.errors import EvaCoralbayError
+
 ORIENTATION = "SPL"
 """The direction in which each axis of (D, H, W) grows: superior, posterior, left.
 
@@ -22,6 +24,9 @@ It is the orientation of eva's loader, which reorients to "PLS" and puts the las
 
 _GRID_TOLERANCE = 0.1
 """How far, in voxels, the corners of two equal grids may lie apart."""
+
+_SPACINGS_MM = (0.1, 100.0)
+"""The least and the largest spacing that scans are resampled to."""
 
 Box = tuple[slice, slice, slice]
 """The extent of a region along the axes (D, H, W), with start and stop inside the volume."""
@@ -97,6 +102,26 @@ def spacing(affine: npt.NDArray[np.floating] | torch.Tensor) -> tuple[float, flo
     """
     depth, height, width = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     return float(depth), float(height), float(width)
+
+
+def check_spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
+    """Returns a spacing to resample to, as three floats.
+
+    Args:
+        spacing_mm: The distance of voxels along (D, H, W) in mm.
+
+    Raises:
+        EvaCoralbayError: If it is not three numbers from 0.1 to 100.
+    """
+    low, high = _SPACINGS_MM
+    # NaN is in no range
+    if len(spacing_mm) != 3 or not all(low <= length <= high for length in spacing_mm):
+        raise EvaCoralbayError(
+            f"`spacing` must be three positive numbers in mm, as (D, H, W), from {low:g} to "
+            f"{high:g}, got {tuple(spacing_mm)}."
+        )
+    depth, height, width = (float(length) for length in spacing_mm)
+    return depth, height, width
 
 
 def straight_affine(

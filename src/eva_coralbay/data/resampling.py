@@ -13,7 +13,7 @@ from monai.data import utils as monai_data_utils
 from monai.networks import utils as monai_networks_utils
 from torchvision import tv_tensors
 
-from eva_coralbay.data.grid import Box, Grid, spacing
+from eva_coralbay.data.grid import Box, Grid, check_spacing, spacing
 
 _SPACING_TOLERANCE = 1e-3
 """Below this difference a spacing (in mm) or a scale counts as unchanged, as in MONAI."""
@@ -128,9 +128,7 @@ def _plan(source: Grid, spacing_mm: Sequence[float], near: Box | None) -> _Plan:
 
 def _plan_whole(source: Grid, spacing_mm: Sequence[float]) -> _Plan:
     """Computes the target grid and the positions of its voxels as MONAI's `Spacing` does."""
-    if len(spacing_mm) != 3 or min(spacing_mm) <= 0:
-        raise ValueError(f"`spacing_mm` must be three positive numbers, got {spacing_mm}.")
-    target = _target_grid(source, spacing_mm)
+    target = _target_grid(source, check_spacing(spacing_mm))
     to_source = np.linalg.solve(source.affine, target.affine)
     if target.shape == source.shape and np.allclose(to_source, np.eye(4), atol=_SPACING_TOLERANCE):
         identity = [torch.arange(length, dtype=torch.float64) for length in source.shape]

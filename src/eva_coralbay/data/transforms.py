@@ -16,6 +16,7 @@ from monai import transforms as monai_transforms
 from torch.nn import functional
 from typing_extensions import override
 
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation
 
 MirrorPairs = Sequence[tuple[int, int]]
@@ -46,15 +47,15 @@ class EvalTransform:
                 scan, such as left and right kidney; None if a mirror image has no labels.
 
         Raises:
-            ValueError: If a spacing is not positive or the window is empty.
+            EvaCoralbayError: If the spacing cannot be.
+            ValueError: If the window is empty.
         """
-        if len(spacing) != 3 or min(spacing) <= 0:
-            raise ValueError(f"`spacing` must be three positive numbers in mm, got {spacing}.")
         if hu_window[0] >= hu_window[1]:
             raise ValueError(f"`hu_window` must be (lowest, highest) in HU, got {hu_window}.")
 
-        depth, height, width = (float(length) for length in spacing)
-        self.preparation = preparation.Preparation((depth, height, width), float(hu_window[0]))
+        self.preparation = preparation.Preparation(
+            grid_lib.check_spacing(spacing), float(hu_window[0])
+        )
         self.mirror_pairs = mirror_pairs
         self._hu_window = hu_window
 

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import fcntl
 import fnmatch
 import functools
 import hashlib
@@ -13,7 +12,7 @@ import pathlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
+from eva_coralbay import _file_locks
 from eva_coralbay.data import dicom, nifti, preparation, quality, store
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import workers as workers_lib
@@ -120,9 +120,9 @@ def prepare(
         DatasetError: If there is nothing to be found, a pattern to exclude fits nothing, the store
             has another spacing, or the disk does not suffice.
     """
-    depth, height, width = (float(length) for length in spacing)
+    wanted = grid_lib.check_spacing(spacing)
     with _lock(out):
-        content = _open_manifest(out, (depth, height, width))
+        content = _open_manifest(out, wanted)
         rows = {case.case: case for case in content.cases}
         found, excluded, left_out = _find(sources, exclude)
         if not (found or excluded):
@@ -175,14 +175,12 @@ def load(found: Found) -> tuple[eva_tv_tensors.Volume, None]:
 @contextlib.contextmanager
 def _lock(out: str) -> Iterator[None]:
     """Keeps other processes from adding to a store, of which one would lose the rows of another."""
+
+    def refuse() -> NoReturn:
+        raise DatasetError(f"Another process adds scans to '{out}'. Wait until it has ended.")
+
     os.makedirs(out, exist_ok=True)
-    with open(os.path.join(out, ".lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DatasetError(
-                f"Another process adds scans to '{out}'. Wait until it has ended."
-            ) from error
+    with _file_locks.locked(os.path.join(out, ".lock"), on_busy=refuse):
         yield
 
 

@@ -954,9 +954,9 @@ def test_what_identifies_a_patient_does_not_reach_the_store(
     assert "is not CT" in pathlib.Path(out, manifest.NAME).read_text()
     for case in content.prepared:
         assert case.path is not None
-        # apart from these names, a file holds compressed voxels only
+        # apart from these names and hashes, a file holds compressed voxels only
         assert _header_of(pathlib.Path(out, case.path)).keys() == {
-            "key", "affine", "label_counts", "arrays"
+            "key", "affine", "label_counts", "arrays", "sources"
         }  # fmt: skip
     for path in pathlib.Path(out).rglob("*"):
         stored = str(path.relative_to(out)).encode() + (
