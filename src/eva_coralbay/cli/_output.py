@@ -10,6 +10,9 @@ from rich import console as rich_console
 from rich import table as rich_table
 from rich import text as rich_text
 
+_UNBOUNDED = 10_000
+"""A width that no table reaches."""
+
 
 def print_table(
     columns: Sequence[str],
@@ -55,7 +58,12 @@ def print_table(
         if is_heading:
             table.add_section()
         table.add_row(*row, style="bold" if is_heading else None)
-    rich_console.Console(stderr=to_stderr).print(table)
+    console = rich_console.Console(stderr=to_stderr)
+    if whole:
+        # a terminal that is too narrow breaks the lines: better than values that are cut
+        unbounded = console.options.update(max_width=_UNBOUNDED)
+        console.width = max(console.width, console.measure(table, options=unbounded).minimum)
+    console.print(table)
 
 
 def print_json(content: Any) -> None:

@@ -1,89 +1,117 @@
 """The command `eva-coralbay results`."""
 
 import argparse
-import math
-import pathlib
-import statistics
+import csv
+import dataclasses
+import sys
 from collections.abc import Sequence
 
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
-from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import record
+from eva_coralbay.results import scores, summary
+
+_GROUP = ("model", "task", "protocol", "part", "checkpoint", "seeds", "cases")
+"""The columns that say what was run."""
 
 
 class Results(_subcommand.Subcommand):
-    """Prints the records that `eva fit` has left below a folder."""
+    """Prints what the runs below a folder add up to.
+
+    A row is a model on a task by a protocol, scored on one part of the split: the mean over the
+    seeds, and their standard deviation. Of the checkpoints of a run, the one that its protocol
+    ranks counts. --json and --csv have the values of every class too.
+    """
 
     name = "results"
     help = "print the results of one or more runs as a table"
     examples = """
         eva-coralbay results logs
         eva-coralbay results logs/radiology/coralbay/nnunet/20260101-120000000000_1a2b3c4d
+        eva-coralbay results logs --csv > results.csv
     """
 
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("folder", metavar="FOLDER", help="the folder that the runs wrote to")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument("--json", action="store_true", help="print all values as JSON")
+        how.add_argument(
+            "--csv", action="store_true", help="print all values as CSV, a line for each metric"
+        )
 
     @override
     def run(self, arguments: argparse.Namespace) -> int:
-        """Prints a row per metric and a column per record, and where the pictures are."""
-        records = _find_records(arguments.folder)
-        headings = [_heading(path, entry) for path, entry in records]
-        _output.print_table(
-            ("metric", *headings, "mean"),
-            _rows([entry for _, entry in records]),
-            title="Mean over cases",
-            numbers=(*headings, "mean"),
-        )
-        for folder in dict.fromkeys(path.parent for path, _ in records):
-            for picture in sorted(folder.glob("cases_*.png")):
-                print(f"best and worst case: {picture}")
-        return 0
+        """Prints the table, and where the pictures are; the exit code is 1 if a file is broken."""
+        found = summary.find(arguments.folder)
+        summaries = summary.summarize([result for _, result in found.records])
+        if arguments.json:
+            _output.print_json([dataclasses.asdict(each) for each in summaries])
+        elif arguments.csv:
+            _print_csv(summaries)
+        else:
+            _print_tables(summaries)
+            for folder in dict.fromkeys(path.parent for path, _ in found.records):
+                for picture in sorted(folder.glob("cases_*.png")):
+                    print(f"best and worst case: {picture}")
+        for problem in found.unreadable:
+            print(f"left out: {problem}", file=sys.stderr)
+        return 1 if found.unreadable else 0
 
 
-def _find_records(folder: str) -> list[tuple[pathlib.Path, record.Record]]:
-    """Reads every record below a folder, sorted by path.
-
-    Raises:
-        EvaCoralbayError: If there is none, or one cannot be read.
-    """
-    paths = sorted(pathlib.Path(folder).rglob("record_*.json"))
-    if not paths:
-        raise EvaCoralbayError(
-            f"There is no record (record_*.json) below {folder}. Name the folder that a finished "
-            "`eva fit` wrote to (OUTPUT_ROOT)."
-        )
-    return [(path, record.Record.read(path)) for path in paths]
-
-
-def _rows(records: Sequence[record.Record]) -> list[list[str]]:
-    """Returns by metric its value in each record, and the mean of them."""
-    rows = []
-    for name in dict.fromkeys(name for entry in records for name in entry.metrics):
-        values = [entry.metrics.get(name) for entry in records]
-        rows.append([name, *map(_format, values), _format(_mean(values))])
-    return rows
-
-
-def _heading(path: pathlib.Path, entry: record.Record) -> str:
-    """Says what a column holds: run, protocol, seed, cases and checkpoint."""
-    return "\n".join(
-        (
-            path.parent.name,
-            f"{entry.protocol}, seed {entry.seed}",
-            f"{entry.split.n} {entry.split.part} cases",
-            f"{entry.checkpoint.selection} (step {entry.checkpoint.step})",
-        )
+def _print_tables(summaries: Sequence[summary.Summary]) -> None:
+    """Prints a row for each summary, and of a single one the values by class."""
+    if not summaries:
+        return
+    metrics = scores.list_overall({name for each in summaries for name in each.metrics})
+    _output.print_table(
+        (*_GROUP, *metrics),
+        [
+            [*_describe(each), *(_format(each.metrics.get(name)) for name in metrics)]
+            for each in summaries
+        ],
+        title="Mean over cases and seeds ± standard deviation over seeds",
+        numbers=("seeds", "cases", *metrics),
+        whole=("model", "task", "protocol", *metrics),
     )
+    if len(summaries) == 1:
+        _print_classes(summaries[0], metrics)
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    defined = [value for value in values if value is not None]
-    return statistics.fmean(defined) if defined else math.nan
+def _print_classes(each: summary.Summary, metrics: Sequence[str]) -> None:
+    """Prints the values by class of a summary, if it has any."""
+    by_class = {metric: scores.by_class(each.metrics, metric) for metric in metrics}
+    names = dict.fromkeys(name for values in by_class.values() for name in values)
+    shown = [metric for metric in metrics if by_class[metric]]
+    if names:
+        _output.print_table(
+            ("class", *shown),
+            [[name, *(_format(by_class[metric].get(name)) for metric in shown)] for name in names],
+            title="By class",
+            numbers=shown,
+            whole=("class", *shown),
+        )
 
 
-def _format(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+def _print_csv(summaries: Sequence[summary.Summary]) -> None:
+    """Prints a line for each summary and metric."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow((*_GROUP, "metric", "mean", "deviation", "runs"))
+    for each in summaries:
+        for name, value in each.metrics.items():
+            writer.writerow([*_describe(each), name, value.mean, value.deviation, value.n_runs])
+
+
+def _describe(each: summary.Summary) -> list[str]:
+    """Returns what was run, in the order of the columns."""
+    seeds = ", ".join(str(seed) for seed in each.seeds)
+    names = (each.model, each.task, each.protocol, each.part, each.checkpoint)
+    return [*names, seeds, str(each.n_cases)]
+
+
+def _format(value: summary.Value | None) -> str:
+    """Writes a value with its deviation, if there is one."""
+    if value is None or value.mean is None:
+        return "-"
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.3f}"
+    return f"{value.mean:.3f}{deviation}"

@@ -2,8 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,20 @@ _CALIBRATION_BINS = 15
 
 _CLASSIFICATION = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
 """The metrics of a classification."""
+
+_ORDER = (
+    "dice",
+    "nsd",
+    "hd95",
+    "dice_resampled",
+    "lesion_sensitivity",
+    "lesion_false_positives",
+    "lesion_f1",
+    *_CLASSIFICATION,
+)
+"""The metrics over all classes that are known, in the order in which they are shown."""
+
+_Value = TypeVar("_Value")
 
 LOWER_IS_BETTER: Final = ("hd95",)
 """The metrics by case of which lower is better; they are distances in mm."""
@@ -153,6 +167,45 @@ def by_case(
             values = found.setdefault(row.case, [])
             values += [] if row.value is None else [row.value]
     return {case: _mean(values) if values else None for case, values in found.items()}
+
+
+def list_overall(names: Collection[str]) -> list[str]:
+    """Lists the metrics over all classes.
+
+    Args:
+        names: The names of a record's metrics: those over all classes, such as `dice`, and those
+            by class, such as `dice_liver`.
+
+    Returns:
+        Those over all classes, the ones that rank first.
+    """
+    overall = [
+        name
+        for name in names
+        if name in _ORDER or not any(name.startswith(f"{other}_") for other in names)
+    ]
+    known = [name for name in _ORDER if name in overall]
+    return known + sorted(set(overall) - set(known))
+
+
+def by_class(metrics: Mapping[str, _Value], metric: str) -> dict[str, _Value]:
+    """Returns the values of a metric by class.
+
+    Args:
+        metrics: The values by name, of all classes and by class.
+        metric: The metric, such as `dice`.
+
+    Returns:
+        The value by the name of the class.
+    """
+    longer = [f"{name}_" for name in list_overall(metrics) if name.startswith(f"{metric}_")]
+    return {
+        name.removeprefix(f"{metric}_"): value
+        for name, value in metrics.items()
+        if name.startswith(f"{metric}_")
+        and f"{name}_" not in longer
+        and not any(name.startswith(prefix) for prefix in longer)
+    }
 
 
 def is_close(first: float | None, second: float | None, tolerance: float) -> bool:

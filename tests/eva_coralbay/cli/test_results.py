@@ -1,35 +1,119 @@
 """Tests `eva-coralbay results`."""
 
+import csv
+import io
+import json
 import pathlib
+from typing import Any
 
 import pytest
 
 from eva_coralbay.cli import main
 from eva_coralbay.results import record
 
-_GOLDEN = pathlib.Path(__file__).parents[1] / "results" / "data"
-"""The folder of the records that must stay readable."""
+_GOLDEN = pathlib.Path(__file__).parents[1] / "results" / "data" / "record_v3.json"
 
 
-def test_prints_every_record_their_mean_and_the_pictures(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def _write(
+    root: pathlib.Path, run: str, metrics: dict[str, float | None], **changes: Any
+) -> pathlib.Path:
+    """Writes a record of the golden one's model, with other metrics and parts."""
+    golden = record.Record.read(_GOLDEN)
+    parts = {
+        name: value
+        if not isinstance(value, dict)
+        else getattr(golden, name).model_copy(update=value)
+        for name, value in changes.items()
+    }
+    result = golden.model_copy(update={"metrics": metrics, **parts})
+    path = root / run / f"record_{result.split.part}_{result.checkpoint.selection}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result.write(path)
+    return path
+
+
+def _cells(text: str, name: str) -> list[str]:
+    row = next(line for line in text.splitlines() if name in line)
+    return [cell.strip() for cell in row.split("│")[1:-1]]
+
+
+def test_seeds_are_averaged_and_nothing_else(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    golden = record.Record.read(next(_GOLDEN.glob("*.json")))
-    for run, dice in enumerate((0.25, 0.75, None)):
-        folder = tmp_path / f"run_{run}"
-        folder.mkdir()
-        entry = golden.model_copy(update={"metrics": {"dice": dice}})
-        entry.write(folder / "record_val_last.json")
+    """Other models, parts and checkpoints are rows of their own, or do not count."""
+    for seed, dice in enumerate((0.25, 0.75)):
+        _write(tmp_path, f"run_{seed}", {"dice": dice, "dice_liver": dice}, seed=seed)
+        best = {"selection": "best"}
+        _write(tmp_path, f"run_{seed}", {"dice": 1.0}, seed=seed, checkpoint=best)
+        _write(tmp_path, f"run_{seed}", {"dice": 0.5}, seed=seed, split={"part": "test"})
+    _write(tmp_path, "other", {"dice": 0.125, "nsd": None}, model={"id": "lab/net"})
     (tmp_path / "run_1" / "cases_val.png").touch()
-    monkeypatch.setenv("COLUMNS", "200")
 
     assert main.main(["results", str(tmp_path)]) == 0
 
     text = capsys.readouterr().out
-    assert all(run in text for run in ("run_0", "run_1", "run_2"))
-    row = next(line for line in text.splitlines() if "dice" in line)
-    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["0.250", "0.750", "-", "0.500"]
+    rows = [line for line in text.splitlines() if "example@1" in line]
+    assert len(rows) == 3
+    assert "0.500 ± 0.354" in next(row for row in rows if " val" in row and "radiology" in row)
+    assert "0.500 ± 0.000" in next(row for row in rows if " test" in row)
+    assert _cells(text, "lab/net")[-2:] == ["0.125", "-"]
     assert f"best and worst case: {tmp_path / 'run_1' / 'cases_val.png'}\n" in text
+
+
+def test_numbers_are_whole_in_a_narrow_terminal(
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = {"dice": 0.1234, "nsd": 0.2345, "hd95": 123.4567, "dice_resampled": 0.3456}
+    for seed in (0, 1):
+        _write(tmp_path, f"run_{seed}", metrics, seed=seed)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main.main(["results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{value:.3f} ± 0.000" in text for value in metrics.values())
+
+
+def test_one_model_is_shown_by_class(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A metric with an underscore in its name is no class."""
+    metrics = {"dice": 0.5, "dice_liver": 0.6, "dice_resampled": 0.4, "dice_resampled_liver": 0.3}
+    _write(tmp_path, "run_0", metrics)
+    assert main.main(["results", str(tmp_path)]) == 0
+    assert _cells(capsys.readouterr().out, "liver") == ["liver", "0.600", "0.300"]
+
+
+def test_values_for_programs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, dice in enumerate((0.1, 0.3)):
+        _write(tmp_path, f"run_{seed}", {"dice": dice, "dice_liver": None}, seed=seed)
+
+    assert main.main(["results", str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["seeds"]) == ("radiology/coralbay", [0, 1])
+    assert row["metrics"]["dice"]["mean"] == pytest.approx(0.2)
+    assert row["metrics"]["dice_liver"] == {"mean": None, "deviation": None, "n_runs": 0}
+
+    assert main.main(["results", str(tmp_path), "--csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(line["metric"], line["runs"]) for line in lines] == [
+        ("dice", "2"),
+        ("dice_liver", "0"),
+    ]
+    assert float(lines[0]["deviation"]) == pytest.approx(0.02**0.5)
+
+
+def test_a_broken_record_is_named_and_the_others_are_shown(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path, "run_0", {"dice": 0.25})
+    broken = tmp_path / "run_1" / "record_val_last.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    assert main.main(["results", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert "0.250" in output.out
+    assert f"left out: {broken} is no JSON file" in output.err
 
 
 def test_says_where_there_is_nothing(

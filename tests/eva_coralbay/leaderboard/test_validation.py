@@ -393,7 +393,7 @@ _TAMPERINGS = [
         lambda entry: _edit(entry, robustness={"flip": {"dice": 2.0, "dice_x": 0.5}}),
         ".json",
         "robustness.flip.dice",
-        "lies in 0 to 1",
+        "is 2.0, which no dice can be",
     ),
 ]
 """The faults of which one must be found; others may follow from the same change."""

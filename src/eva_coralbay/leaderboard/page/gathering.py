@@ -151,8 +151,7 @@ def _build_cell(
     entries: list[results_folder.Entry], column: board.Column, card: model_cards.ModelCard | None
 ) -> board.Cell:
     cases = _case_values(entries, column.metric)
-    names = dict.fromkeys(name for entry in entries for name in entry.record.metrics)
-    prefix = f"{column.metric}_"
+    by_class = [scores.by_class(entry.record.metrics, column.metric) for entry in entries]
     return board.Cell(
         entries=entries,
         value=board.mean(entry.record.metrics.get(column.metric) for entry in entries),
@@ -160,11 +159,8 @@ def _build_cell(
         score=_score(cases) if cases else None,
         overlap=model_cards.overlap(card, column.task),
         classes={
-            name.removeprefix(prefix): board.mean(
-                entry.record.metrics.get(name) for entry in entries
-            )
-            for name in names
-            if name.startswith(prefix)
+            name: board.mean(values.get(name) for values in by_class)
+            for name in dict.fromkeys(name for values in by_class for name in values)
         },
         robustness=_change(entries, column.metric),
     )

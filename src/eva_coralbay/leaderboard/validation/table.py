@@ -73,7 +73,9 @@ def _check_cases(entry: results_folder.Entry, rows: Sequence[case_table.Row]) ->
             f"has {list(registered.classes)}.",
         )
         return
-    wanted = {(name, metric) for name in classes for metric in {row.metric for row in rows}}
+    # some metrics are of some classes only, e.g. those of lesions
+    ranked = "dice" if rows and isinstance(rows[0], case_table.CaseRow) else "probability"
+    wanted = {(row.class_name, row.metric) for row in rows} | {(name, ranked) for name in classes}
     by_case: dict[str, set[tuple[str, str]]] = {case: set() for case in cases}
     for row in rows:
         by_case[row.case].add((row.class_name, row.metric))
@@ -94,7 +96,7 @@ def _check_values(path: pathlib.Path, rows: Sequence[case_table.Row]) -> Iterato
 
 def _find_bad_value(row: case_table.Row) -> str | None:
     """Returns what is wrong with a row, `None` if nothing is."""
-    is_bounded = row.metric not in scores.LOWER_IS_BETTER
+    is_bounded = _is_bounded(row.metric)
     if row.value is not None and (row.value < 0 or (is_bounded and row.value > 1)):
         return f"is {row.value}, but lies {'in 0 to 1' if is_bounded else 'at 0 or above'}."
     if isinstance(row, case_table.PredictionRow):
@@ -117,6 +119,11 @@ def _find_bad_value(row: case_table.Row) -> str | None:
                 f"{row.predicted_voxels} of the prediction cannot give."
             )
     return None
+
+
+def _is_bounded(metric: str) -> bool:
+    """Whether a metric, over all classes or of one, lies in 0 to 1."""
+    return not metric.startswith(scores.LOWER_IS_BETTER)
 
 
 def _check_metrics(entry: results_folder.Entry, rows: Sequence[case_table.Row]) -> Iterator[Fault]:
@@ -143,5 +150,5 @@ def _check_metrics(entry: results_folder.Entry, rows: Sequence[case_table.Row]) 
             where = f"robustness.{perturbation}.{name}"
             if name not in found:
                 yield Fault(entry.path, where, "is no metric of this task.")
-            elif value is not None and not 0 <= value <= 1:
-                yield Fault(entry.path, where, f"is {value}, but lies in 0 to 1.")
+            elif value is not None and (value < 0 or (value > 1 and _is_bounded(name))):
+                yield Fault(entry.path, where, f"is {value}, which no {name} can be.")

@@ -1,0 +1,159 @@
+"""What runs add up to: for each model, task, protocol and part the mean over the seeds."""
+
+import dataclasses
+import os
+import pathlib
+import statistics
+from collections.abc import Sequence
+
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.results import record
+from eva_coralbay.tasks import protocols
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The records below a folder."""
+
+    records: list[tuple[pathlib.Path, record.Record]]
+    """The path of each record and the record, sorted by path."""
+
+    unreadable: list[str]
+    """For each other file what is wrong with it; it begins with its path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A metric over several runs."""
+
+    mean: float | None
+    """The mean over the runs that have a value; `None` if none has."""
+
+    deviation: float | None
+    """The standard deviation over them; `None` of fewer than two."""
+
+    n_runs: int
+    """The number of runs that have a value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The runs of a model on a task by a protocol, scored on one part of its split."""
+
+    model: str
+    """The name of the model, with its revision if it has one."""
+
+    task: str
+    """The task as `<id>@<version>`."""
+
+    protocol: str
+    part: str
+    """`val` or `test`."""
+
+    checkpoint: str
+    """Which checkpoint was scored: `last` or `best`."""
+
+    seeds: tuple[int | None, ...]
+    """The seed of each run."""
+
+    n_cases: int
+    """The number of cases that each run was scored on."""
+
+    metrics: dict[str, Value]
+    """The values by the name of the metric."""
+
+
+def find(folder: str | os.PathLike[str]) -> Found:
+    """Reads every record that `eva fit` has left below a folder.
+
+    Args:
+        folder: The output folder of one or more runs.
+
+    Returns:
+        The records, and what is wrong with files that cannot be read.
+
+    Raises:
+        EvaCoralbayError: If there is no record.
+    """
+    paths = sorted(pathlib.Path(folder).rglob("record_*.json"))
+    if not paths:
+        raise EvaCoralbayError(
+            f"There is no record (record_*.json) below {folder}. Name the folder that a finished "
+            "`eva fit` wrote to (OUTPUT_ROOT)."
+        )
+    records, unreadable = [], []
+    for path in paths:
+        try:
+            records.append((path, record.Record.read(path)))
+        except ValueError as error:
+            unreadable.append(str(error))
+    return Found(records, unreadable)
+
+
+def summarize(records: Sequence[record.Record]) -> list[Summary]:
+    """Summarizes runs over their seeds.
+
+    Of a run that was scored at several checkpoints, the one that its protocol ranks counts. Values
+    of other models, tasks, versions, protocols, parts or cases are never averaged.
+
+    Args:
+        records: The records, of any runs.
+
+    Returns:
+        The summaries, sorted by task, part, protocol and model.
+    """
+    groups: dict[tuple[str, ...], list[record.Record]] = {}
+    for result in records:
+        groups.setdefault(_key(result), []).append(result)
+    return [_summarize(groups[key]) for key in sorted(groups)]
+
+
+def _key(result: record.Record) -> tuple[str, ...]:
+    """Returns what the records of a summary have in common."""
+    task, split = result.task, result.split
+    return (
+        f"{task.id}@{task.version}",
+        split.part,
+        split.ids_sha256,
+        result.protocol or "unknown",
+        _name(result.model),
+    )
+
+
+def _summarize(results: list[record.Record]) -> Summary:
+    """Summarizes the runs of a group."""
+    first = results[0]
+    protocol = protocols.PROTOCOLS.get(str(first.protocol))
+    selections = {result.checkpoint.selection for result in results}
+    ranked = "last" if protocol is None else protocol.checkpoint
+    selection = ranked if ranked in selections else min(selections)
+    counted = [result for result in results if result.checkpoint.selection == selection]
+    names = dict.fromkeys(name for result in counted for name in result.metrics)
+    return Summary(
+        model=_name(first.model),
+        task=f"{first.task.id}@{first.task.version}",
+        protocol=first.protocol or "unknown",
+        part=first.split.part,
+        checkpoint=selection,
+        seeds=tuple(result.seed for result in counted),
+        n_cases=first.split.n,
+        metrics={
+            name: _average([result.metrics.get(name) for result in counted]) for name in names
+        },
+    )
+
+
+def _name(model: record.Model) -> str:
+    """Returns the name of a model, with its revision if it has one."""
+    name = model.id or "unnamed"
+    return name if model.revision is None else f"{name}@{model.revision}"
+
+
+def _average(values: Sequence[float | None]) -> Value:
+    """Averages a metric over runs."""
+    known = [value for value in values if value is not None]
+    return Value(
+        mean=statistics.fmean(known) if known else None,
+        deviation=statistics.stdev(known) if len(known) > 1 else None,
+        n_runs=len(known),
+    )
