@@ -3,7 +3,6 @@
 import importlib
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,7 +83,7 @@ print("eva builds", type(backbone).__name__, backbone.out_indices)
 """What becomes of a program that builds a trainer, without eva and with it."""
 
 
-def _run(python: str, *arguments: str, **environment: str) -> str:
+def run_python(python: str, *arguments: str, **environment: str) -> str:
     """Runs Python in a process of its own and returns what it prints."""
     result = subprocess.run(
         [python, *arguments],
@@ -97,17 +96,19 @@ def _run(python: str, *arguments: str, **environment: str) -> str:
     return result.stdout
 
 
-def _check_environment(python: str, config: pathlib.Path) -> None:
+def check_environment(python: str, config: pathlib.Path) -> None:
     """Checks that eva finds our backbone by name, and that other programs do not pay for it."""
     config.write_text(_STOCK_CONFIG)
-    output = _run(python, "-c", _TWO_PROGRAMS, str(config), MODEL_NAME="radiology/coralbay_random")
+    output = run_python(
+        python, "-c", _TWO_PROGRAMS, str(config), MODEL_NAME="radiology/coralbay_random"
+    )
 
     assert "a trainer alone loads []" in output
     assert "eva builds CoralBayEncoder 6" in output
 
 
 def test_this_environment(tmp_path: pathlib.Path) -> None:
-    _check_environment(sys.executable, tmp_path / "stock.yaml")
+    check_environment(sys.executable, tmp_path / "stock.yaml")
 
 
 @pytest.fixture(name="show")
@@ -177,20 +178,3 @@ def test_eva_fit_prints_one_line(tmp_path: pathlib.Path) -> None:
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "\nerror: " in result.stderr and "nowhere" in result.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv to make an environment")
-def test_fresh_environment(tmp_path: pathlib.Path) -> None:
-    """Nothing but an installation from the source tree is needed."""
-    uv = str(shutil.which("uv"))
-    python = str(tmp_path / "environment" / "bin" / "python")
-    subprocess.run([uv, "venv", "--python", sys.executable, tmp_path / "environment"], check=True)
-    subprocess.run([uv, "pip", "install", "--python", python, str(_ROOT)], check=True)
-
-    config = tmp_path / "stock.yaml"
-    _check_environment(python, config)
-    printed = _run(
-        python, "-m", "eva", "fit", "--config", str(config), "--print_config", MODEL_NAME="a/name"
-    )
-    assert "model_name: a/name" in printed
