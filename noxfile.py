@@ -104,7 +104,8 @@ def coverage(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Runs every command of the README and of `docs/`."""
     _install_package(session, "test")
-    session.run("pytest", "-m", "", "tests/eva_coralbay/test_docs.py", *session.posargs)
+    files = map(str, pathlib.Path("tests/eva_coralbay").glob("test_docs*.py"))
+    session.run("pytest", "-m", "", *files, *session.posargs)
 
 
 @nox.session

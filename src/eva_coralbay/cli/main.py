@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: If the arguments are wrong, or for `--help` and the like.
     """
-    parser = _build_parser()
+    parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _FAILED
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of all commands, each with the function that runs it as `run`."""
     parser = argparse.ArgumentParser(
         prog="eva-coralbay", description="CoralBay and its radiology leaderboard for eva."
     )

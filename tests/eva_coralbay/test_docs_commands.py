@@ -1,0 +1,117 @@
+"""Tests that every command in the documents exists, with its options, variables and files."""
+
+import ast
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from eva_coralbay.cli import config, main
+
+_ROOT = pathlib.Path(__file__).parents[2]
+"""The top of the repository."""
+
+_DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in _ROOT.glob("docs/*.md")))
+
+_BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+"""A block of code."""
+
+_CONFIG_COMMAND = re.compile(r'"\$\(eva-coralbay config (?P<name>[\w/]+)\)"')
+"""The path of an installed config."""
+
+_ASSIGNMENT = re.compile(r"(?P<name>[A-Z_]+)=")
+
+_OF_THE_SHELL = {"cd", "export", "git", "pip", "sha256sum", "uvx"}
+"""Commands that are not ours."""
+
+_LAUNCHERS = {"srun": 1, "torchrun": 5}
+"""Commands that start ours, and the number of words before it."""
+
+_OF_OTHERS = {"PYTHONPATH", "EVA_CORALBAY_DEBUG"}
+"""Environment variables that no config has."""
+
+
+def _blocks(document: str, language: str) -> list[str]:
+    text = (_ROOT / document).read_text(encoding="utf-8")
+    return [match["text"] for match in _BLOCK.finditer(text) if match["language"] == language]
+
+
+def _commands(document: str) -> Iterator[list[str]]:
+    """Yields the words of each command; what `&&` joins is several, and redirections are cut."""
+    for block in _blocks(document, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(_CONFIG_COMMAND.sub(r"config:\g<name>", line), comments=True)
+            while words:
+                end = words.index("&&") if "&&" in words else len(words)
+                command, words = words[:end], words[end + 1 :]
+                redirected = [i for i, word in enumerate(command) if word in (">", ">>", "|")]
+                yield command[: redirected[0]] if redirected else command
+
+
+_ALL = [(document, command) for document in _DOCUMENTS for command in _commands(document)]
+
+
+@pytest.mark.parametrize(
+    ("document", "command"), [pytest.param(*each, id=" ".join(each[1])[:60]) for each in _ALL]
+)
+def test_the_command_exists(document: str, command: list[str]) -> None:
+    variables = []
+    while command and (match := _ASSIGNMENT.match(command[0])):
+        variables.append(match["name"])
+        command = command[1:]
+    _check_variables(variables)
+    if not command or command[0] in _OF_THE_SHELL:
+        return
+    program, *arguments = command[_LAUNCHERS.get(command[0], 0) :]
+    if program == "eva-coralbay" or arguments[:1] == ["eva_coralbay"]:
+        _check_ours(arguments[arguments[:1] == ["eva_coralbay"] :])
+    elif program == "eva":
+        assert arguments[0] in ("fit", "predict_fit")
+        _check_config(arguments[arguments.index("--config") + 1])
+    elif program == "nox":
+        _check_sessions(arguments)
+    else:
+        pytest.fail(f"{document}: nobody knows the command '{program}'")
+
+
+def _check_variables(names: list[str]) -> None:
+    known = "".join(
+        path.read_text(encoding="utf-8") for path in (_ROOT / "configs").rglob("*.yaml")
+    )
+    unknown = [name for name in names if f"oc.env:{name}," not in known]
+    assert set(unknown) <= _OF_OTHERS
+
+
+def _check_ours(arguments: list[str]) -> None:
+    parsed, rest = main.build_parser().parse_known_args(arguments)
+    assert not rest or hasattr(parsed, "overrides")
+    if arguments[0] == "config" or getattr(parsed, "config", None) is not None:
+        _check_config(parsed.config if arguments[0] != "config" else f"config:{parsed.config}")
+
+
+def _check_config(path: str) -> None:
+    if path.startswith("config:"):
+        config.find_config(path.removeprefix("config:"))
+    elif "/" in path:
+        assert (_ROOT / path).is_file()
+
+
+def _check_sessions(arguments: list[str]) -> None:
+    tree = ast.parse((_ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    names = arguments[1 : arguments.index("--") if "--" in arguments else len(arguments)]
+    assert arguments[0] == "-s" and {name.partition("-")[0] for name in names} <= sessions
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS)
+def test_what_python_code_imports_exists(document: str) -> None:
+    for block in _blocks(document, "python"):
+        for node in ast.parse(block).body:
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("eva_coralbay"):
+                exec(compile(ast.Module([node], []), document, "exec"))
+
+
+def test_the_documents_have_commands() -> None:
+    assert len(_ALL) > 40

@@ -1,0 +1,138 @@
+"""Runs the commands of the documents as they stand, on generated scans and for two steps."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from eva_coralbay.data import phantom
+from tests.eva_coralbay.data.datasets import task_layouts
+
+pytestmark = pytest.mark.slow
+
+_ROOT = pathlib.Path(__file__).parents[2]
+"""The top of the repository."""
+
+_SHORT = {
+    "ACCELERATOR": "cpu",
+    "BATCH_SIZE": "1",
+    "IN_FEATURES": "12",
+    "MAX_STEPS": "2",
+    "N_DATA_WORKERS": "0",
+    "N_RUNS": "1",
+    "ROI_SIZE": "[64, 64, 64]",
+    "SAMPLE_BATCH_SIZE": "1",
+    "VAL_CHECK_INTERVAL": "2",
+}
+"""What makes a training short and small."""
+
+_NO_WEIGHTS = ("MODEL_NAME=radiology/coralbay ", "MODEL_NAME=radiology/coralbay_random ")
+"""The encoder that needs no download."""
+
+
+def _read_blocks(document: str, section: str, language: str = "bash") -> list[str]:
+    """Returns the blocks of code below a heading."""
+    text = (_ROOT / document).read_text(encoding="utf-8")
+    below = re.split(rf"^## {re.escape(section)}$", text, flags=re.MULTILINE)[1]
+    below = re.split(r"^## ", below, flags=re.MULTILINE)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", below, flags=re.MULTILINE | re.DOTALL)
+
+
+def _run(
+    script: str, folder: pathlib.Path, *, replace: Sequence[tuple[str, str]] = (), **env: str
+) -> str:
+    """Runs a script in a folder, with other names for what this machine has not.
+
+    Returns:
+        What it prints.
+    """
+    for old, new in replace:
+        assert old in script, f"the document says no more '{old}'"
+        script = script.replace(old, new)
+    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, **_SHORT, "PATH": path, **env},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result.stdout
+
+
+def test_a_task(tmp_path: pathlib.Path) -> None:
+    task_layouts.write_btcv(tmp_path / "data" / "btcv")
+    (script,) = _read_blocks("README.md", "Evaluate on the tasks of the leaderboard")
+
+    printed = _run(script, tmp_path, replace=[_NO_WEIGHTS, ("--workers 8", "--workers 2")])
+
+    assert "All 30 cases of 'btcv' are prepared and intact." in printed
+    assert "dice_spleen" in printed
+    assert (tmp_path / "btcv_img0001.png").is_file()
+
+
+def test_own_scans(tmp_path: pathlib.Path) -> None:
+    phantom.write_dataset(str(tmp_path / "own"), cases=3, val_cases=1)
+    (script,) = _read_blocks("README.md", "Evaluate on your own scans")
+
+    replace = [_NO_WEIGHTS, ("/data/Dataset042_Mine", "own")]
+    assert "dice_spleen" in _run(script, tmp_path, replace=replace)
+
+
+def test_pretraining(tmp_path: pathlib.Path) -> None:
+    phantom.write_dataset(str(tmp_path / "scans"), cases=4, val_cases=1)
+    task_layouts.write_btcv(tmp_path / "data" / "btcv")
+    (script,) = _read_blocks("README.md", "Pre-train on your own scans")
+
+    replace = [
+        ("/mnt/scans", "scans"),
+        ("/scratch/store", "store"),
+        ("--case ID", "--case scans__imagesTr__phantom_000_0000"),
+        ("pretraining/coralbay)", "pretraining/quickstart)"),
+        ("pretraining/coralbay/", "pretraining/quickstart/"),
+        ("NUM_DEVICES=8 ACCUMULATE_GRAD_BATCHES=2 ", ""),
+        ("step=100000", "step=2"),
+    ]
+    printed = _run(script, tmp_path, replace=replace, CHECKPOINT_INTERVAL="2")
+
+    assert "What the training takes" in printed
+    assert (tmp_path / "encoder" / "model.safetensors").is_file()
+    assert list((tmp_path / "logs").rglob("record_*.json"))
+
+
+def test_a_submission(tmp_path: pathlib.Path) -> None:
+    (code,) = _read_blocks("docs/submit.md", "1. Wrap the network", "python")
+    (tmp_path / "my_backbone.py").write_text(code)
+    sections = ("2. Check it", "3. Run it", "4. Make the submission")
+    scripts = [block for section in sections for block in _read_blocks("docs/submit.md", section)]
+
+    printed = _run("\n".join(scripts), tmp_path, IN_FEATURES="8")
+
+    assert "The backbone keeps the contract." in printed
+    assert "0 errors" in printed
+    assert "my-lab/my-encoder" in (tmp_path / "pull_request.md").read_text()
+    assert (tmp_path / "leaderboard/models/my-lab__my-encoder.yaml").is_file()
+
+
+def test_a_sweep(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("submitit")
+    phantom.write_dataset(str(tmp_path / "data/phantom"), cases=3, val_cases=1)
+    (code,) = _read_blocks("docs/submit.md", "1. Wrap the network", "python")
+    (tmp_path / "my_backbone.py").write_text(code)
+    (tmp_path / "configs").symlink_to(_ROOT / "configs")
+    section = "Many models, tasks and seeds"
+    (tmp_path / "sweep.yaml").write_text(_read_blocks("docs/submit.md", section, "yaml")[0])
+    commands = _read_blocks("docs/submit.md", section)[0].splitlines()
+    chosen = [command for command in commands if "--seeds 0" in command or "  # prints" in command]
+    assert len(chosen) == 2
+
+    printed = _run("\n".join(chosen), tmp_path, PYTHONPATH=f"{tmp_path}:{_ROOT / 'src'}")
+
+    assert printed.count("my-lab/my-encoder") > 1
+    assert len(list((tmp_path / "logs").rglob("record_val_last.json"))) == 1
