@@ -20,7 +20,7 @@ from eva.core.models.transforms import as_discrete
 from eva.vision import metrics as eva_metrics
 from torchmetrics import segmentation
 
-from eva_coralbay.evaluation import metrics
+from eva_coralbay.evaluation import label_maps, metrics
 
 
 def _inputs(size: tuple[int, int, int], n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,14 +58,14 @@ def _eva(logits: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
 
 def _ours(logits: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
     """Computes the case-wise metric."""
-    metric = metrics.CaseDice(_class_names(logits.shape[1]))
-    metric.update(metrics.argmax_labels(logits), target)
+    metric = metrics.CaseSegmentation(_class_names(logits.shape[1]))
+    metric.update(label_maps.argmax_labels(logits), target)
     return metric.means
 
 
 _METHODS: dict[str, Callable[[torch.Tensor, torch.Tensor], dict[str, float]]] = {
     "eva": _eva,
-    "CaseDice": _ours,
+    "CaseSegmentation": _ours,
 }
 """What is compared."""
 
@@ -115,9 +115,11 @@ def main() -> None:
             values[method] = compute(*inputs)
             seconds[method].append(time.perf_counter() - started)
 
-    difference = max(abs(values["eva"][name] - value) for name, value in values["CaseDice"].items())
+    difference = max(
+        abs(values["eva"][name] - value) for name, value in values["CaseSegmentation"].items()
+    )
     ratio = statistics.median(
-        eva / ours for eva, ours in zip(seconds["eva"], seconds["CaseDice"], strict=True)
+        eva / ours for eva, ours in zip(seconds["eva"], seconds["CaseSegmentation"], strict=True)
     )
     print(
         f"{'x'.join(map(str, size))} voxels, {arguments.classes} classes, fp32 logits, CPU, "

@@ -230,6 +230,22 @@ def swap_labels(mask: torch.Tensor, pairs: MirrorPairs) -> torch.Tensor:
     return swapped
 
 
+def unflip(logits: torch.Tensor, axis: int, pairs: MirrorPairs) -> torch.Tensor:
+    """Returns the logits of a scan from those of its mirror image.
+
+    Args:
+        logits: The logits, of shape [classes, D, H, W].
+        axis: The axis that the scan was flipped along, 0 to 2 of (D, H, W).
+        pairs: The pairs of label values that trade places.
+    """
+    if not pairs:
+        return logits.flip(axis + 1)
+    classes = list(range(len(logits)))
+    for first, second in pairs:
+        classes[first], classes[second] = second, first
+    return logits[classes].flip(axis + 1)
+
+
 def _extent_around(index: int, size: int, length: int) -> slice:
     """Returns `size` voxels around one of an axis, moved inside it; all of a shorter axis."""
     start = max(min(index - size // 2, length - size), 0)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eva_coralbay.evaluation.classification import ClassificationModule, EmbeddingsWriter
     from eva_coralbay.evaluation.figures import CaseFigures
-    from eva_coralbay.evaluation.metrics import CaseClassification, CaseDice
+    from eva_coralbay.evaluation.metrics import CaseClassification, CaseSegmentation
     from eva_coralbay.evaluation.recorder import Recorder
     from eva_coralbay.evaluation.segmentation import SegmentationModule
     from eva_coralbay.evaluation.trainer import Trainer
 
 _MODULES = {
     "CaseClassification": "metrics",
-    "CaseDice": "metrics",
+    "CaseSegmentation": "metrics",
     "CaseFigures": "figures",
     "ClassificationModule": "classification",
     "EmbeddingsWriter": "classification",
@@ -28,8 +28,8 @@ _MODULES = {
 
 __all__ = [
     "CaseClassification",
-    "CaseDice",
     "CaseFigures",
+    "CaseSegmentation",
     "ClassificationModule",
     "EmbeddingsWriter",
     "Recorder",

@@ -105,8 +105,9 @@ class CaseFigures(pl.Callback):
         if not classes:
             return
         images, (labels, targets) = batch[0], (outputs["predictions"], outputs["targets"])
-        scorer = metrics.CaseDice(classes)
-        scorer.update(labels, targets, outputs.get("metadata"))
+        scorer = metrics.CaseSegmentation(classes)
+        metadata = outputs.get("metadata") or {}
+        scorer.update(labels, targets, {k: v for k, v in metadata.items() if k == "case"} or None)
         for index, (case, dice) in enumerate(_mean_by_case(scorer.rows)):
             if dice is None:
                 continue
@@ -221,7 +222,7 @@ def _block_height(case: ScoredCase) -> float:
 def _classes(pl_module: pl.LightningModule, part: Literal["val", "test"]) -> list[str]:
     """Returns the class names that the module scores; none if it scores no label maps."""
     metric = rescoring.case_metric(pl_module, part)
-    return metric.classes if isinstance(metric, metrics.CaseDice) else []
+    return metric.classes if isinstance(metric, metrics.CaseSegmentation) else []
 
 
 def _mean_by_case(rows: Sequence[case_table.CaseRow]) -> list[tuple[str, float | None]]:

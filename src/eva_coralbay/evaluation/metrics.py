@@ -4,67 +4,20 @@ Those of segmentations are computed from label maps; no one-hot tensor exists an
 """
 
 import abc
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import (
-    Any,
-    Generic,
-    NoReturn,
-    TypeVar,
-)
+from typing import Any, Generic, NoReturn, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torchmetrics
 from torch import distributed
 from typing_extensions import override
 
+from eva_coralbay.evaluation import label_maps, lesions, native_grid, surfaces
 from eva_coralbay.results import case_table, scores
-
-_CHUNK_VOXELS = 2**18
-"""Voxels that are handled at once: few enough to stay in a CPU's cache."""
-
-
-@torch.no_grad()
-def argmax_labels(logits: torch.Tensor) -> torch.Tensor:
-    """Turns logits into label maps, in chunks along D.
-
-    Needs next to no memory beyond its result, and on CPU a third of the time of `torch.argmax`.
-    Of equal logits the lowest class index wins.
-
-    Args:
-        logits: Class scores of shape [B, C, D, H, W].
-
-    Returns:
-        The labels, of shape [B, D, H, W]; uint8, or int16 for more than 255 classes.
-
-    Raises:
-        ValueError: If the logits have another number of axes, or contain NaN.
-    """
-    if logits.ndim != 5:
-        raise ValueError(f"Expected logits of shape [B, C, D, H, W], got {tuple(logits.shape)}.")
-
-    n_classes = logits.shape[1]
-    labels = torch.zeros(
-        (logits.shape[0], *logits.shape[2:]),
-        dtype=torch.uint8 if n_classes <= 255 else torch.int16,
-        device=logits.device,
-    )
-    has_nan = torch.zeros((), dtype=torch.bool, device=logits.device)
-    for index, chunk in _chunks(labels.shape):
-        best = logits[index, 0, chunk].clone()
-        chosen = labels[index, chunk]
-        for label in range(1, n_classes):
-            scores = logits[index, label, chunk]
-            chosen.masked_fill_(scores > best, label)
-            torch.maximum(best, scores, out=best)
-        has_nan |= best.isnan().any()
-
-    if has_nan:
-        raise ValueError(
-            "The logits contain NaN, so they have no labels: the model has diverged. "
-            "Lower the learning rate or train in a wider precision."
-        )
-    return labels
-
+from eva_coralbay.tasks import facts
 
 RowT = TypeVar("RowT", case_table.CaseRow, case_table.PredictionRow)
 """The kind of the rows that a metric keeps."""
@@ -155,21 +108,57 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
         return cases
 
 
-class CaseDice(CaseMetric[case_table.CaseRow]):
-    """Dice by case and foreground class, and its means.
+class CaseSegmentation(CaseMetric[case_table.CaseRow]):
+    """Scores segmentations by case and foreground class; the first class is the background.
+
+    Where a case comes with its own grid (`metadata["native"]`), it is scored there: `dice`, `nsd`
+    (normalized surface Dice within a tolerance), `hd95` (95th percentile of the Hausdorff distance
+    in mm) and, for classes of lesions, `lesion_sensitivity`, `lesion_false_positives` and
+    `lesion_f1`; and `dice_resampled` is the Dice on the resampled, cropped grid, as eva has it.
+    Otherwise there is no more than `dice`, on the only grid there is.
 
     A class that is absent from truth and prediction has no value for that case and is left out
-    of the means; one that is absent from only one of the two has Dice 0. The first class is the
-    background.
+    of the means. One that is absent from only one of the two has Dice and NSD 0, and as HD95 the
+    diagonal of the scan. Lesions are counted in every case: without a true lesion there is no
+    sensitivity, but there may be false positives. Voxels with `IGNORE_LABEL` in the truth are not
+    scored: they count as background in truth and prediction.
     """
+
+    def __init__(
+        self,
+        classes: Sequence[str] | None = None,
+        *,
+        tolerances_mm: Mapping[str, float] | None = None,
+        lesion_classes: Sequence[str] = (),
+    ) -> None:
+        """Initializes the metric.
+
+        Args:
+            classes: As for :class:`CaseMetric`.
+            tolerances_mm: The tolerance of the normalized surface Dice by class, in mm; 2 mm for
+                classes that are not named.
+            lesion_classes: The classes whose connected components are lesions.
+        """
+        super().__init__(classes)
+
+        self.tolerances_mm: Mapping[str, float] = tolerances_mm or {}
+        self.lesion_classes = tuple(lesion_classes)
+
+    @override
+    def fresh(self) -> "CaseSegmentation":
+        return CaseSegmentation(
+            self.classes,
+            tolerances_mm=self.tolerances_mm,
+            lesion_classes=self.lesion_classes,
+        )
 
     @property
     @override
     def means(self) -> dict[str, float]:
         """The means over cases, in double precision.
 
-        `dice` is the mean over cases of the mean over their defined classes, and
-        `dice_<class name>` the mean over the cases where the class is defined; NaN where
+        `<metric>` is the mean over cases of the mean over their defined classes, and
+        `<metric>_<class name>` the mean over the cases where the class is defined; NaN where
         nothing is.
         """
         return scores.summarize_segmentation(self._rows, self.classes[1:])
@@ -186,8 +175,8 @@ class CaseDice(CaseMetric[case_table.CaseRow]):
         Args:
             preds: The predicted labels, of shape [B, D, H, W].
             target: The true labels, of shape [B, 1, D, H, W] or [B, D, H, W].
-            metadata: The case ids as `{"case": [...]}`. Without them a case
-                is named by its position in the epoch.
+            metadata: The case ids as `{"case": [...]}`, without which a case is named by its
+                position in the epoch, and a :class:`NativeCase` of each case as `native`.
 
         Raises:
             RuntimeError: If `classes` is not set, or the run is distributed.
@@ -203,24 +192,62 @@ class CaseDice(CaseMetric[case_table.CaseRow]):
             )
 
         cases = self._case_ids(len(preds), metadata)
-        confusion = _confusion(preds, target, n_classes=len(self.classes), cases=cases)
-        for case, matrix in zip(cases, confusion.tolist(), strict=True):
-            self._rows.extend(self._score(case, matrix))
+        native = (metadata or {}).get("native", [None] * len(preds))
+        for case, predicted, truth, own in zip(cases, preds, target, native, strict=True):
+            if own is None:
+                self._rows += self._score_dice(case, predicted, truth, "dice")
+            else:
+                self._rows += self._score_native(case, own)
+                self._rows += self._score_dice(case, predicted, truth, "dice_resampled")
 
-    def _score(self, case: str, confusion: list[list[int]]) -> Iterator[case_table.CaseRow]:
-        """Yields the rows of one case from its confusion matrix (truth by prediction)."""
+    def _score_dice(
+        self, case: str, predicted: torch.Tensor, truth: torch.Tensor, metric: str
+    ) -> Iterator[case_table.CaseRow]:
+        """Yields the Dice of the classes of a case, from label maps of shape [D, H, W]."""
+        predicted, truth = label_maps.leave_out_ignored(predicted, truth)
+        counts = label_maps.count_pairs(predicted, truth, n_classes=len(self.classes), case=case)
         for label, name in enumerate(self.classes[1:], start=1):
-            truth = sum(confusion[label])
-            predicted = sum(row[label] for row in confusion)
-            both = truth + predicted
-            yield case_table.CaseRow(
-                case=case,
-                class_name=name,
-                metric="dice",
-                value=2 * confusion[label][label] / both if both else None,
-                truth_voxels=truth,
-                predicted_voxels=predicted,
-            )
+            n_truth, n_predicted = int(counts[label].sum()), int(counts[:, label].sum())
+            both = n_truth + n_predicted
+            value = 2 * int(counts[label, label]) / both if both else None
+            yield case_table.CaseRow(case, name, metric, value, n_truth, n_predicted)
+
+    def _score_native(
+        self, case: str, native: native_grid.NativeCase
+    ) -> Iterator[case_table.CaseRow]:
+        """Yields the rows of a case on its own grid."""
+        maps = label_maps.leave_out_ignored(native.prediction, native.truth)
+        rows = list(self._score_dice(case, *maps, "dice"))
+        yield from rows
+        predicted, truth = (labels.numpy() for labels in maps)
+        boxes = label_maps.find_boxes(predicted, truth, n_classes=len(self.classes))
+        diagonal = float(np.linalg.norm(np.multiply(truth.shape, native.spacing_mm)))
+        for label, row in enumerate(rows, start=1):
+            box = boxes[label - 1]
+            if box is None:
+                values = dict.fromkeys(("nsd", "hd95"))
+                masks = None
+            else:
+                masks = truth[box] == label, predicted[box] == label
+                values = self._measure(row, masks, native.spacing_mm, diagonal)
+            if row.class_name in self.lesion_classes:
+                values |= _count_lesions(masks)
+            for metric, value in values.items():
+                yield dataclasses.replace(row, metric=metric, value=value)
+
+    def _measure(
+        self,
+        row: case_table.CaseRow,
+        masks: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
+        spacing_mm: tuple[float, float, float],
+        diagonal: float,
+    ) -> dict[str, float | None]:
+        """Returns the metrics of the surfaces of a class that is in truth or prediction."""
+        if not row.truth_voxels or not row.predicted_voxels:
+            return {"nsd": 0.0, "hd95": diagonal}
+        distances = surfaces.measure(*masks, spacing_mm)
+        tolerance = self.tolerances_mm.get(row.class_name, facts.NSD_TOLERANCE_MM)
+        return {"nsd": distances.nsd(tolerance), "hd95": distances.hausdorff(95.0)}
 
 
 class CaseClassification(CaseMetric[case_table.PredictionRow]):
@@ -276,6 +303,20 @@ def find_case_metric(collection: torchmetrics.MetricCollection) -> CaseMetric[An
     return next((metric for metric in metrics if isinstance(metric, CaseMetric)), None)
 
 
+def _count_lesions(
+    masks: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None,
+) -> dict[str, float | None]:
+    """Returns the metrics of the lesions of a class, whose voxels are None if there are none."""
+    found = lesions.Detection(0, 0, 0) if masks is None else lesions.detect(*masks)
+    return dict(
+        zip(
+            scores.LESION_METRICS,
+            (found.sensitivity, float(found.false_positives), found.f1),
+            strict=True,
+        )
+    )
+
+
 def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: int) -> None:
     """Checks that there is a distribution over the classes for each case, and a true class."""
     if preds.shape != (len(target), n_classes) or target.ndim != 1:
@@ -290,49 +331,3 @@ def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: 
             "The predictions are no probabilities: they do not add up to 1, or contain NaN. If "
             "the model has diverged, lower the learning rate or train in a wider precision."
         )
-
-
-def _chunks(shape: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Yields (case index, slice along D) over label maps of shape [B, D, H, W]."""
-    n_cases, depth, height, width = shape
-    step = max(1, _CHUNK_VOXELS // max(1, height * width))
-    for index in range(n_cases):
-        for start in range(0, depth, step):
-            yield index, slice(start, start + step)
-
-
-def _confusion(
-    preds: torch.Tensor, target: torch.Tensor, *, n_classes: int, cases: Sequence[str]
-) -> torch.Tensor:
-    """Counts voxels by (true label, predicted label).
-
-    Args:
-        preds: The predicted labels, of shape [B, D, H, W].
-        target: The true labels, of shape [B, D, H, W].
-        n_classes: The number of classes.
-        cases: The case ids, for the error message.
-
-    Returns:
-        Counts of shape [B, n_classes, n_classes].
-    """
-    dtype = torch.uint8 if n_classes**2 <= 256 else torch.int32
-    counts = torch.zeros((len(preds), n_classes**2), dtype=torch.int64, device=preds.device)
-    for index, chunk in _chunks(preds.shape):
-        truth, predicted = target[index, chunk], preds[index, chunk]
-        _check_labels(truth, predicted, n_classes=n_classes, case=cases[index])
-        pairs = truth.to(dtype) * n_classes + predicted.to(dtype)
-        counts[index] += torch.bincount(pairs.flatten(), minlength=n_classes**2)
-    return counts.view(-1, n_classes, n_classes)
-
-
-def _check_labels(
-    truth: torch.Tensor, predicted: torch.Tensor, *, n_classes: int, case: str
-) -> None:
-    """Checks that all labels of a chunk are class indices."""
-    for name, labels in (("truth", truth), ("prediction", predicted)):
-        low, high = (int(bound) for bound in labels.aminmax())
-        if low < 0 or high >= n_classes:
-            raise ValueError(
-                f"The {name} of case '{case}' has labels from {low} to {high}, but the "
-                f"{n_classes} classes have the labels 0 to {n_classes - 1}."
-            )

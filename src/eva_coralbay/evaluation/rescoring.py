@@ -15,7 +15,7 @@ from lightning.pytorch.trainer import states
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, robustness
-from eva_coralbay.results import record
+from eva_coralbay.results import record, scores
 
 Part = Literal["val", "test"]
 """The cases that are scored."""
@@ -55,7 +55,7 @@ def case_metric(pl_module: pl.LightningModule, part: Part) -> metrics.CaseMetric
     metric = metrics.find_case_metric(collection)
     if metric is None:
         raise EvaCoralbayError(
-            "Recorder needs the cases' scores: list eva_coralbay.evaluation.CaseDice or "
+            "Recorder needs the cases' scores: list eva_coralbay.evaluation.CaseSegmentation or "
             "CaseClassification under the module's `evaluation` metrics."
         )
     return metric
@@ -135,10 +135,14 @@ def score_perturbed(
         part: The cases of the stage.
 
     Returns:
-        The means by perturbation and metric.
+        The means by perturbation and metric, of the metrics that lie in 0 to 1.
     """
     return {
-        name: {**_score(trainer, pl_module, part, loader, name).means}
+        name: {
+            metric: value
+            for metric, value in _score(trainer, pl_module, part, loader, name).means.items()
+            if not metric.startswith(scores.LOWER_IS_BETTER)
+        }
         for name, loader in robustness.perturb(_loader(trainer, part))
     }
 

@@ -83,6 +83,23 @@ class PerturbedTransform(transforms.EvalTransform):
         return image.flip(axis + 1), swapped.flip(axis + 1)
 
 
+class _PerturbedDataset(torch_data.Dataset):
+    """The cases of a data set, perturbed; the metadata say along which axis they are flipped."""
+
+    def __init__(self, source: Any, perturbation: Perturbation) -> None:
+        self._source = copy.copy(source)
+        self._source._transforms = PerturbedTransform(source._transforms, perturbation)
+        axis = perturbation.flipped_axis
+        self._flipped_axis = -1 if axis is None else axis
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        image, target, metadata = self._source[index]
+        return image, target, {**metadata, "flipped_axis": self._flipped_axis}
+
+
 def thicken_slices(image: torch.Tensor) -> torch.Tensor:
     """Averages two axial slices each, and resamples the result linearly to the grid it had.
 
@@ -128,10 +145,10 @@ def perturb(loader: torch_data.DataLoader[Any]) -> Iterator[tuple[str, torch_dat
         The name of the perturbation, and a loader of the same cases in the same batches.
     """
     for name, perturbation in PERTURBATIONS.items():
-        dataset: Any = copy.copy(loader.dataset)
-        if perturbation.flipped_axis is not None and dataset._transforms.mirror_pairs is None:
+        source: Any = loader.dataset
+        if perturbation.flipped_axis is not None and source._transforms.mirror_pairs is None:
             continue
-        dataset._transforms = PerturbedTransform(dataset._transforms, perturbation)
+        dataset = _PerturbedDataset(source, perturbation)
         yield (
             name,
             torch_data.DataLoader(

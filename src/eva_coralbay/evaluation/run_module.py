@@ -115,11 +115,16 @@ class RunModule(module.ModelModule):
     def _set_classes(self) -> None:
         """Reads the class names from the data set and hands them to the metrics."""
         known = datasets(self.trainer).tolist()
-        self.classes = list(next(data.classes for data in known if hasattr(data, "classes")))
+        dataset = next(data for data in known if hasattr(data, "classes"))
+        self.classes = list(dataset.classes)
         for collection in (self.metrics.validation_metrics, self.metrics.test_metrics):
             metric = metrics.find_case_metric(collection)
             if metric is not None:
-                metric.classes = self.classes
+                self._configure_metric(metric, dataset)
+
+    def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
+        """Tells a metric what it needs to know of the data."""
+        metric.classes = self.classes
 
 
 def datasets(trainer: pl.Trainer) -> Any:

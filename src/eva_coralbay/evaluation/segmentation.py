@@ -10,13 +10,14 @@ from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
 from eva.vision import losses as eva_losses
 from eva.vision.models import modules
 from eva.vision.models.networks.decoders.segmentation.semantic import swin_unetr
+from lightning.pytorch.trainer import states
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from monai import inferers
 from torch import nn
 from typing_extensions import override
 
-from eva_coralbay.evaluation import metrics, run_module
-from eva_coralbay.tasks import protocols
+from eva_coralbay.evaluation import label_maps, metrics, native_grid, run_module
+from eva_coralbay.tasks import catalog, protocols
 
 _SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
 """The decoders that double the resolution five times."""
@@ -44,7 +45,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
       decoder, so that a checkpoint is the model that is scored.
     - While fitting, the validation only monitors (windows overlap by `monitor_overlap`);
       `validate` and `test` score (`overlap`).
-    - The evaluation steps return label maps, and :class:`CaseDice` scores them case by case.
+    - The evaluation steps return label maps, and :class:`CaseSegmentation` scores them case by
+      case, on the scan's own grid when a checkpoint is scored.
     - The number of classes is the data set's.
     """
 
@@ -118,7 +120,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
     @override
     def default_metrics(self) -> metrics_lib.MetricsSchema:
         return metrics_lib.MetricsSchema(
-            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseDice()
+            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseSegmentation()
         )
 
     @override
@@ -150,7 +152,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
     @override
     def training_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         data, targets, _ = INPUT_TENSOR_BATCH(*batch)
-        return {"loss": self.criterion(self._forward_networks(data), targets)}
+        logits = self._forward_networks(data)
+        return {"loss": self.criterion(*label_maps.select_known(logits, targets))}
 
     @override
     def validation_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
@@ -164,18 +167,39 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         """Segments whole scans window by window.
 
         Returns:
-            The label maps [B, D, H, W], beside the targets and the metadata of the batch.
+            The label maps [B, D, H, W], beside the targets and the metadata of the batch. When a
+            checkpoint is scored, the metadata have a `NativeCase` of each case, if the data set
+            knows the grid of its scans.
         """
         data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
-        inferer = self._monitor if self.trainer.state.fn == "fit" else self._scorer
+        is_monitoring = self.trainer.state.fn == states.TrainerFn.FITTING
+        inferer = self._monitor if is_monitoring else self._scorer
         logits: Any = inferer(
             data, network=self._forward_networks, device=self._stitching_device(data)
         )
+        if not is_monitoring and metadata is not None and "affine" in metadata:
+            native = native_grid.restore_cases(logits, metadata, self._scored_dataset())
+            metadata = {**metadata, "native": native}
         return {
-            "predictions": metrics.argmax_labels(logits).to(data.device),
+            "predictions": label_maps.argmax_labels(logits).to(data.device),
             "targets": targets,
             "metadata": metadata,
         }
+
+    def _scored_dataset(self) -> Any:
+        """Returns the data set whose cases are scored."""
+        known = run_module.datasets(self.trainer)
+        is_test = self.trainer.state.fn == states.TrainerFn.TESTING
+        dataset = known.test if is_test else known.val
+        return dataset[0] if isinstance(dataset, list) else dataset
+
+    @override
+    def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
+        super()._configure_metric(metric, dataset)
+        task = catalog.TASKS.get(getattr(dataset, "task", None) or "")
+        if task is not None and isinstance(metric, metrics.CaseSegmentation):
+            metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
+            metric.lesion_classes = task.lesion_classes
 
     def _stitching_device(self, data: torch.Tensor) -> torch.device:
         """Returns where the logits of a scan are put together: on the CPU if they are large."""

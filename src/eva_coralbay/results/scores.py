@@ -17,22 +17,17 @@ _CALIBRATION_BINS = 15
 _CLASSIFICATION = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
 """The metrics of a classification."""
 
-_ORDER = (
-    "dice",
-    "nsd",
-    "hd95",
-    "dice_resampled",
-    "lesion_sensitivity",
-    "lesion_false_positives",
-    "lesion_f1",
-    *_CLASSIFICATION,
-)
+LESION_METRICS: Final = ("lesion_sensitivity", "lesion_false_positives", "lesion_f1")
+"""The metrics of the lesions of a case: the share of the true ones that were found, the number of
+predicted ones that are none, and their F1."""
+
+_ORDER = ("dice", "nsd", "hd95", "dice_resampled", *LESION_METRICS, *_CLASSIFICATION)
 """The metrics over all classes that are known, in the order in which they are shown."""
 
 _Value = TypeVar("_Value")
 
-LOWER_IS_BETTER: Final = ("hd95",)
-"""The metrics by case of which lower is better; they are distances in mm."""
+LOWER_IS_BETTER: Final = ("hd95", "lesion_false_positives")
+"""The metrics by case of which lower is better, and which may exceed 1: distances in mm, counts."""
 
 
 def task_kind(metrics: Collection[str]) -> catalog.Kind:
@@ -82,13 +77,14 @@ def summarize_segmentation(
 
     Returns:
         `<metric>`, the mean over cases of the mean over their defined classes, and
-        `<metric>_<class name>`, the mean over the cases where the class is defined; NaN where
-        nothing is. Without rows, the metric is `dice`.
+        `<metric>_<class name>`, the mean over the cases where the class is defined, for the
+        classes that have rows of it; NaN where nothing is. Without rows, the metric is `dice`.
     """
     means: dict[str, float] = {}
     for metric in dict.fromkeys(row.metric for row in rows) or ("dice",):
         by_case: dict[str, list[float]] = {}
-        by_class: dict[str, list[float]] = {name: [] for name in classes}
+        scored = {row.class_name for row in rows if row.metric == metric} or set(classes)
+        by_class: dict[str, list[float]] = {name: [] for name in classes if name in scored}
         for row in rows:
             if row.metric == metric and row.value is not None:
                 by_case.setdefault(row.case, []).append(row.value)

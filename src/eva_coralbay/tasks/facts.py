@@ -13,6 +13,9 @@ Kind = Literal["segmentation", "classification"]
 BACKGROUND = "background"
 """The name of label value 0 of a segmentation."""
 
+NSD_TOLERANCE_MM = 2.0
+"""The tolerance of the normalized surface Dice where nothing else is stated, in mm."""
+
 _SIDE = re.compile(r"(?<![A-Za-z])(?:left|right)(?![a-z])|(?:Left|Right)(?![a-z])")
 """A word in the name of a class that says on which side of the body it is."""
 
@@ -160,7 +163,7 @@ class Task:
     hu_window: tuple[float, float] | None = None
     """The lowest and the highest HU, which become 0 and 1; None if the data are not in HU."""
 
-    nsd_tolerance: float | Mapping[str, float] = 2.0
+    nsd_tolerance: float | Mapping[str, float] = NSD_TOLERANCE_MM
     """How far two surfaces may be apart to count as equal in the normalized surface Dice, in mm:
     one value for all classes, or one for each class."""
 

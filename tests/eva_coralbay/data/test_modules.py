@@ -99,7 +99,8 @@ def test_splits_have_their_transforms_and_loaders(root: pathlib.Path) -> None:
     assert len(metadata) == 2
     image, target, metadata = next(iter(data.val_dataloader()[0]))
     assert image.shape == target.shape and image.shape[0] == 1
-    assert metadata == {"case": ["phantom_002"]}
+    assert metadata["case"] == ["phantom_002"]
+    assert metadata["affine"].shape == (1, 4, 4)
     assert data.datasets.test is None
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from eva.core.metrics import structs
+from eva.vision import losses as eva_losses
 from hypothesis import strategies as st
 from monai.metrics import meandice
 
-from eva_coralbay.evaluation import metrics
+from eva_coralbay.data import label_values
+from eva_coralbay.evaluation import label_maps, metrics, native_grid, surfaces
 
 _CLASSES = ["background", "liver", "spleen", "kidney"]
 
@@ -20,7 +22,7 @@ _CLASSES = ["background", "liver", "spleen", "kidney"]
 @pytest.fixture(params=[1, 2**18], ids=["a slice at once", "all at once"], autouse=True)
 def chunk_voxels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs every test with chunks of a slice, too, as no test volume fills a real one."""
-    monkeypatch.setattr(metrics, "_CHUNK_VOXELS", request.param)
+    monkeypatch.setattr(label_maps, "_CHUNK_VOXELS", request.param)
 
 
 def _naive_dice(pred: np.ndarray, truth: np.ndarray, label: int) -> float | None:
@@ -52,7 +54,7 @@ def _label_maps(seed: int, n_cases: int, n_classes: int) -> tuple[torch.Tensor, 
 def test_rows_equal_the_definition(seed: int, n_cases: int, n_classes: int) -> None:
     """Every row equals the naive computation of its case and class."""
     preds, target = _label_maps(seed, n_cases, n_classes)
-    metric = metrics.CaseDice([str(label) for label in range(n_classes)])
+    metric = metrics.CaseSegmentation([str(label) for label in range(n_classes)])
     ids = [f"case_{index}" for index in range(n_cases)]
     metric.update(preds, target[:, None], {"case": ids})
 
@@ -72,7 +74,7 @@ def test_rows_equal_the_definition(seed: int, n_cases: int, n_classes: int) -> N
 def test_values_equal_monai_where_it_defines_them(seed: int) -> None:
     """MONAI defines Dice for the classes that are in the truth."""
     preds, target = _label_maps(seed, 3, 4)
-    metric = metrics.CaseDice(_CLASSES)
+    metric = metrics.CaseSegmentation(_CLASSES)
     metric.update(preds, target)
 
     one_hot = [
@@ -91,7 +93,7 @@ def _volume(*labels: int) -> torch.Tensor:
 
 def test_means_leave_out_what_is_absent_from_both() -> None:
     """Absent from both: excluded; from one: 0; a case mean is over its defined classes."""
-    metric = metrics.CaseDice(_CLASSES)
+    metric = metrics.CaseSegmentation(_CLASSES)
     metric.update(_volume(1, 1, 0, 0), _volume(1, 1, 0, 0), {"case": ["perfect"]})
     metric.update(_volume(1, 0, 0, 0), _volume(1, 2, 0, 0), {"case": ["missed"]})
     metric.update(_volume(0, 0, 0, 0), _volume(0, 0, 0, 0), {"case": ["empty"]})
@@ -107,14 +109,14 @@ def test_means_leave_out_what_is_absent_from_both() -> None:
 
 def test_no_case_gives_every_key() -> None:
     """A monitored key exists even if nothing was scored."""
-    means = metrics.CaseDice(_CLASSES).compute()
+    means = metrics.CaseSegmentation(_CLASSES).compute()
     assert list(means) == ["dice", "dice_liver", "dice_spleen", "dice_kidney"]
     assert all(value.isnan() for value in means.values())
 
 
 def test_in_the_collections_of_eva() -> None:
     """It survives eva's clones, takes its keywords, and is reset with the collection."""
-    schema = structs.MetricsSchema(evaluation=metrics.CaseDice())
+    schema = structs.MetricsSchema(evaluation=metrics.CaseSegmentation())
     collection = copy.deepcopy(structs.MetricModule.from_schema(schema)).validation_metrics
     metric = metrics.find_case_metric(collection)
     assert metric is not None
@@ -136,7 +138,7 @@ def test_in_the_collections_of_eva() -> None:
 
 def test_without_ids_cases_are_numbered() -> None:
     """The data sets of eva give no case ids."""
-    metric = metrics.CaseDice(["background", "liver"])
+    metric = metrics.CaseSegmentation(["background", "liver"])
     metric.update(_volume(1), _volume(1), {})
     metric.update(torch.cat([_volume(1)] * 2), torch.cat([_volume(1)] * 2))
     assert [row.case for row in metric.rows] == ["0", "1", "2"]
@@ -149,9 +151,9 @@ def test_without_ids_cases_are_numbered() -> None:
         (_volume(4), _volume(1), {"case": ["x"]}, "prediction of case 'x' has labels from 4 to 4"),
         (
             _volume(1),
-            _volume(1).long() - 2,
+            _volume(1).long() - 3,
             {"case": ["x"]},
-            "truth of case 'x' has labels from -1",
+            "truth of case 'x' has labels from -2",
         ),
         (_volume(1), _volume(1), {"case": ["x", "y"]}, "2 case ids for 1 cases"),
         (_volume(1), _volume(1), {"case": ["known"]}, "'known' is scored twice"),
@@ -161,7 +163,7 @@ def test_errors_name_the_case(
     preds: torch.Tensor, target: torch.Tensor, metadata: dict[str, list[str]], message: str
 ) -> None:
     """A wrong input is rejected and leaves no row behind."""
-    metric = metrics.CaseDice(_CLASSES)
+    metric = metrics.CaseSegmentation(_CLASSES)
     metric.update(_volume(1), _volume(1), {"case": ["known"]})
     with pytest.raises(ValueError, match=message):
         metric.update(preds, target, metadata)
@@ -171,9 +173,9 @@ def test_errors_name_the_case(
 def test_errors_of_use() -> None:
     """Without classes, or on training crops, it says what to do."""
     with pytest.raises(RuntimeError, match="set its attribute `classes`"):
-        metrics.CaseDice().update(_volume(1), _volume(1))
+        metrics.CaseSegmentation().update(_volume(1), _volume(1))
     with pytest.raises(NotImplementedError, match="`evaluation`"):
-        metrics.CaseDice(_CLASSES)(_volume(1), _volume(1))
+        metrics.CaseSegmentation(_CLASSES)(_volume(1), _volume(1))
 
 
 def test_several_devices_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +183,7 @@ def test_several_devices_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(RuntimeError, match="`devices` to 1"):
-        metrics.CaseDice(_CLASSES).update(_volume(1), _volume(1))
+        metrics.CaseSegmentation(_CLASSES).update(_volume(1), _volume(1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -191,7 +193,7 @@ def test_argmax_equals_torch(n_classes: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, n_classes, 5, 4, 3, generator=generator).to(dtype)
     for view in (logits, logits.transpose(-1, -3), logits[..., ::2]):
-        labels = metrics.argmax_labels(view)
+        labels = label_maps.argmax_labels(view)
         assert labels.dtype == torch.uint8
         # ties are frequent in half precision, and torch does not say which of them it takes
         chosen = view.gather(1, labels[:, None].long())
@@ -203,7 +205,8 @@ def test_argmax_of_ties_is_the_lowest_label() -> None:
     logits = torch.zeros(1, 3, 2, 2, 2)
     logits[:, 1:, 0] = 1
     assert torch.equal(
-        metrics.argmax_labels(logits), torch.tensor([1, 0]).repeat_interleave(4).reshape(1, 2, 2, 2)
+        label_maps.argmax_labels(logits),
+        torch.tensor([1, 0]).repeat_interleave(4).reshape(1, 2, 2, 2),
     )
 
 
@@ -211,7 +214,7 @@ def test_argmax_of_many_classes() -> None:
     """Labels above 255 do not fit in uint8."""
     logits = torch.zeros(1, 300, 1, 1, 1)
     logits[0, 299] = 1
-    labels = metrics.argmax_labels(logits)
+    labels = label_maps.argmax_labels(logits)
     assert labels.dtype == torch.int16
     assert labels.item() == 299
 
@@ -222,9 +225,85 @@ def test_argmax_rejects_nan(label: int) -> None:
     logits: Any = torch.zeros(1, 3, 4, 2, 2)
     logits[0, label, 3, 1, 0] = math.nan
     with pytest.raises(ValueError, match="diverged"):
-        metrics.argmax_labels(logits)
+        label_maps.argmax_labels(logits)
 
 
 def test_argmax_rejects_other_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4, 4\)"):
-        metrics.argmax_labels(torch.zeros(3, 4, 4))
+        label_maps.argmax_labels(torch.zeros(3, 4, 4))
+
+
+def _native(
+    truth: torch.Tensor, prediction: torch.Tensor, spacing: tuple[float, float, float]
+) -> native_grid.NativeCase:
+    return native_grid.NativeCase(prediction, truth, spacing)
+
+
+def test_the_policy_of_empty_classes() -> None:
+    """Absent from both: no value. From one of both: Dice and NSD 0, and the diagonal as HD95."""
+    truth, prediction = torch.zeros((2, 3, 4, 6), dtype=torch.uint8)
+    truth[1, 1:3, 1:3] = 1
+    prediction[1, 2:4, 2:4] = 2
+    metric = metrics.CaseSegmentation(_CLASSES, lesion_classes=["liver", "kidney"])
+    native = _native(truth, prediction, (3.0, 1.0, 2.0))
+    metric.update(prediction[None], truth[None], {"case": ["a"], "native": [native]})
+    values = {(row.class_name, row.metric): row.value for row in metric.rows}
+    diagonal = math.sqrt(9.0**2 + 4.0**2 + 12.0**2)
+    for name in ("liver", "spleen"):
+        assert [values[name, m] for m in ("dice", "nsd", "hd95")] == [0.0, 0.0, diagonal]
+    assert [values["kidney", m] for m in ("dice", "nsd", "hd95", "dice_resampled")] == [None] * 4
+    lesion_metrics = ("lesion_sensitivity", "lesion_false_positives", "lesion_f1")
+    assert [values["liver", m] for m in lesion_metrics] == [0.0, 0.0, 0.0]
+    assert [values["kidney", m] for m in lesion_metrics] == [None, 0.0, None]
+    assert ("spleen", "lesion_f1") not in values
+    assert metric.means["hd95"] == diagonal
+    assert metric.means["lesion_false_positives"] == 0.0
+    assert "lesion_f1_spleen" not in metric.means
+
+
+def test_the_surface_metrics_are_those_of_the_whole_scan() -> None:
+    """Each class is cut to its box, which must not change its surface."""
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(rng.integers(0, 4, size=(7, 8, 9)).astype(np.uint8))
+    prediction = truth.roll(1, dims=2)
+    metric = metrics.CaseSegmentation(_CLASSES, tolerances_mm={"liver": 0.5, "spleen": 3.0})
+    native = _native(truth, prediction, (2.0, 1.0, 1.0))
+    metric.update(prediction[None], truth[None], {"case": ["a"], "native": [native]})
+    values = {(row.class_name, row.metric): row.value for row in metric.rows}
+    for label, (name, tolerance) in enumerate(
+        [("liver", 0.5), ("spleen", 3.0), ("kidney", 2.0)], start=1
+    ):
+        whole = surfaces.measure(
+            (truth == label).numpy(), (prediction == label).numpy(), (2.0, 1.0, 1.0)
+        )
+        assert values[name, "nsd"] == pytest.approx(whole.nsd(tolerance))
+        assert values[name, "hd95"] == pytest.approx(whole.hausdorff())
+
+
+def test_ignored_voxels_are_not_scored() -> None:
+    """Whatever is predicted there, the values are those of a truth and a prediction without."""
+    truth = torch.zeros((1, 4, 5, 6), dtype=torch.int16)
+    truth[0, 1:3, 1:4, 1:4] = 1
+    prediction = truth.to(torch.uint8)
+    truth[0, :, :, 3:] = label_values.IGNORE_LABEL
+    prediction[0, :, :, 4:] = 2
+    metric = metrics.CaseSegmentation(_CLASSES)
+    native = _native(truth[0], prediction[0], (1.0, 1.0, 1.0))
+    metric.update(prediction, truth, {"case": ["a"], "native": [native]})
+    assert metric.means["dice"] == metric.means["dice_resampled"] == metric.means["nsd"] == 1.0
+    assert {row.predicted_voxels for row in metric.rows if row.class_name == "spleen"} == {0}
+
+
+def test_the_loss_is_of_the_known_voxels() -> None:
+    """Leaving out voxels is the same as a crop that does not have them."""
+    criterion = eva_losses.DiceCELoss(
+        include_background=False, to_onehot_y=True, softmax=True, batch=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, 6, generator=generator)
+    truth = torch.randint(0, 3, (2, 1, 4, 5, 6), generator=generator)
+    expected = criterion(logits[..., :4], truth[..., :4])
+    truth[..., 4:] = label_values.IGNORE_LABEL
+    assert criterion(*label_maps.select_known(logits, truth)) == pytest.approx(float(expected))
+    whole = label_maps.select_known(logits[..., :4], truth[..., :4])
+    assert whole[0].shape == (2, 3, 4, 5, 4), "nothing is left out, nothing is rearranged"

@@ -270,7 +270,7 @@ def test_what_cannot_be_recorded_fails_before_the_training(tmp_path: pathlib.Pat
         )
     module = toy.ToyModule()
     module.metrics = structs.MetricModule(None, None, None)
-    with pytest.raises(EvaCoralbayError, match="list eva_coralbay.evaluation.CaseDice"):
+    with pytest.raises(EvaCoralbayError, match="list eva_coralbay.evaluation.CaseSegmentation"):
         toy.trainer(str(tmp_path), [_recorder()]).fit(module, datamodule=toy.datamodule())
     assert not list(tmp_path.rglob("*.ckpt"))
 

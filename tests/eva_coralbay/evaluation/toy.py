@@ -15,7 +15,7 @@ from lightning.pytorch import callbacks, loggers
 from torch import nn
 from torch.utils import data as torch_data
 
-from eva_coralbay.evaluation import metrics
+from eva_coralbay.evaluation import label_maps, metrics
 
 CLASSES = ["background", "liver", "spleen"]
 
@@ -86,7 +86,7 @@ class ToyModule(module.ModelModule):
     @property
     def default_metrics(self) -> structs.MetricsSchema:
         return structs.MetricsSchema(
-            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseDice(CLASSES)
+            train=eva_metrics.AverageLoss(), evaluation=metrics.CaseSegmentation(CLASSES)
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -98,7 +98,7 @@ class ToyModule(module.ModelModule):
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         image, target, metadata = batch
-        labels = metrics.argmax_labels(self.encoder(image))
+        labels = label_maps.argmax_labels(self.encoder(image))
         return {"predictions": labels, "targets": target, "metadata": metadata}
 
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from loguru import logger
@@ -40,11 +43,12 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     A subclass answers what the labels mean, which cases exist, where their files lie and which
     split each is in. Finding, checking and loading are done here.
 
-    A sample is what `transforms` makes of the prepared scan, and the id of the case as
-    `{"case": id}`. Without `transforms` it is the scan in HU of shape [1, D, H, W] with its
-    affine and the label map of the same shape; see `eva_coralbay.data.grid` for the order of
-    the axes. Prepared scans are kept on disk (`eva_coralbay.data.store`) and made by
-    `prepare_data`, unless `prepared` is off: then each is made anew whenever it is used.
+    A sample is what `transforms` makes of the prepared scan, and the id of the case and the affine
+    of the prepared scan as `{"case": id, "affine": [4, 4]}`. Without `transforms` it is the scan
+    in HU of shape [1, D, H, W] with its affine, the label map of the same shape, and the id; see
+    `eva_coralbay.data.grid` for the order of the axes. Prepared scans are kept on disk
+    (`eva_coralbay.data.store`) and made by `prepare_data`, unless `prepared` is off: then each is
+    made anew whenever it is used.
 
     A case without any labeled voxel is one like any other: in training all its crops are
     background, and it is scored by the rules of the metric.
@@ -207,9 +211,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         case = self._case_ids[index]
         if self._transforms is None:
             image, target = self._load_case(case)
-        else:
-            image, target = self._transform_prepared(case, self._transforms)
-        return image, target, self.load_metadata(index)
+            return image, target, self.load_metadata(index)
+        image, target, affine = self._transform_prepared(case, self._transforms)
+        return image, target, {**self.load_metadata(index), "affine": torch.from_numpy(affine)}
 
     @override
     def load_data(self, index: int) -> eva_tv_tensors.Volume:
@@ -233,9 +237,19 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         Returns:
             The label map, of the smallest integer type, of shape [1, D, H, W].
         """
-        case = self._case_ids[index]
+        return self.read_truth(self._case_ids[index])[0]
+
+    def read_truth(self, case: str) -> tuple[tv_tensors.Mask, grid_lib.Grid]:
+        """Reads the label map of a case on the scan's own grid.
+
+        Args:
+            case: The id of the case.
+
+        Returns:
+            The label map, of shape [1, D, H, W], and the grid of the scan.
+        """
         grid = self._read_grid(self._files[case].image, case)
-        return self._read_mask(case, grid)
+        return self._read_mask(case, grid), grid
 
     @override
     def load_metadata(self, index: int) -> dict[str, Any]:
@@ -267,21 +281,26 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """Returns the paths of the files that a case is made of, the image first."""
         return tuple(self._path(path) for path in self._files[case])
 
-    def _transform_prepared(self, case: str, transforms: Any) -> tuple[Any, Any]:
-        """Applies the transforms to the prepared scan of a case."""
+    def _transform_prepared(
+        self, case: str, transforms: Any
+    ) -> tuple[Any, Any, npt.NDArray[np.float64]]:
+        """Applies the transforms to the prepared scan of a case, and returns its affine, too."""
         if not self._prepared:
-            return transforms(prepared_lib.prepare(*self._load_case(case), self._preparation))
+            loaded = prepared_lib.prepare(*self._load_case(case), self._preparation)
+            return *transforms(loaded), loaded.grid.affine
         source = self._source(case)
         # a scan that is repaired in between is to give what an intact one would have given
         random = copy.deepcopy(getattr(transforms, "R", None))
         try:
-            return transforms(self.prepared_store.open(source))
+            scan = self.prepared_store.open(source)
+            return *transforms(scan), scan.grid.affine
         except store.StoreError as error:
             logger.warning(f"{error} It is prepared anew.")
             self.prepared_store.prepare([source])
             if random is not None:
                 transforms.R = random
-            return transforms(self.prepared_store.open(source))
+            scan = self.prepared_store.open(source)
+            return *transforms(scan), scan.grid.affine
 
     def _load_case(self, case: str) -> tuple[eva_tv_tensors.Volume, tv_tensors.Mask]:
         """Reads the scan and the label map of a case, and checks that the scan is one in HU."""

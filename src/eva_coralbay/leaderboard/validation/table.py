@@ -105,7 +105,7 @@ def _find_bad_value(row: case_table.Row) -> str | None:
     both = row.truth_voxels + row.predicted_voxels
     if row.truth_voxels < 0 or row.predicted_voxels < 0:
         return "is of a negative number of voxels."
-    if (row.value is None) != (both == 0):
+    if row.metric not in scores.LESION_METRICS and (row.value is None) != (both == 0):
         return (
             f"is {'empty' if row.value is None else row.value} with {both} voxels in truth and "
             "prediction, but it is empty exactly if there are none."

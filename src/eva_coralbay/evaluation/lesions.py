@@ -1,0 +1,76 @@
+"""Lesions found and missed: connected components of the truth and of the prediction, matched.
+
+A lesion is a connected component, with neighbors over faces, edges and corners (26). A predicted
+and a true lesion may be matched if their intersection over union is at least 0.1, the threshold of
+nnDetection (Baumgartner et al. 2021, https://arxiv.org/abs/2106.00817). Each is matched once at
+most; of all assignments it is the one with the highest sum of intersections over unions.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, optimize
+
+_MIN_IOU = 0.1
+"""The intersection over union from which on two lesions may be matched."""
+
+_NEIGHBORS = np.ones((3, 3, 3), dtype=bool)
+"""Which voxels are connected: 26 neighbors."""
+
+
+class Detection(NamedTuple):
+    """How many lesions there are and were found in a scan."""
+
+    true: int
+    """The number of true lesions."""
+
+    predicted: int
+    """The number of predicted lesions."""
+
+    matched: int
+    """The number of pairs."""
+
+    @property
+    def sensitivity(self) -> float | None:
+        """The share of the true lesions that were found; `None` if there are none."""
+        return self.matched / self.true if self.true else None
+
+    @property
+    def false_positives(self) -> int:
+        """The number of predicted lesions that are none."""
+        return self.predicted - self.matched
+
+    @property
+    def f1(self) -> float | None:
+        """The harmonic mean of sensitivity and precision; `None` without any lesion."""
+        both = self.true + self.predicted
+        return 2 * self.matched / both if both else None
+
+
+def detect(truth: npt.NDArray[np.bool_], prediction: npt.NDArray[np.bool_]) -> Detection:
+    """Counts the lesions of a scan and matches them.
+
+    Args:
+        truth: The true voxels, of shape [D, H, W].
+        prediction: The predicted voxels, of the same shape.
+    """
+    true, n_true = _components(truth)
+    predicted, n_predicted = _components(prediction)
+    both = truth & prediction
+    if not both.any():
+        return Detection(n_true, n_predicted, 0)
+    pairs, common = np.unique(np.stack([true[both], predicted[both]]), axis=1, return_counts=True)
+    sizes = np.bincount(true.ravel())[pairs[0]] + np.bincount(predicted.ravel())[pairs[1]]
+    iou = common / (sizes - common)
+    rows, columns = (np.unique(labels, return_inverse=True)[1] for labels in pairs)
+    scores = np.zeros((rows.max() + 1, columns.max() + 1))
+    scores[rows, columns] = np.where(iou >= _MIN_IOU, iou, 0.0)
+    matched = scores[optimize.linear_sum_assignment(scores, maximize=True)] > 0
+    return Detection(n_true, n_predicted, int(matched.sum()))
+
+
+def _components(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
+    """Returns the number of the component of each voxel, from 1 on, and how many there are."""
+    components, number = ndimage.label(mask, structure=_NEIGHBORS)  # type: ignore[reportGeneralTypeIssues]  # a pair, as no output is given
+    return components, number
