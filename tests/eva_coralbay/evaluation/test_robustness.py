@@ -320,9 +320,6 @@ def test_where_there_are_test_cases_only_they_are_perturbed(
 
 
 def test_configs_ask_for_it_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = "robustness: ${oc.env:ROBUSTNESS, false}"
-    assert all(line in path.read_text() for path in _CONFIGS.glob("*.yaml"))
-
     parser = jsonargparse.auto_parser(
         interface.Interface, parser_mode="omegaconf", fail_untyped=False
     )

@@ -432,7 +432,8 @@ def test_the_store_changes_hounsfield_by_half_a_unit_and_no_label(
 
     for index in range(len(loaded)):
         (image, target, case), (expected, labels, expected_case) = stored[index], loaded[index]
-        assert case == expected_case
+        assert case["case"] == expected_case["case"]
+        assert torch.equal(case["affine"], expected_case["affine"])
         assert torch.equal(target, labels)
         assert image.shape == expected.shape
         assert float((image - expected).abs().max()) <= 0.501 / 425, "half a HU of the window"
