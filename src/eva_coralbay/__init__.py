@@ -1,13 +1,66 @@
-"""CoralBay for eva: a CT encoder, CT data sets and a public radiology leaderboard.
+"""CoralBay for eva: CT encoders, CT data sets, evaluations and a public radiology leaderboard.
 
-The public names lie in the subpackages (`eva_coralbay.models`, `eva_coralbay.data`,
-`eva_coralbay.evaluation`, `eva_coralbay.leaderboard`), so that reading a record imports no torch.
+>>> from eva_coralbay import load_encoder, read_scan
+>>> encoder = load_encoder("radiology/voco_b", out_indices=6)
+>>> volume = read_scan("scan.nii.gz", case="scan")
+
+The public names are imported when they are used, so that reading a record imports no PyTorch.
 """
 
-from importlib import metadata
+import importlib
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = metadata.version("eva-coralbay")
-except metadata.PackageNotFoundError:
-    # the sources are read without an installation, as the benchmarks on a bare machine do
-    __version__ = "0+unknown"
+if TYPE_CHECKING:
+    from eva_coralbay.data.nifti import read_scan
+    from eva_coralbay.errors import EvaCoralbayError
+    from eva_coralbay.models.encoder import CoralBayEncoder
+    from eva_coralbay.models.loading import load_encoder
+    from eva_coralbay.tasks.catalog import TASKS
+
+    __version__: str
+    """The version of the installed package."""
+
+__all__ = [
+    "TASKS",
+    "CoralBayEncoder",
+    "EvaCoralbayError",
+    "__version__",
+    "load_encoder",
+    "read_scan",
+]
+
+_MODULES = {
+    "CoralBayEncoder": "eva_coralbay.models.encoder",
+    "EvaCoralbayError": "eva_coralbay.errors",
+    "TASKS": "eva_coralbay.tasks.catalog",
+    "load_encoder": "eva_coralbay.models.loading",
+    "read_scan": "eva_coralbay.data.nifti",
+}
+"""The module of each public name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is used first (PEP 562)."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("eva-coralbay")
+    except metadata.PackageNotFoundError:
+        # the sources are read without an installation, as the benchmarks on a bare machine do
+        return "0+unknown"
+
+
+def __dir__() -> list[str]:
+    """Lists the public names before they are imported, too."""
+    return sorted({*globals(), *__all__})

@@ -17,6 +17,7 @@ from typing_extensions import override
 from eva_coralbay import _atomic_files
 from eva_coralbay.data.datasets.classification import base
 from eva_coralbay.evaluation import metrics, run_module
+from eva_coralbay.models import description
 from eva_coralbay.tasks import protocols
 
 _PARTS = {"fit": "train", "validate": "val", "test": "test"}
@@ -93,7 +94,7 @@ class ClassificationModule(run_module.RunModule):
         self.encoder = self._build(self.encoder, "encoder", seed)
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
             self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
-            self._encoder_identity = run_module.describe_layers(self.encoder)
+            self._encoder_identity = description.describe_encoder(self.encoder)
         self._check_embeddings()
         if self.head is None and self._example is not None:
             width = self._width(self._example)

@@ -17,6 +17,7 @@ from eva.core import interface
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models import identity
 from eva_coralbay.results import record
 
 _PACKAGES = (
@@ -70,13 +71,15 @@ def describe_model(pl_module: pl.LightningModule, name: str | None) -> record.Mo
 
     Args:
         pl_module: The module.
-        name: The name of the model.
+        name: The name that the run was started with. A published name is kept for the published
+            weights only.
     """
     encoder: Any = getattr(pl_module, "encoder", None)
     known = isinstance(encoder, nn.Module)
+    model = identity.model_identity(encoder, name)
     return record.Model(
-        id=name,
-        revision=None,
+        id=model.id,
+        revision=model.revision,
         weights_sha256=getattr(pl_module, "encoder_sha256", None),
         license=None,
         training_datasets=None,

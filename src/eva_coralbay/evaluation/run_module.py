@@ -1,7 +1,5 @@
 """What the modules of all protocols share: the seeds of a run, its classes and its optimizer."""
 
-import hashlib
-import json
 import re
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 from typing_extensions import override
 
-from eva_coralbay import _object_description
 from eva_coralbay.data import seeding
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics
@@ -135,14 +132,6 @@ def datasets(trainer: pl.Trainer) -> Any:
 def encoder_sha256(encoder: nn.Module) -> str:
     """Hashes the weights of an encoder, whether or not eva's wrapper is around it."""
     return checkpoints.state_dict_sha256(unwrap(encoder).state_dict())
-
-
-def describe_layers(encoder: nn.Module) -> dict[str, Any]:
-    """Describes what an encoder computes beside its weights, with or without eva's wrapper."""
-    network = unwrap(encoder)
-    layers = {name: _object_description.describe(layer) for name, layer in network.named_modules()}
-    digest = hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
-    return {**layers[""], "layers_sha256": digest}
 
 
 def unwrap(encoder: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ import transformers
 from transformers import modeling_outputs
 from typing_extensions import override
 
+from eva_coralbay.models import checkpoints, swin
 from eva_coralbay.models import encoder as encoder_lib
 
 _MODEL_TYPE = "coralbay"
@@ -29,11 +30,22 @@ class CoralBayConfig(transformers.PretrainedConfig):
         feature_size: int = 48,
         in_channels: int = 1,
         use_v2: bool = True,
-        patch_merging: str = "octants",
-        embeddings_type: str = "multiscale",
+        patch_merging: swin.PatchMergingVariant | None = None,
+        embeddings_type: encoder_lib.EmbeddingsType = "multiscale",
         **kwargs: Any,
     ) -> None:
-        """Initializes the config; see `CoralBayEncoder` for the arguments."""
+        """Initializes the config; see `CoralBayEncoder` for the arguments.
+
+        Args:
+            feature_size: Channels of the finest map.
+            in_channels: Channels of the input volume.
+            use_v2: Whether a residual convolution block precedes each Swin stage.
+            patch_merging: How the weights were trained to merge patches; None, as in a
+                `config.json` that does not state it, stands for the assumption of
+                `checkpoints.resolve_patch_merging`.
+            embeddings_type: Which feature maps are pooled to the embedding.
+            kwargs: What transformers adds.
+        """
         self.feature_size = feature_size
         self.in_channels = in_channels
         self.use_v2 = use_v2
@@ -56,8 +68,12 @@ class CoralBayModel(transformers.PreTrainedModel):
             feature_size=config.feature_size,
             in_channels=config.in_channels,
             use_v2=config.use_v2,
-            patch_merging=config.patch_merging,  # type: ignore[reportArgumentType]
-            embeddings_type=config.embeddings_type,  # type: ignore[reportArgumentType]
+            patch_merging=checkpoints.resolve_patch_merging(
+                config.name_or_path or "The config",
+                stated=config.patch_merging,
+                given=None,
+            ),
+            embeddings_type=config.embeddings_type,
         )
         self.post_init()
 

@@ -1,35 +1,35 @@
-"""Reads encoder weights of every layout in use and loads them strictly.
+"""Reads encoder weights of every layout in use, and checks that they are what they should be.
 
 A source is one of:
 
 - a file, `.safetensors` or a state dict written by `torch.save`;
 - a folder in the transformers layout, `config.json` beside `model.safetensors` or
-  `pytorch_model.bin`, as `hub.save_pretrained` writes it and as `kaiko-ai/coralbay` is published;
-- a Hub id `org/name` or `org/name@revision` of a repository in that layout.
+  `pytorch_model.bin`, as `CoralBayEncoder.save_pretrained` writes it and as `kaiko-ai/coralbay` is
+  published;
+- a Hub id `org/name[@revision]` of a repository in that layout, or `org/name[@revision]#file`.
 
 Nothing that comes with the weights is executed: pickles are read with `weights_only=True` and the
 code of a Hub repository is not even downloaded.
 
 The way of the data: locate -> read the tensors -> leave the nesting and strip the prefixes, which
-gives eva's key layout (`swinViT.*`, `encoder1.*`, ...) -> check -> `Checkpoint` -> `load_into`.
+gives eva's key layout (`swinViT.*`, `encoder1.*`, ...) -> check -> `Checkpoint`, which
+`CoralBayEncoder` builds itself from.
 """
 
 import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import torch
 from loguru import logger
 
-from eva_coralbay.models import key_layouts, swin, weight_files
+from eva_coralbay import _hashes
+from eva_coralbay.models import attention, key_layouts, swin, tensor_checks, weight_files
 from eva_coralbay.models.weight_files import CheckpointError
 
-if TYPE_CHECKING:
-    from eva_coralbay.models import encoder as encoder_lib
-
-__all__ = ["Checkpoint", "CheckpointError", "load_into", "read", "state_dict_sha256"]
+__all__ = ["Checkpoint", "CheckpointError", "read", "resolve_patch_merging", "state_dict_sha256"]
 
 _ASSUMED_PATCH_MERGING: swin.PatchMergingVariant = "legacy"
 """The merging of weights that do not state theirs.
@@ -41,6 +41,12 @@ MONAI 1.5.0, and CoralBay in the ecosystem of eva, which locks MONAI 1.3.2.
 _INDEX_SUFFIX = ".relative_position_index"
 """Buffers that follow from the window size; some exports leave them out."""
 
+_TRAINING = "coralbay"
+"""Where a checkpoint of our own pre-training says what it trains."""
+
+_EMBEDDINGS = {"multi": "multiscale", "last": "head"}
+"""The embedding that each choice of scales distills."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -49,6 +55,9 @@ class Checkpoint:
     source: str
     """The path or Hub id that was asked for."""
 
+    revision: str | None
+    """The revision that was asked of the Hub."""
+
     sha256: str
     """SHA-256 of the weights file."""
 
@@ -56,7 +65,8 @@ class Checkpoint:
     """The weights in eva's key layout."""
 
     config: dict[str, Any]
-    """The content of `config.json`; empty where the source has none."""
+    """The content of `config.json`, or what a checkpoint of our pre-training says of its encoder;
+    empty where the source says nothing."""
 
     feature_size: int
     """Channels of the finest map, inferred from the tensors."""
@@ -67,91 +77,127 @@ class Checkpoint:
     use_v2: bool
     """Whether each stage begins with a convolutional block, inferred from the tensors."""
 
-    patch_merging: swin.PatchMergingVariant
-    """How the weights were trained to merge patches."""
-
-    states_patch_merging: bool
-    """Whether the config says so; otherwise it is an assumption."""
+    patch_merging: swin.PatchMergingVariant | None
+    """How the weights were trained to merge patches; None where the source does not say."""
 
     report: tuple[str, ...]
     """What was done to get from the file to the encoder's keys, a sentence each."""
 
 
-def read(source: str | pathlib.Path, *, sha256: str | None = None) -> Checkpoint:
+def read(
+    source: str | pathlib.Path,
+    *,
+    sha256: str | None = None,
+    checkpoint_key: str | None = None,
+) -> Checkpoint:
     """Reads the encoder's weights from a file, a folder or the Hub.
 
     Args:
-        source: Path of a file or a folder, or a Hub id `org/name[@revision]`.
+        source: Path of a file or a folder, or a Hub id `org/name[@revision][#file]`.
         sha256: What the SHA-256 of the weights file must be.
+        checkpoint_key: Which weights are meant where a file holds several, for example "teacher"
+            or "model_ema".
 
     Raises:
         CheckpointError: If the source is missing, broken, not an encoder, or not the one that
             the given or the recorded hash belongs to.
     """
-    weights_path, config_path = weight_files.locate(str(source))
-    where = str(weights_path)
-    config = weight_files.read_config(config_path)
-    weight_files.check_is_binary(weights_path)
-    digest = weight_files.file_sha256(weights_path)
-    weight_files.verify_hash(where, digest, sha256, stated_by="the caller")
-    weight_files.verify_hash(where, digest, config.get("weights_sha256"), stated_by="its config")
-
-    content = weight_files.read_file(weights_path)
-    tensors, nesting_report = key_layouts.unnest(content, where=where)
-    state_dict, layout_report = key_layouts.to_encoder_layout(tensors, where=where)
-    report = nesting_report + layout_report
-    _check_finite(state_dict, where=where)
-    sizes = _infer_sizes(state_dict, where=where)
-    _check_config(config, sizes, where=str(config_path))
-    patch_merging = _stated_patch_merging(config, where=str(config_path))
-    if patch_merging is None:
-        report.append(f"assumed patch_merging '{_ASSUMED_PATCH_MERGING}', which is not stated")
-    return Checkpoint(
-        source=str(source),
-        sha256=digest,
-        state_dict=state_dict,
-        config=config,
-        patch_merging=patch_merging or _ASSUMED_PATCH_MERGING,
-        states_patch_merging=patch_merging is not None,
-        report=tuple(report),
-        **sizes,
-    )
+    try:
+        return _read(str(source), sha256=sha256, checkpoint_key=checkpoint_key)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a file from outside makes our code run into
+        raise CheckpointError(
+            f"{source}: cannot be read as the weights of an encoder "
+            f"({type(error).__name__}: {error}). Save the `state_dict()` of the encoder with "
+            "`torch.save` or as safetensors, and pass that file."
+        ) from error
 
 
-def load_into(
-    encoder: "encoder_lib.CoralBayEncoder", source: str | pathlib.Path | Checkpoint
-) -> Checkpoint:
-    """Loads weights into an encoder of the same architecture, strictly.
-
-    The position index buffers, which follow from the window size, may be missing in the source.
+def resolve_patch_merging(
+    source: str,
+    *,
+    stated: swin.PatchMergingVariant | None,
+    given: swin.PatchMergingVariant | None,
+) -> swin.PatchMergingVariant:
+    """Decides how an encoder merges patches: as its weights state, else as the caller says.
 
     Args:
-        encoder: The encoder to fill.
-        source: What `read` takes, or what it returned.
+        source: Where the weights come from, for errors.
+        stated: What is stated with the weights.
+        given: What the caller wants; None for what the weights state.
 
     Returns:
-        What was loaded.
+        The variant. Where nobody says anything it is that of the published weights in this
+        layout. A warning says what to check, unless the caller has stated just that.
 
     Raises:
-        CheckpointError: If the source cannot be read, or its architecture, keys or shapes are
-            not those of the encoder.
+        CheckpointError: If the caller contradicts the weights.
     """
-    checkpoint = source if isinstance(source, Checkpoint) else read(source)
-    _check_architecture(encoder, checkpoint)
-    own = encoder.state_dict()
-    recomputed = {
-        key: value
-        for key, value in own.items()
-        if key.endswith(_INDEX_SUFFIX) and key not in checkpoint.state_dict
-    }
-    state_dict = checkpoint.state_dict | recomputed
-    _check_keys(own, state_dict, where=checkpoint.source)
-    encoder.load_state_dict(state_dict, strict=True)
-    if recomputed:
-        note = f"recomputed {len(recomputed)} position index buffers that the file lacks"
-        checkpoint = dataclasses.replace(checkpoint, report=(*checkpoint.report, note))
-    logger.info(f"Loaded {checkpoint.source}: {'; '.join(checkpoint.report) or 'keys as they are'}")
-    return checkpoint
+    if stated is not None and given not in (None, stated):
+        raise CheckpointError(
+            f"{source}: the weights have patch_merging {stated!r} and the encoder {given!r}. Leave "
+            f"patch_merging out, or pass patch_merging={stated!r}."
+        )
+    if stated is None and given != _ASSUMED_PATCH_MERGING:
+        chosen = (
+            f"'{_ASSUMED_PATCH_MERGING}' is assumed" if given is None else f"you chose '{given}'"
+        )
+        logger.warning(
+            f"{source} does not state how its weights merge patches; {chosen}, and published "
+            f"SwinUNETR weights have '{_ASSUMED_PATCH_MERGING}'. Check the MONAI version that they "
+            "were trained with: before 1.5.0 it is 'legacy', since then 'octants'; the other "
+            "variant computes other features from the same weights. Pass "
+            f"patch_merging='{_ASSUMED_PATCH_MERGING}' if it is right."
+        )
+    return stated or given or _ASSUMED_PATCH_MERGING
+
+
+def check_keys(
+    own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], *, where: str
+) -> None:
+    """Checks that weights are those of an encoder.
+
+    Args:
+        own: The encoder's state dict; only its names and shapes are looked at.
+        given: The weights. The position index buffers, which follow from the window size, may be
+            missing.
+        where: The file, for errors.
+
+    Raises:
+        CheckpointError: If names or shapes differ, or the windows are laid out otherwise.
+    """
+    missing = [key for key in own if key not in given and not key.endswith(_INDEX_SUFFIX)]
+    unexpected = [key for key in given if key not in own]
+    shared = [key for key in own if key in given]
+    shapes = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in shared
+        if given[key].shape != own[key].shape
+    ]
+    index = attention.relative_position_index()
+    windows = [
+        key
+        for key in shared
+        if key.endswith(_INDEX_SUFFIX)
+        and given[key].shape == index.shape
+        and not torch.equal(given[key].to(index), index)
+    ]
+    problems = [
+        key_layouts.count_keys(kind, keys)
+        for kind, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("wrong shape", shapes),
+            ("another window layout", windows),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{where}: not the weights of this encoder. {'. '.join(problems)}. "
+            "Check that the file is a SwinUNETR encoder with 2 blocks a stage and windows of 7."
+        )
 
 
 def state_dict_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
@@ -164,13 +210,53 @@ def state_dict_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check_finite(state_dict: Mapping[str, torch.Tensor], *, where: str) -> None:
-    broken = [k for k, v in state_dict.items() if not torch.isfinite(v).all()]
-    if broken:
+# -- the steps of reading ---------------------------------------------------------------------
+
+
+def _read(source: str, *, sha256: str | None, checkpoint_key: str | None) -> Checkpoint:
+    located = weight_files.locate(source)
+    where = str(located.weights)
+    config = weight_files.read_config(located.config)
+    weight_files.check_is_binary(located.weights)
+    digest = _hashes.sha256_of_file(located.weights)
+    weight_files.verify_hash(where, digest, sha256, stated_by="the caller")
+    weight_files.verify_hash(where, digest, config.get("weights_sha256"), stated_by="its config")
+
+    content = weight_files.read_file(located.weights)
+    if _is_own_training(content):
+        config = _training_config(content[_TRAINING], where=where)
+        checkpoint_key = checkpoint_key or "teacher"
+    state_dict, report = key_layouts.find_encoder(content, where=where, key=checkpoint_key)
+    indices = {name for name in state_dict if name.endswith(_INDEX_SUFFIX)}
+    tensor_checks.check_tensors(state_dict, integers=indices, where=where)
+    sizes = _infer_sizes(state_dict, where=where)
+    _check_config(config, sizes, where=str(located.config))
+    return Checkpoint(
+        source=source,
+        revision=located.revision,
+        sha256=digest,
+        state_dict=state_dict,
+        config=config,
+        patch_merging=_stated_patch_merging(config, where=str(located.config or where)),
+        report=tuple(report),
+        **sizes,
+    )
+
+
+def _is_own_training(content: Any) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(_TRAINING), Mapping)
+
+
+def _training_config(training: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Returns what a checkpoint of our pre-training says of its encoder, as an export would."""
+    encoder = training.get("encoder")
+    scales = training.get("scales")
+    if not isinstance(encoder, Mapping) or scales not in _EMBEDDINGS:
         raise CheckpointError(
-            f"{where}: NaN or infinite weights in {key_layouts.shorten(broken)} ({len(broken)} of "
-            f"{len(state_dict)} tensors). The training diverged or the file is damaged."
+            f"{where}: does not say which encoder was trained. Export it with the version of "
+            "`eva-coralbay pretrain export` that belongs to the training, and pass the folder."
         )
+    return {**encoder, "embeddings_type": _EMBEDDINGS[scales]}
 
 
 def _infer_sizes(state_dict: Mapping[str, torch.Tensor], *, where: str) -> dict[str, Any]:
@@ -209,62 +295,3 @@ def _stated_patch_merging(
     if value is not None and value not in variants:
         raise CheckpointError(f"{where}: patch_merging is {value!r}, it must be one of {variants}.")
     return value
-
-
-def _check_architecture(encoder: "encoder_lib.CoralBayEncoder", checkpoint: Checkpoint) -> None:
-    names = ["feature_size", "in_channels", "use_v2"]
-    if checkpoint.states_patch_merging:
-        names.append("patch_merging")
-    wrong = [name for name in names if getattr(encoder, name) != getattr(checkpoint, name)]
-    if wrong:
-        differences = ", ".join(
-            f"{name} {getattr(checkpoint, name)!r} and the encoder {getattr(encoder, name)!r}"
-            for name in wrong
-        )
-        fix = ", ".join(f"{name}={getattr(checkpoint, name)!r}" for name in wrong)
-        raise CheckpointError(
-            f"{checkpoint.source}: the weights have {differences}. Build the encoder with {fix}, "
-            "or with `CoralBayEncoder.from_pretrained`, which takes them from the weights."
-        )
-    if encoder.patch_merging != checkpoint.patch_merging:
-        logger.warning(
-            f"{checkpoint.source} does not state its patch merging, and published weights without "
-            f"a word of it have '{checkpoint.patch_merging}'; the encoder has "
-            f"'{encoder.patch_merging}', which computes another function from the same weights. "
-            f"Pass patch_merging='{checkpoint.patch_merging}' unless you know better."
-        )
-
-
-def _check_keys(
-    own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], *, where: str
-) -> None:
-    missing = [key for key in own if key not in given]
-    unexpected = [key for key in given if key not in own]
-    shared = [key for key in own if key in given]
-    shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in shared
-        if given[key].shape != own[key].shape
-    ]
-    windows = [
-        key
-        for key in shared
-        if key.endswith(_INDEX_SUFFIX)
-        and given[key].shape == own[key].shape
-        and not torch.equal(given[key].to(own[key]), own[key])
-    ]
-    problems = [
-        key_layouts.count_keys(kind, keys)
-        for kind, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("wrong shape", shapes),
-            ("another window layout", windows),
-        )
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{where}: not the weights of this encoder. {'. '.join(problems)}. "
-            "Check that the file is a SwinUNETR encoder with 2 blocks a stage and windows of 7."
-        )

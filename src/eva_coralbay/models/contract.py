@@ -8,6 +8,7 @@ any input size, in evaluation the same each time and for each volume of a batch 
 import dataclasses
 import functools
 import importlib
+import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +16,23 @@ from typing import Any
 import torch
 from eva.core.utils import factory
 from eva.vision.models.networks.backbones import backbone_registry
+from monai.networks.nets import swin_unetr
 from torch import nn
 
-from eva_coralbay.models import registry
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models import description, registry, zoo
 
 _NUM_MAPS = 6
-"""Feature maps that are asked for; the SwinUNETR decoder takes six."""
+"""Feature maps that are asked for if the zoo says no number; the SwinUNETR decoder takes six."""
+
+_TRAINED_BEFORE_MONAI_1_5 = {
+    "VoCoB": "radiology/voco_b",
+    "VoCoL": "radiology/voco_l",
+    "VoCoH": "radiology/voco_h",
+    "SuPreMSwinUNETR": "radiology/suprem_swin_unetr",
+    "UniversalModelSwinUNETR": "radiology/universal_swinunetr",
+}
+"""eva's classes of weights from before MONAI changed `PatchMerging`, and our names for them."""
 
 _SMALL = 64
 """Edge in voxels of the inputs where the size does not matter."""
@@ -65,6 +77,9 @@ class Report:
     seconds: float
     """How long the checks took."""
 
+    encoder: dict[str, Any] | None
+    """What `description.describe_encoder` says of it; None if it could not be built."""
+
     @property
     def holds(self) -> bool:
         """Whether the backbone keeps the contract."""
@@ -83,6 +98,7 @@ def check(
     backbone: str,
     *,
     kwargs: Mapping[str, Any] | None = None,
+    random_weights: bool = False,
     roi: int = 96,
     in_channels: int = 1,
 ) -> Report:
@@ -91,6 +107,7 @@ def check(
     Args:
         backbone: A name in eva's registry or the path `package.module.Class` of a class.
         kwargs: Arguments to build it with; `out_indices` is for the feature maps only.
+        random_weights: Whether an encoder of the zoo is checked without a download of its weights.
         roi: Edge in voxels of the largest input.
         in_channels: Channels of the input.
 
@@ -100,22 +117,38 @@ def check(
     """
     start = time.monotonic()
     kwargs = dict(kwargs or {})
-    num_maps = kwargs.pop("out_indices", _NUM_MAPS)
+    if random_weights:
+        kwargs["random_weights"] = True
+    num_maps = kwargs.pop("out_indices", None) or _num_maps(backbone)
+    encoder = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        findings = _run(backbone, kwargs, roi=roi, in_channels=in_channels, num_maps=num_maps)
-    return Report(backbone, findings, round(time.monotonic() - start, 1))
+        try:
+            embedder = _build(backbone, kwargs).eval()
+        except Exception as error:
+            findings = [Finding("builds", False, _describe(error))]
+        else:
+            encoder = description.describe_encoder(embedder)
+            build_mapper = functools.partial(_build, backbone, {**kwargs, "out_indices": num_maps})
+            findings = _run(embedder, build_mapper, roi, in_channels, num_maps)
+    return Report(backbone, findings, round(time.monotonic() - start, 1), encoder)
+
+
+def _num_maps(backbone: str) -> int:
+    maps = zoo.ENTRIES[backbone].maps if backbone in zoo.ENTRIES else ()
+    return len(maps) or _NUM_MAPS
 
 
 def _run(
-    backbone: str, kwargs: dict[str, Any], *, roi: int, in_channels: int, num_maps: int
+    embedder: nn.Module,
+    build_mapper: Callable[[], nn.Module],
+    roi: int,
+    in_channels: int,
+    num_maps: int,
 ) -> list[Finding]:
-    try:
-        embedder = _build(backbone, kwargs).eval()
-    except Exception as error:
-        return [Finding("builds", False, _describe(error))]
     parameters = sum(parameter.numel() for parameter in embedder.parameters())
     findings = [Finding("builds", True, f"{parameters:,} parameters")]
+    findings += _check_patch_merging(embedder)
 
     small = min(_SMALL, roi)
     volume = functools.partial(_volume, in_channels)
@@ -131,7 +164,7 @@ def _run(
     findings += [_find(name, run) for name, run in embedding_checks.items()]
 
     try:
-        mapper = _build(backbone, {**kwargs, "out_indices": num_maps}).eval()
+        mapper = build_mapper().eval()
         maps = _maps(mapper, volume(roi))
     except Exception as error:
         return [*findings, Finding("feature maps", False, _describe(error))]
@@ -167,7 +200,7 @@ def _build(backbone: str, kwargs: Mapping[str, Any]) -> nn.Module:
     module_name, _, class_name = backbone.rpartition(".")
     if not module_name or "/" in backbone:
         known = ", ".join(n for n in backbone_registry.entries() if n.startswith("radiology/"))
-        raise ValueError(
+        raise EvaCoralbayError(
             f"'{backbone}' is no name in eva's registry and no path 'package.module.Class'. "
             f"Radiology names: {known}."
         )
@@ -212,6 +245,24 @@ def _shapes(value: Any) -> str:
 
 
 # -- the points of the contract ---------------------------------------------------------------
+
+
+def _check_patch_merging(network: nn.Module) -> list[Finding]:
+    """Says how a Swin network merges patches, and names MONAI's layer, which changed in 1.5.0."""
+    network = getattr(network, "model", network)
+    own = getattr(network, "patch_merging", None)
+    layers = [n for n, layer in network.named_modules() if type(layer) is swin_unetr.PatchMerging]
+    if not layers:
+        return [] if own is None else [Finding("patch merging", None, f"'{own}'")]
+    seen = (
+        f"{layers[0]} and {len(layers) - 1} more are PatchMerging of MONAI "
+        f"{importlib.metadata.version('monai')}: from weights that were trained before MONAI 1.5.0 "
+        "it computes other features"
+    )
+    name = _TRAINED_BEFORE_MONAI_1_5.get(type(network).__name__)
+    if name is None or not type(network).__module__.startswith("eva."):
+        return [Finding("patch merging", None, f"{seen}. Check what yours were trained with")]
+    return [Finding("patch merging", False, f"{seen}, as these were. Use the name {name}")]
 
 
 def _check_embedding(model: nn.Module, tensor: torch.Tensor) -> str:

@@ -2,7 +2,9 @@
 
 The encoder's own keys begin with `swinViT.` or `encoder1.` to `encoder10.`; around them checkpoints
 have nested dictionaries (`state_dict`, `net`, `teacher`, ...) and the names of wrapping modules
-(`module.`, `backbone.`, `encoder.`, ...), and beside them decoders and heads.
+(`module.`, `backbone.`, `encoder.`, ...), and beside them decoders and heads. A file may hold more
+than one encoder, such as a student and a teacher, or a network and its moving average (EMA): these
+differ, so the caller has to say which one is meant.
 """
 
 import collections
@@ -12,26 +14,21 @@ from typing import Any
 
 import torch
 
+from eva_coralbay import _messages
 from eva_coralbay.models.weight_files import CheckpointError
 
 SWIN = "swinViT"
 """The Swin part of the encoder."""
 
-_NESTS = (
-    "teacher",
-    "student",
-    "state_dict",
-    "model_state_dict",
-    "network_weights",
-    "net",
-    "network",
-    "model",
-    "encoder",
-    "backbone",
+_TRANSPARENT = frozenset(
+    {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 )
-"""Names under which a training checkpoint keeps a state dict."""
+"""What wrappers of PyTorch add to a key, before it or within it (DDP, compile, FSDP, ...)."""
 
-_WRAPPERS = frozenset({"encoder", "module", "backbone", "model", "teacher", "student", "_orig_mod"})
+_WRAPPERS = _TRANSPARENT | {
+    "encoder", "backbone", "model", "_model", "net", "network", "teacher", "student",
+    "ema", "ema_model", "model_ema", "online_model",
+}  # fmt: skip
 """Names of modules that hold the encoder, in any order and number, before its own keys."""
 
 _SWIN_NAMES = frozenset({SWIN, "swin_vit", "swinvit"})
@@ -45,6 +42,7 @@ _SWIN_PART_NAMES = re.compile(r"patch_embed|layers[1-4]c?")
 
 _OTHER_PARTS = re.compile(
     r"decoder\d*|_?decoder|out"  # SwinUNETR; eva's segmentation modules
+    r"|n_averaged"  # torch.optim.swa_utils.AveragedModel
     r"|precls_conv|GAP|controller|organ_embedding|text_to_vision"  # SuPreM, Universal Model
     r"|head|heads|dino_head|proj|proj_head|projection_head|projector|predictor|prototypes"
     r"|rotation_(pre|head)|contrastive_(pre|head)|convTrans3d|conv"  # MONAI's self-supervision
@@ -52,52 +50,97 @@ _OTHER_PARTS = re.compile(
 )
 """Decoders and heads that a checkpoint may hold beside the encoder."""
 
-_LISTED = 10
-"""How many keys of each kind an error names."""
 
-
-def unnest(content: Any, *, where: str) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Returns the state dict of a checkpoint and what was done to find it.
+def find_encoder(
+    content: Any, *, where: str, key: str | None = None
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Returns the encoder's tensors under its own keys, and what was done for that.
 
     Args:
-        content: What the file holds; a training checkpoint nests the state dict under a name.
+        content: What the file holds: a state dict of the encoder or of a model that has one,
+            possibly nested under names.
         where: The file, for errors.
+        key: Which encoder is meant where there are several: the name that it is nested under, or
+            a name in the prefix of its keys, such as "teacher" or "model_ema".
 
     Raises:
-        CheckpointError: If there is no state dict, or more than one that could be meant.
+        CheckpointError: If there is no encoder, more than one that could be meant, or a key
+            that belongs neither to the encoder nor to a known decoder or head.
     """
+    tensors, report, nests = _unnest(content, where=where, key=key)
+    is_used = key in nests
+    encoders, others, renamed, unexpected = _sort_by_prefix(tensors)
+    if not encoders:
+        raise _no_encoder(tensors, where=where)
+    prefix = _choose_prefix(list(encoders), where=where, key=None if is_used else key)
+    if unexpected:
+        raise CheckpointError(f"{where}: {count_keys('unexpected', unexpected)}.")
+    report += [f"stripped the prefix '{prefix}.'"] if prefix else []
+    report += [f"left out the encoder under '{name}.'" for name in encoders if name != prefix]
+    report += [f"renamed '{name}' to '{SWIN}'" for name in renamed]
+    report += [f"left out {count} keys of '{name}'" for name, count in others.items()]
+    return encoders[prefix], report
+
+
+# -- nested dictionaries ----------------------------------------------------------------------
+
+
+def _unnest(
+    content: Any, *, where: str, key: str | None
+) -> tuple[dict[str, torch.Tensor], list[str], list[str]]:
+    """Returns the state dict with the encoder, what was done to find it, and the names above it."""
     report: list[str] = []
+    nests: list[str] = []
     place = "the file"
     while names := _nested_state_dicts(content):
-        if len(names) > 1 and names != ["teacher", "student"]:
-            raise CheckpointError(
-                f"{where}: {place} holds several state dicts ({', '.join(names)}); save the one "
-                "that is meant to a file of its own."
-            )
-        content, place = content[names[0]], f"'{names[0]}'"
-        report.append(f"read the state dict under {place}")
-        report += [f"left out '{name}' beside it" for name in names[1:]]
+        name = _choose_nest(names, place=place, where=where, key=key)
+        report.append(f"read the state dict under '{name}'")
+        report += [f"left out '{other}' beside it" for other in names if other != name]
+        content, place = content[name], f"'{name}'"
+        nests.append(name)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{where}: {place} holds a {type(content).__name__}, a state dict is needed."
         )
-    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise CheckpointError(
-            f"{where}: no tensors in {place} or under a known name ({', '.join(_NESTS)}); it has "
-            f"{shorten(map(str, content)) or 'nothing'}."
+            f"{where}: no tensors in {place}; it has "
+            f"{_messages.list_names(map(str, content)) or 'nothing'}. Pass a file with the weights "
+            "of the encoder."
         )
-    return tensors, report
+    kinds = sorted({type(name).__name__ for name in tensors if not isinstance(name, str)})
+    if kinds:
+        raise CheckpointError(
+            f"{where}: {place} has keys of type {', '.join(kinds)} in place of names of weights. "
+            "Save the `state_dict()` of the network."
+        )
+    return tensors, report, nests
 
 
 def _nested_state_dicts(content: Any) -> list[str]:
+    """Names under which there is an encoder; without one, the only name with tensors under it."""
     if not isinstance(content, Mapping):
         return []
-    return [
-        name
-        for name in _NESTS
-        if isinstance(content.get(name), Mapping) and _holds_tensors(content[name])
-    ]
+    nested = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Mapping)
+    }
+    with_encoder = [name for name, value in nested.items() if _holds_encoder(value)]
+    if with_encoder or any(isinstance(value, torch.Tensor) for value in content.values()):
+        return with_encoder
+    with_tensors = [name for name, value in nested.items() if _holds_tensors(value)]
+    return with_tensors if len(with_tensors) == 1 else []
+
+
+def _holds_encoder(content: Mapping[Any, Any]) -> bool:
+    return any(
+        _holds_encoder(value)
+        if isinstance(value, Mapping)
+        else isinstance(value, torch.Tensor) and not _SWIN_NAMES.isdisjoint(str(name).split("."))
+        for name, value in content.items()
+    )
 
 
 def _holds_tensors(content: Any) -> bool:
@@ -106,45 +149,52 @@ def _holds_tensors(content: Any) -> bool:
     return isinstance(content, torch.Tensor)
 
 
-def to_encoder_layout(
-    tensors: Mapping[str, torch.Tensor], *, where: str
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Returns the encoder's tensors under the encoder's own keys, and what was done for that.
+def _choose_nest(names: list[str], *, place: str, where: str, key: str | None) -> str:
+    if len(names) == 1:
+        return names[0]
+    if key in names:
+        return str(key)
+    raise CheckpointError(
+        f"{where}: {place} holds the weights of several encoders, which differ: "
+        f"{_messages.list_names(map(repr, names))}. Say which one is meant by checkpoint_key, as "
+        f"in checkpoint_key={names[-1]!r}."
+    )
 
-    Args:
-        tensors: A state dict of the encoder or of a model that holds one.
-        where: The file, for errors.
 
-    Raises:
-        CheckpointError: If there is no encoder, more than one that could be meant, or a key
-            that belongs neither to the encoder nor to a known decoder or head.
+# -- prefixes of keys -------------------------------------------------------------------------
+
+
+def _sort_by_prefix(
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, dict[str, torch.Tensor]], collections.Counter[str], list[str], list[str]]:
+    """Sorts a state dict.
+
+    Returns:
+        The tensors of each encoder by the prefix of its keys, how many tensors other parts have,
+        the names of Swin parts that are called otherwise than here, and the keys that belong to
+        nothing known.
     """
-    encoders: dict[str, dict[str, torch.Tensor]] = collections.defaultdict(dict)
+    encoders: dict[str, dict[str, torch.Tensor]] = {}
+    prefixes: dict[str, str] = {}
     others: collections.Counter[str] = collections.Counter()
     unexpected: list[str] = []
     renamed: set[str] = set()
     for key, value in tensors.items():
         prefix, part, rest = _split_key(key)
-        own = f"{SWIN if part in _SWIN_NAMES else part}.{rest}"
-        if part in _SWIN_NAMES | _BLOCK_NAMES and own not in encoders[prefix]:
-            encoders[prefix][own] = value
+        if part in _SWIN_NAMES | _BLOCK_NAMES:
+            own = f"{SWIN if part in _SWIN_NAMES else part}.{rest}"
+            # wrappers may be around some modules only: they do not make another encoder
+            prefix = prefixes.setdefault(without_wrappers(prefix), prefix)
+            found = encoders.setdefault(prefix, {})
             renamed |= {part} & (_SWIN_NAMES - {SWIN})
+            if own in found:
+                unexpected.append(key)
+            found.setdefault(own, value)
         elif _is_other_part(prefix, part):
             others[f"{prefix}.{part}" if prefix else part] += 1
         else:
             unexpected.append(key)
-
-    encoders = {prefix: found for prefix, found in encoders.items() if found}
-    if not encoders:
-        raise _no_encoder(tensors, where=where)
-    prefix = _choose_prefix(list(encoders), where=where)
-    if unexpected:
-        raise CheckpointError(f"{where}: {count_keys('unexpected', unexpected)}.")
-    report = [f"stripped the prefix '{prefix}.'"] if prefix else []
-    report += [f"left out the encoder under '{name}.'" for name in encoders if name != prefix]
-    report += [f"renamed '{name}' to '{SWIN}'" for name in renamed]
-    report += [f"left out {count} keys of '{name}'" for name, count in others.items()]
-    return encoders[prefix], report
+    return encoders, others, sorted(renamed), unexpected
 
 
 def _split_key(key: str) -> tuple[str, str, str]:
@@ -153,7 +203,12 @@ def _split_key(key: str) -> tuple[str, str, str]:
     depth = 0
     while depth < len(names) - 1 and names[depth] in _WRAPPERS:
         depth += 1
-    return ".".join(names[:depth]), names[depth], ".".join(names[depth + 1 :])
+    return ".".join(names[:depth]), names[depth], without_wrappers(".".join(names[depth + 1 :]))
+
+
+def without_wrappers(key: str) -> str:
+    """Removes what wrappers of PyTorch (DDP, FSDP, compile, ...) add to a name."""
+    return ".".join(name for name in key.split(".") if name not in _TRANSPARENT)
 
 
 def _is_other_part(prefix: str, part: str) -> bool:
@@ -162,17 +217,20 @@ def _is_other_part(prefix: str, part: str) -> bool:
     return in_head or _OTHER_PARTS.fullmatch(part) is not None
 
 
-def _choose_prefix(prefixes: list[str], *, where: str) -> str:
-    """Returns the one encoder of a file, or of teacher and student the teacher."""
-    if len(prefixes) == 1:
-        return prefixes[0]
-    teachers = [prefix for prefix in prefixes if "teacher" in prefix.split(".")]
-    students = [prefix for prefix in prefixes if "student" in prefix.split(".")]
-    if len(teachers) == 1 and len(students) == len(prefixes) - 1:
-        return teachers[0]
+def _choose_prefix(prefixes: list[str], *, where: str, key: str | None) -> str:
+    """Returns the prefix of the encoder that is meant."""
+    meant = [p for p in prefixes if key is None or key == p or key in p.split(".")]
+    if len(meant) == 1:
+        return meant[0]
+    if not meant:
+        raise CheckpointError(
+            f"{where}: there is no '{key}' (checkpoint_key) in it; its encoders are under "
+            f"{_messages.list_names(repr(prefix) for prefix in prefixes)}."
+        )
     raise CheckpointError(
-        f"{where}: several encoders, under {shorten(repr(prefix) for prefix in prefixes)}; "
-        "save the one that is meant to a file of its own."
+        f"{where}: several encoders, which differ, under "
+        f"{_messages.list_names(repr(prefix) for prefix in prefixes)}. Say which one is meant by "
+        f"checkpoint_key, as in checkpoint_key={prefixes[-1]!r}."
     )
 
 
@@ -180,23 +238,17 @@ def _no_encoder(keys: Iterable[str], *, where: str) -> CheckpointError:
     keys = list(keys)
     if any(_SWIN_PART_NAMES.fullmatch(_split_key(key)[1]) for key in keys):
         return CheckpointError(
-            f"{where}: the Swin part alone ({shorten(keys, 2)}), as MONAI's self-supervised "
-            f"weights have it. The encoder also needs {', '.join(sorted(_BLOCK_NAMES))}, which "
-            "no one trained here: use weights that hold the whole encoder."
+            f"{where}: the Swin part alone ({_messages.list_names(keys, limit=2)}), as MONAI's "
+            "self-supervised weights have it. The encoder also needs "
+            f"{', '.join(sorted(_BLOCK_NAMES))}, which are not trained in these weights: use "
+            "weights that hold the whole encoder."
         )
     return CheckpointError(
         f"{where}: no key of a Swin encoder ('{SWIN}.*', 'encoder1.*', ...) after the known "
-        f"prefixes ({', '.join(sorted(_WRAPPERS))}); it has {shorten(keys)}."
+        f"prefixes ({', '.join(sorted(_WRAPPERS))}); it has {_messages.list_names(keys)}."
     )
 
 
 def count_keys(kind: str, keys: list[str]) -> str:
     """Says how many keys are of a kind, and names the first of them."""
-    return f"{len(keys)} {kind}: {shorten(keys)}"
-
-
-def shorten(names: Iterable[str], limit: int = _LISTED) -> str:
-    """Lists the first names and says how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return f"{len(keys)} {kind}: {_messages.list_names(keys)}"

@@ -1,33 +1,22 @@
 """Hierarchical 3D Swin transformer with fused window attention."""
 
-import functools
-import itertools
-import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.autograd import function
 from torch.nn import functional
 from torch.utils import checkpoint
 
+from eva_coralbay.models import attention
+
 PatchMergingVariant = Literal["octants", "legacy"]
 """How the eight voxels of a 2x2x2 block are stacked when a stage halves the resolution."""
-
-WINDOW_SIZE = 7
-"""Edge of an attention window, in tokens."""
 
 NUM_HEADS = (3, 6, 12, 24)
 """Attention heads of the four stages."""
 
 _BLOCKS_PER_STAGE = 2
-
-_CHUNK = 2
-"""Windows whose attention scores are in memory at a time in the backward pass on a CPU."""
-
-_MASKED = -100.0
-"""What the shift mask adds to the attention score of two tokens of different regions."""
 
 _OCTANTS: dict[PatchMergingVariant, tuple[tuple[int, int, int], ...]] = {
     "octants": (
@@ -38,8 +27,6 @@ _OCTANTS: dict[PatchMergingVariant, tuple[tuple[int, int, int], ...]] = {
     ),
 }  # fmt: skip
 """Offsets (D, H, W) that patch merging stacks, in order; `legacy` takes two of them twice."""
-
-_Size = tuple[int, int, int]
 
 
 class SwinTransformer(nn.Module):
@@ -158,10 +145,13 @@ class ConvolutionBlock(nn.Module):
     def _normed_convolution(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Convolves and normalizes to [1, B * C, D, H, W].
 
-        The result is no view, unlike that of `instance_norm`: to write into a view in place
-        costs copies of the whole map in the backward pass.
+        With gradients the result is no view, unlike that of `instance_norm`: to write into a view
+        in place costs copies of the whole map in the backward pass. Exporters to ONNX know
+        `instance_norm` only.
         """
         hidden = self.layer.get_submodule(f"{name}.conv")(tensor)
+        if not torch.is_grad_enabled():
+            return functional.instance_norm(hidden).flatten(0, 1).unsqueeze(0)
         samples = hidden.flatten(0, 1).unsqueeze(0)
         return functional.batch_norm(samples, None, None, training=True)
 
@@ -177,8 +167,9 @@ def _leaky_relu_(tensor: torch.Tensor) -> torch.Tensor:
 
 def normalize_channels(tensor: torch.Tensor) -> torch.Tensor:
     """Normalizes each voxel of [B, C, D, H, W] over its channels, without weights."""
-    tokens = tensor.movedim(1, -1)
-    return functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
+    tokens = tensor.movedim(1, 4)
+    # the number of channels as a constant, and no negative axes, are what ONNX needs
+    return functional.layer_norm(tokens, [int(tokens.shape[-1])]).movedim(4, 1)
 
 
 class _PatchEmbedding(nn.Module):
@@ -212,10 +203,10 @@ class _Stage(nn.Module):
         self.downsample = _PatchMerging(channels, patch_merging)
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        tokens = tensor.movedim(1, -1).contiguous()
+        tokens = tensor.movedim(1, 4).contiguous()
         for block in self.blocks:
             tokens = block(tokens)
-        return self.downsample(tokens).movedim(-1, 1)
+        return self.downsample(tokens).movedim(4, 1)
 
 
 class _Block(nn.Module):
@@ -228,17 +219,19 @@ class _Block(nn.Module):
         self._shifted = shifted
         self._drop_path_rate = drop_path_rate
         self.norm1 = nn.LayerNorm(channels)
-        self.attn = _WindowAttention(channels, num_heads)
+        self.attn = attention.WindowAttention(channels, num_heads)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = _Perceptron(channels)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         shape = tokens.shape
-        layout = _window_layout(shape[0], shape[1:4], self._shifted, tokens.device)
+        layout = attention.window_layout(
+            shape[0], shape[1:4], shifted=self._shifted, device=tokens.device
+        )
         tokens = tokens.flatten(0, 3)
-        windows = _Rearrangement.apply(self.norm1(tokens), layout.gather, layout.scatter)
+        windows = attention.rearrange(self.norm1(tokens), layout.gather, layout.scatter)
         attended = self.attn(windows.view(-1, layout.length, shape[-1]), layout).flatten(0, 1)
-        attended = _Rearrangement.apply(attended, layout.scatter, layout.gather)
+        attended = attention.rearrange(attended, layout.scatter, layout.gather)
         tokens = tokens + self._drop_path(attended, shape[0])
         tokens = tokens + self._drop_path(self.mlp(self.norm2(tokens)), shape[0])
         return tokens.view(shape)
@@ -250,198 +243,6 @@ class _Block(nn.Module):
         keep = 1.0 - self._drop_path_rate
         kept = branch.new_empty(batch_size, 1, 1).bernoulli_(keep) / keep
         return (branch.view(batch_size, -1, branch.shape[-1]) * kept).view_as(branch)
-
-
-class _Rearrangement(torch.autograd.Function):
-    """Takes rows by an index; the gradient is the rows taken back, with no scattered sum."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, rows: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.save_for_backward(index, inverse)
-        # an index of len(rows) stands for padding
-        return functional.pad(rows, (0, 0, 0, 1)).index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        index, inverse = ctx.saved_tensors
-        return _Rearrangement.apply(grad_outputs[0], inverse, index), None, None
-
-
-class _WindowAttention(nn.Module):
-    """Multi-head attention within windows, with a learned bias by relative position."""
-
-    relative_position_index: torch.Tensor
-
-    def __init__(self, channels: int, num_heads: int) -> None:
-        super().__init__()
-        self._num_heads = num_heads
-        table = torch.empty((2 * WINDOW_SIZE - 1) ** 3, num_heads)
-        self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
-        self.register_buffer("relative_position_index", _relative_position_index())
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
-        self._cache = _BiasCache()
-
-    def forward(self, windows: torch.Tensor, layout: "_WindowLayout") -> torch.Tensor:
-        """Attends within each of [windows, n, C]; the windows lie pattern by pattern."""
-        qkv = self.qkv(windows)
-        bias = self._additive_bias(layout, qkv.dtype)
-        return self.proj(_attend(qkv, bias, layout.counts))
-
-    def train(self, mode: bool = True) -> "_WindowAttention":
-        self._cache.clear()
-        return super().train(mode)
-
-    def _additive_bias(self, layout: "_WindowLayout", dtype: torch.dtype) -> torch.Tensor:
-        """Relative position bias and shift mask in one, [patterns, heads, n, n]."""
-        if self.training or torch.is_grad_enabled():
-            return self._fold(layout, dtype)
-        return self._cache.get(
-            self.relative_position_bias_table,
-            (layout.window, len(layout.counts), dtype),
-            lambda: self._fold(layout, dtype),
-        )
-
-    def _fold(self, layout: "_WindowLayout", dtype: torch.dtype) -> torch.Tensor:
-        length = layout.length
-        index = self.relative_position_index[:length, :length].flatten()
-        bias = functional.embedding(index, self.relative_position_bias_table)
-        bias = bias.view(length, length, self._num_heads).permute(2, 0, 1)
-        # rows of a multiple of eight are what the memory-efficient kernels on a GPU need
-        folded = functional.pad(bias + layout.masks, (0, -length % 8)).to(dtype)
-        return folded[..., :length]
-
-
-class _BiasCache:
-    """The latest additive biases of one table, as long as the table stays the same."""
-
-    _MAX_ENTRIES = 4
-
-    def __init__(self) -> None:
-        self._table: torch.Tensor | None = None
-        self._entries: dict[Hashable, torch.Tensor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves the cached tensors out of copies and pickles."""
-        return {"_table": None, "_entries": {}}
-
-    def clear(self) -> None:
-        self._table = None
-        self._entries.clear()
-
-    def get(
-        self, table: torch.Tensor, key: Hashable, compute: Callable[[], torch.Tensor]
-    ) -> torch.Tensor:
-        if not self._knows(table):
-            self.clear()
-            self._table = table.detach().clone()
-        if key not in self._entries:
-            if len(self._entries) == self._MAX_ENTRIES:
-                self._entries.pop(next(iter(self._entries)))
-            self._entries[key] = compute()
-        return self._entries[key]
-
-    def _knows(self, table: torch.Tensor) -> bool:
-        # compared by value: writes through `.data` leave no other trace
-        return (
-            self._table is not None
-            and self._table.device == table.device
-            and self._table.dtype == table.dtype
-            and torch.equal(self._table, table)
-        )
-
-
-def _attend(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-    """Attends within windows.
-
-    Args:
-        qkv: Queries, keys and values [windows, n, 3 * C].
-        bias: What to add to the scores, [patterns, heads, n, n].
-        counts: How many windows, in order, take each pattern.
-
-    Returns:
-        Tensor of shape [windows, n, C].
-    """
-    # the fused kernel of the CPU has no gradient for the bias, and without it none is fused
-    if qkv.device.type == "cpu" and torch.is_grad_enabled() and bias.requires_grad:
-        return _RecomputedAttention.apply(qkv, bias, counts)
-    return _fused_attention(qkv, bias, counts)
-
-
-def _fused_attention(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-    attended = []
-    for part, pattern in zip(qkv.split(counts), bias.split(1), strict=True):
-        query, key, value = _split_heads(part, bias.shape[1])
-        heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=pattern)
-        attended.append(heads.transpose(1, 2).flatten(2))
-    return torch.cat(attended)
-
-
-def _split_heads(qkv: torch.Tensor, num_heads: int) -> tuple[torch.Tensor, ...]:
-    """Views [windows, n, 3 * C] as three tensors [windows, heads, n, C / heads]."""
-    return qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-
-
-class _RecomputedAttention(torch.autograd.Function):
-    """Attention that keeps no scores: backward computes them again, a few windows at a time."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]
-    ) -> torch.Tensor:
-        output = _fused_attention(qkv.detach(), bias.detach(), counts)
-        ctx.save_for_backward(qkv, bias, output)
-        ctx.counts = counts
-        return output
-
-    @staticmethod
-    @function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        qkv, bias, output = ctx.saved_tensors
-        grad_qkv = torch.empty_like(qkv)
-        grad_bias = torch.zeros_like(_upcast(bias))
-        tensors = (qkv, output, grad_outputs[0], grad_qkv)
-        groups = zip(*(tensor.split(ctx.counts) for tensor in tensors), strict=True)
-        for group, pattern, grad_pattern in zip(groups, bias, grad_bias, strict=True):
-            for chunk in zip(*(tensor.split(_CHUNK) for tensor in group), strict=True):
-                _attention_backward(chunk, _upcast(pattern), grad_pattern)
-        return grad_qkv, grad_bias.to(bias.dtype), None
-
-
-def _attention_backward(
-    chunk: tuple[torch.Tensor, ...], bias: torch.Tensor, grad_bias: torch.Tensor
-) -> None:
-    """Differentiates the attention of some windows; writes their gradients in place."""
-    qkv, output, grad_output, grad_qkv = chunk
-    num_heads = bias.shape[0]
-    query, key, value = (_upcast(part).flatten(0, 1) for part in _split_heads(qkv, num_heads))
-    output, grad_output = (
-        _upcast(part).unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1)
-        for part in (output, grad_output)
-    )
-    scale = query.shape[-1] ** -0.5
-    query = query * scale
-
-    scores = bias.repeat(len(qkv), 1, 1).baddbmm_(query, key.mT)
-    weights = scores.softmax(dim=-1)
-    grad_value = weights.mT @ grad_output
-    grad_scores = torch.bmm(grad_output, value.mT, out=scores)
-    grad_scores.sub_((grad_output * output).sum(dim=-1, keepdim=True)).mul_(weights)
-    grad_query = (grad_scores @ key).mul_(scale)
-    grad_key = grad_scores.mT @ query
-
-    for grad_window in grad_scores.unflatten(0, (-1, num_heads)):
-        grad_bias += grad_window
-    gradients = (grad_query, grad_key, grad_value)
-    for target, gradient in zip(_split_heads(grad_qkv, num_heads), gradients, strict=True):
-        target.copy_(gradient.view(target.shape))
-
-
-def _upcast(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in float32, or in its own type if that is wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Perceptron(nn.Module):
@@ -470,90 +271,3 @@ class _PatchMerging(nn.Module):
         tokens = functional.pad(tokens, (0, 0, 0, width % 2, 0, height % 2, 0, depth % 2))
         stacked = [tokens[:, d::2, h::2, w::2] for d, h, w in self._octants]
         return self.reduction(self.norm(torch.cat(stacked, dim=-1)))
-
-
-class _WindowLayout(NamedTuple):
-    """Where the tokens of a volume lie in the windows, and what the shift masks out."""
-
-    gather: torch.Tensor
-    """Token of each place in the windows, [windows * n]; padding is the number of tokens."""
-
-    scatter: torch.Tensor
-    """Place in the windows of each token, [tokens]."""
-
-    counts: tuple[int, ...]
-    """How many windows, in order, share each mask."""
-
-    masks: torch.Tensor
-    """Additive shift masks [patterns, 1, n, n]."""
-
-    window: _Size
-    """Edges of a window."""
-
-    @property
-    def length(self) -> int:
-        """Tokens of a window."""
-        return math.prod(self.window)
-
-
-@functools.lru_cache(maxsize=64)
-def _window_layout(
-    batch_size: int, size: _Size, shifted: bool, device: torch.device
-) -> _WindowLayout:
-    """Plans padding, cyclic shift and window partition as one gather.
-
-    An axis that fits into one window is neither shifted nor masked. Only the last window of a
-    shifted axis holds two regions, so there are at most 2**3 different masks; the windows are
-    ordered by them.
-    """
-    window = [min(length, WINDOW_SIZE) for length in size]
-    shifts = [WINDOW_SIZE // 2 if shifted and n > WINDOW_SIZE else 0 for n in size]
-    padded = [-(-n // w) * w for n, w in zip(size, window, strict=True)]
-    with torch.inference_mode(False):
-        num_tokens = batch_size * size[0] * size[1] * size[2]
-        tokens = torch.full((batch_size, *padded), num_tokens)
-        tokens[:, : size[0], : size[1], : size[2]] = torch.arange(num_tokens).view(-1, *size)
-        tokens = tokens.roll([-shift for shift in shifts], dims=(1, 2, 3))
-        for axis, edge in enumerate(window):
-            tokens = tokens.unflatten(1 + 2 * axis, (-1, edge))
-        tokens = tokens.permute(1, 3, 5, 0, 2, 4, 6)
-        patterns = list(itertools.product(*((0, 1) if shift else (0,) for shift in shifts)))
-        groups = []
-        for pattern in patterns:
-            group = tokens
-            for axis, last in enumerate(pattern):
-                if shifts[axis]:
-                    edge = group.shape[axis] - 1
-                    group = group.narrow(axis, edge if last else 0, 1 if last else edge)
-            groups.append(group.flatten(0, 3).flatten(1))
-        gather = torch.cat(groups).flatten()
-        scatter = torch.empty(num_tokens + 1, dtype=torch.long)
-        scatter[gather] = torch.arange(gather.numel())
-        masks = torch.stack([_shift_mask(window, pattern) for pattern in patterns])
-        return _WindowLayout(
-            gather=gather.to(device),
-            scatter=scatter[:num_tokens].to(device),
-            counts=tuple(len(group) for group in groups),
-            masks=masks.unsqueeze(1).to(device),
-            window=(window[0], window[1], window[2]),
-        )
-
-
-def _shift_mask(window: list[int], pattern: tuple[int, ...]) -> torch.Tensor:
-    """The additive mask [n, n] of a window that is the last one along the marked axes."""
-    wrapped = [
-        torch.arange(edge) >= edge - WINDOW_SIZE // 2 if last else torch.zeros(edge).bool()
-        for edge, last in zip(window, pattern, strict=True)
-    ]
-    region = torch.stack(torch.meshgrid(*wrapped, indexing="ij"), dim=-1).flatten(0, 2)
-    apart = (region[:, None] != region[None, :]).any(dim=-1)
-    return torch.zeros(apart.shape).masked_fill(apart, _MASKED)
-
-
-def _relative_position_index() -> torch.Tensor:
-    """The row of the bias table for each pair of tokens of a full window, [n, n]."""
-    axis = torch.arange(WINDOW_SIZE)
-    tokens = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).flatten(0, 2)
-    offsets = tokens[:, None] - tokens[None, :] + WINDOW_SIZE - 1
-    span = 2 * WINDOW_SIZE - 1
-    return (offsets * torch.tensor([span**2, span, 1])).sum(dim=-1)

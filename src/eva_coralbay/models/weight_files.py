@@ -1,18 +1,22 @@
-"""Finds weights and their config, on disk or on the Hub, and reads them; runs none of it."""
+"""Finds weights and their config, on disk or on the Hub, and reads them; runs none of it.
+
+A source is the path of a file or a folder, a Hub id `org/name[@revision][#file]`, where without
+`#file` the repository has the layout of a folder, or the address (https) of a file.
+"""
 
 import hashlib
 import json
 import pathlib
-import pickle  # nosec B403  # only for the error that torch raises
 import re
-from typing import Any
+import zipfile
+from typing import Any, NamedTuple
 
 import huggingface_hub
-import safetensors
 import safetensors.torch
 import torch
 from huggingface_hub import errors as hub_errors
 
+from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 
 CONFIG_NAME = "config.json"
@@ -21,16 +25,37 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 """The weights of a folder, in the order in which they are looked for."""
 
+_SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", ".pkl", ".zip"})
+"""Suffixes of weights files, which no Hub repository is named with."""
+
+_HUB_ID = re.compile(
+    r"(?P<repository>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[^#@]+))?(#(?P<file>.+))?"
+)
+"""A Hub id with an optional revision and an optional file of the repository."""
+
 
 class CheckpointError(EvaCoralbayError):
     """A checkpoint that cannot be used; the message says where, why and what to do."""
 
 
-def locate(source: str) -> tuple[pathlib.Path, pathlib.Path | None]:
-    """Returns the weights file of a source and, where there is one, its config.
+class Located(NamedTuple):
+    """Where a source lies on this machine."""
+
+    weights: pathlib.Path
+    """The weights file."""
+
+    config: pathlib.Path | None
+    """Its `config.json`, where there is one."""
+
+    revision: str | None
+    """The revision that was asked of the Hub; None for local files and where none was given."""
+
+
+def locate(source: str) -> Located:
+    """Finds the weights file of a source and, where there is one, its config.
 
     Args:
-        source: Path of a file or a folder, or a Hub id `org/name[@revision]`.
+        source: Path of a file or a folder, a Hub id `org/name[@revision][#file]`, or an address.
 
     Raises:
         CheckpointError: If there is no such source or it holds no weights.
@@ -41,75 +66,90 @@ def locate(source: str) -> tuple[pathlib.Path, pathlib.Path | None]:
     if path.is_file():
         config = path.with_name(CONFIG_NAME)
         in_layout = path.name in WEIGHTS_NAMES and config.is_file()
-        return path, config if in_layout else None
-    if _looks_like_hub_id(source):
-        return _download(source)
-    raise CheckpointError(
-        f"{source}: no such file or folder, and not a Hub id of the form 'org/name[@revision]'."
-    )
+        return Located(path, config if in_layout else None, None)
+    if source.startswith("https://"):
+        return Located(_download_url(source), None, None)
+    hub_id = _HUB_ID.fullmatch(source)
+    if hub_id is None or _is_meant_as_path(hub_id["repository"]):
+        raise CheckpointError(
+            f"{source}: no such file or folder (looked in {pathlib.Path.cwd()}). Check the path; "
+            "a Hub id has the form 'org/name[@revision]'."
+        )
+    return _download(source, hub_id["repository"], hub_id["revision"], hub_id["file"])
 
 
-def _locate_in_folder(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+def _is_meant_as_path(repository: str) -> bool:
+    """Whether `a/b` names a file that is missing: by its suffix, or as there is a folder `a`."""
+    path = pathlib.Path(repository)
+    return path.suffix.lower() in _SUFFIXES or path.parent.is_dir()
+
+
+def _locate_in_folder(folder: pathlib.Path) -> Located:
     config = folder / CONFIG_NAME
     for name in WEIGHTS_NAMES:
         if (folder / name).is_file():
-            return folder / name, config if config.is_file() else None
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+            return Located(folder / name, config if config.is_file() else None, None)
+    found = _messages.list_names(sorted(entry.name for entry in folder.iterdir()))
     raise CheckpointError(
-        f"{folder}: holds neither {' nor '.join(WEIGHTS_NAMES)} (found: {found}). "
+        f"{folder}: holds neither {' nor '.join(WEIGHTS_NAMES)} (found: "
+        f"{found or 'nothing'}). "
         "Pass the path of the weights file itself if it has another name."
     )
 
 
-def _looks_like_hub_id(source: str) -> bool:
-    repository = source.partition("@")[0]
-    is_file_name = pathlib.Path(repository).suffix in {
-        ".safetensors",
-        ".bin",
-        ".ckpt",
-        ".pt",
-        ".pth",
-    }
-    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repository) is not None and not is_file_name
-
-
-def _download(source: str) -> tuple[pathlib.Path, pathlib.Path | None]:
+def _download(source: str, repository: str, revision: str | None, name: str | None) -> Located:
     """Fetches config and weights, and nothing else, into the Hub's local cache."""
-    repository, _, revision = source.partition("@")
+    names = WEIGHTS_NAMES if name is None else (name,)
     try:
-        config = _download_file(repository, CONFIG_NAME, revision)
-        for name in WEIGHTS_NAMES:
-            weights = _download_file(repository, name, revision)
+        has_config = name is None or name in WEIGHTS_NAMES
+        config = _download_file(repository, CONFIG_NAME, revision) if has_config else None
+        for candidate in names:
+            weights = _download_file(repository, candidate, revision)
             if weights is not None:
-                return weights, config
+                return Located(weights, config, revision)
     except (
         hub_errors.HFValidationError,
         hub_errors.RepositoryNotFoundError,
         hub_errors.RevisionNotFoundError,
     ) as error:
         raise CheckpointError(
-            f"{source}: no such Hub repository or revision, or no access to it. Check the name; "
+            f"{source}: no such Hub repository or revision, or no access to it, and no file or "
+            f"folder of that name in {pathlib.Path.cwd()}. Check the name; "
             "for a gated repository accept its terms on its page and run `hf auth login`."
         ) from error
     except (OSError, hub_errors.LocalEntryNotFoundError) as error:
         raise CheckpointError(
-            f"{source}: not in the local Hub cache, and the Hub does not answer "
-            f"({type(error).__name__}). Where there is a connection, run "
+            f"{source}: no file or folder of that name, not in the local Hub cache, and the Hub "
+            f"does not answer ({type(error).__name__}). Where there is a connection, run "
             f"`hf download {repository} --local-dir FOLDER` and pass that folder as the "
             "checkpoint, or point HF_ENDPOINT at a mirror."
         ) from error
     raise CheckpointError(
-        f"{source}: the repository has neither {' nor '.join(WEIGHTS_NAMES)}. Download its "
-        "weights file and pass the path."
+        f"{source}: the repository has neither {' nor '.join(names)}. Name the file that is meant, "
+        f"as in '{repository}#weights.pt'."
     )
 
 
-def _download_file(repository: str, name: str, revision: str) -> pathlib.Path | None:
+def _download_url(url: str) -> pathlib.Path:
+    """Fetches a file that is not on the Hub into the cache of `torch.hub`."""
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = pathlib.Path(torch.hub.get_dir()) / "eva_coralbay" / name / url.rpartition("/")[2]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path))
+        except OSError as error:
+            raise CheckpointError(
+                f"{url}: cannot be downloaded ({error}). Where there is a connection, download it "
+                "and pass its path as the checkpoint."
+            ) from error
+    return path
+
+
+def _download_file(repository: str, name: str, revision: str | None) -> pathlib.Path | None:
     """Returns the local copy of a file of a repository, or None if it has no such file."""
     try:
-        return pathlib.Path(
-            huggingface_hub.hf_hub_download(repository, name, revision=revision or None)
-        )
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
     except hub_errors.LocalEntryNotFoundError:
         raise
     except hub_errors.EntryNotFoundError:
@@ -126,58 +166,101 @@ def read_config(path: pathlib.Path | None) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). Download it again.") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: a JSON object is needed, got {type(config).__name__}.")
     return config
 
 
-def verify_hash(where: str, digest: str, expected: str | None, *, stated_by: str) -> None:
-    """Checks a file's SHA-256 against what is stated of it, if anything is.
+def verify_hash(
+    where: str, digest: str, expected: Any, *, stated_by: str, algorithm: str = "SHA-256"
+) -> None:
+    """Checks a file's hash against what is stated of it, if anything is.
 
     Raises:
         CheckpointError: If they differ.
     """
     if expected is not None and digest != str(expected).lower():
         raise CheckpointError(
-            f"{where}: SHA-256 is {digest}, but {stated_by} says {expected}. These are other "
-            "weights or a damaged copy: download or export them again."
+            f"{where}: its {algorithm} is {digest}, but {stated_by} says {expected}. These are "
+            "other weights or a damaged copy: download or export them again."
         )
+
+
+def verify_md5(source: str, md5: str) -> None:
+    """Checks the MD5 of the weights file of a source, for weights with no better hash.
+
+    Raises:
+        CheckpointError: If there is no such source, or it has another MD5.
+    """
+    path = locate(source).weights
+    found = _md5_of_file(path)
+    verify_hash(str(path), found, md5, stated_by="its publisher", algorithm="MD5")
 
 
 def read_file(path: pathlib.Path) -> Any:
     """Returns the content of a weights file, without running anything that is in it.
 
     Raises:
-        CheckpointError: If it is damaged or holds more than plain data.
+        CheckpointError: If it is damaged, holds more than plain data, or expands to more than it
+            takes on disk.
     """
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(
-                f"{path}: damaged or cut short, not readable as safetensors ({error}). "
-                "Download or copy it again."
-            ) from error
     try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        _check_not_compressed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # damage can raise anything: KeyError, OSError, RuntimeError, ...
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and refused:
-            raise CheckpointError(
-                f"{path}: holds other Python objects than tensors ({refused.group(1)}), and "
-                "unpickling them could run code, so it is refused. In an environment that you "
-                "trust, load it and save `{name: tensor}` alone, best as safetensors."
-            ) from error
+        refused = _refused_objects(path, error)
+        if refused:
+            raise CheckpointError(_conversion(path, refused)) from error
         raise CheckpointError(
-            f"{path}: damaged or cut short, not readable as a PyTorch file "
+            f"{path}: damaged or cut short, not readable as a "
+            f"{'safetensors' if path.suffix == '.safetensors' else 'PyTorch'} file "
             f"({type(error).__name__}). Download or copy it again."
         ) from error
 
 
+def _check_not_compressed(path: pathlib.Path) -> None:
+    """Refuses a zip archive that unpacks to more than its size; PyTorch compresses none."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: a compressed archive that unpacks to {unpacked / 1e9:.1f} GB, which "
+            "`torch.save` does not write. Unpack it, and pass the weights file in it."
+        )
+
+
+def _refused_objects(path: pathlib.Path, error: Exception) -> list[str]:
+    """Names the classes and functions of a pickle that are not read, empty where none is."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a file in the old format, or a damaged one
+        found = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    return sorted(set(found))
+
+
+def _conversion(path: pathlib.Path, refused: list[str]) -> str:
+    """Says what is refused in a file and how its weights are taken out of it."""
+    numbers = ", as NumPy numbers have them" if any("numpy" in name for name in refused) else ""
+    target = path.with_name(f"{path.stem}_weights.pt")
+    return (
+        f"{path}: holds other Python objects than tensors ({', '.join(refused[:5])}{numbers}), and "
+        "unpickling them could run code, so it is refused. If you trust who made the file, keep "
+        'only the weights, in the environment that it was made in: python -c "import torch; '
+        f"content = torch.load('{path}', map_location='cpu', weights_only=False); "
+        f"torch.save(content.get('state_dict', content), '{target}')\""
+    )
+
+
 def check_is_binary(path: pathlib.Path) -> None:
-    """Finds out the files that arrive in the place of weights.
+    """Refuses files that often arrive in place of weights.
 
     Raises:
         CheckpointError: If the file is empty, a web page or a git-lfs pointer.
@@ -197,9 +280,8 @@ def check_is_binary(path: pathlib.Path) -> None:
         )
 
 
-def file_sha256(path: pathlib.Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
+def _md5_of_file(path: pathlib.Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

@@ -25,7 +25,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.models import (
     automodel,  # noqa: F401  # makes AutoModel know the encoder
     checkpoints,
-    hub,
+    preprocessing,
     registry,
 )
 from eva_coralbay.models import encoder as encoder_lib
@@ -81,12 +81,13 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}~", dir=target.parent) as temporary:
         written = pathlib.Path(temporary) / "export"
-        hub.save_pretrained(
-            encoder,
+        encoder.save_pretrained(
             written,
-            spacing_mm=training["spacing"],
-            orientation=grid_lib.ORIENTATION,
-            hu_window=_HU_WINDOW,
+            preprocessing=preprocessing.Preprocessing.of_window(
+                *_HU_WINDOW,
+                spacing=tuple(training["spacing"]),
+                orientation=grid_lib.ORIENTATION,
+            ),
             training={**training, "config": json.loads(training["config"])},
         )
         card = _draw_card(encoder, training, name=target.name)

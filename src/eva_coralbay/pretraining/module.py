@@ -10,6 +10,7 @@ from loguru import logger
 from torch import optim
 from typing_extensions import override
 
+from eva_coralbay import _hashes
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import weight_files
 from eva_coralbay.pretraining import distillation, provenance
@@ -277,8 +278,7 @@ class Distillation(distillation.SelfDistillation):
 
     def _hash_init(self) -> str:
         """Returns the hash of the weights that the encoder started from."""
-        path, _ = weight_files.locate(str(self._init_from))
-        return weight_files.file_sha256(path)
+        return _hashes.sha256_of_file(weight_files.locate(str(self._init_from)).weights)
 
     @property
     def _optimizer(self) -> optim.Optimizer:

@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from eva_coralbay.models import checkpoints, swin
 from eva_coralbay.models import encoder as encoder_lib
+from eva_coralbay.models import swin
 from eva_coralbay.pretraining import heads
 from eva_coralbay.pretraining import masking as masking_lib
 
@@ -91,10 +91,9 @@ class Architecture(NamedTuple):
             embeddings_type=EMBEDDINGS[self.scales],
             patch_merging=self.patch_merging,
             drop_path_rate=self.drop_path_rate if trained else 0.0,
+            checkpoint=init_from,
             activation_checkpointing=self.activation_checkpointing and trained,
-        )
-        if init_from is not None:
-            checkpoints.load_into(encoder, init_from)
+        ).train()
         *hidden_dims, bottleneck_dim = self.head_dims
         head = heads.Head(
             encoder.embedding_dim,

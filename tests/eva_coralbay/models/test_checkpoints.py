@@ -1,17 +1,20 @@
 """Tests the loader on the key layouts that are in use and on broken files."""
 
+import enum
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from eva.vision.models.networks.backbones import radiology
 
-from eva_coralbay.models import CoralBayEncoder, checkpoints, hub
+from eva_coralbay.models import CoralBayEncoder, checkpoints, load_encoder
 
 StateDict = dict[str, torch.Tensor]
 
@@ -79,7 +82,21 @@ def _eva_lightning(state_dict: StateDict) -> dict[str, Any]:
     }
 
 
-_LAYOUTS: dict[str, tuple[Callable[[StateDict], Any], set[str]]] = {
+def _wrapped(state_dict: StateDict) -> StateDict:
+    """Keys as FSDP and activation checkpointing leave them: wrappers around single modules."""
+    return {
+        f"_fsdp_wrapped_module.{key}".replace(
+            ".blocks.", "._fsdp_wrapped_module._checkpoint_wrapped_module.blocks."
+        ): value
+        for key, value in state_dict.items()
+    }
+
+
+def _zeros(state_dict: StateDict) -> StateDict:
+    return {k: torch.zeros_like(v) if v.is_floating_point() else v for k, v in state_dict.items()}
+
+
+_LAYOUTS: dict[str, tuple] = {
     "eva's VoCo file": (lambda weights: weights, set()),
     "distributed training": (
         lambda weights: _prefixed(weights, "module."),
@@ -115,6 +132,7 @@ _LAYOUTS: dict[str, tuple[Callable[[StateDict], Any], set[str]]] = {
             "left out 'student' beside it",
             "left out 1 keys of 'head'",
         },
+        "teacher",
     ),
     "flat self-distillation": (
         lambda weights: {
@@ -125,6 +143,7 @@ _LAYOUTS: dict[str, tuple[Callable[[StateDict], Any], set[str]]] = {
             "stripped the prefix 'teacher.backbone.'",
             "left out the encoder under 'student.backbone.'",
         },
+        "teacher",
     ),
     "VoCo training": (
         _voco_training,
@@ -141,31 +160,62 @@ _LAYOUTS: dict[str, tuple[Callable[[StateDict], Any], set[str]]] = {
         lambda weights: weights | _decoder(),
         {"left out 1 keys of 'decoder1'", "left out 1 keys of 'out'"},
     ),
+    "wrapped in FSDP": (_wrapped, {"stripped the prefix '_fsdp_wrapped_module.'"}),
+    "private name of the model": (
+        lambda weights: _prefixed(weights, "net._model.network."),
+        {"stripped the prefix 'net._model.network.'"},
+    ),
+    "a running average of PyTorch": (
+        lambda weights: {"n_averaged": torch.tensor(9)} | _prefixed(weights, "module."),
+        {"stripped the prefix 'module.'", "left out 1 keys of 'n_averaged'"},
+    ),
+    "an average beside the raw weights": (
+        lambda weights: {"model": _zeros(weights), "model_ema": weights, "epoch": 3},
+        {"read the state dict under 'model_ema'", "left out 'model' beside it"},
+        "model_ema",
+    ),
+    "raw weights beside an average": (
+        lambda weights: {
+            "state_dict": _prefixed(weights, "model."),
+            "ema_state_dict": _prefixed(_zeros(weights), "module."),
+        },
+        {"read the state dict under 'state_dict'", "left out 'ema_state_dict' beside it"},
+        "state_dict",
+    ),
+    "an average beside the raw weights, by prefix": (
+        lambda weights: (
+            _prefixed(_zeros(weights), "model.") | _prefixed(weights, "ema_model.module.")
+        ),
+        {"stripped the prefix 'ema_model.module.'", "left out the encoder under 'model.'"},
+        "ema_model",
+    ),
+    "a nesting of one's own": (
+        lambda weights: {"epoch": 3, "my_weights": {"inner": weights}},
+        {"read the state dict under 'my_weights'", "read the state dict under 'inner'"},
+    ),
 }
 
-_WITHOUT_V2 = {"SuPreM", "whole SwinUNETR"}
+_WITHOUT_V2 = {"SuPreM", "whole SwinUNETR", "wrapped in FSDP"}
 """Layouts of encoders from before the convolutional blocks of the second version."""
 
 
 @pytest.mark.parametrize("layout", _LAYOUTS)
 def test_layouts(layout: str, tmp_path: pathlib.Path) -> None:
     """Each layout gives the tensors of eva's encoder, and says what was done to them."""
-    build, expected_report = _LAYOUTS[layout]
+    build, expected_report, key = (*_LAYOUTS[layout], None)[:3]
     use_v2 = layout not in _WITHOUT_V2
     reference = radiology.SwinUNETREncoder(feature_size=12, use_v2=use_v2)
     path = tmp_path / "weights.pt"
     torch.save(build(reference.state_dict()), path)
 
-    checkpoint = checkpoints.read(path)
+    checkpoint = checkpoints.read(path, checkpoint_key=key)
 
     assert (checkpoint.feature_size, checkpoint.in_channels) == (12, 1)
     assert checkpoint.use_v2 == use_v2
     assert expected_report <= set(checkpoint.report)
     if not expected_report:
-        assert not [line for line in checkpoint.report if "patch_merging" not in line]
-    encoder = CoralBayEncoder(
-        feature_size=12, use_v2=use_v2, patch_merging="legacy", checkpoint=str(path)
-    )
+        assert not checkpoint.report
+    encoder = CoralBayEncoder(patch_merging="legacy", checkpoint=path, checkpoint_key=key)
     _assert_equal(encoder.state_dict(), reference.state_dict())
 
 
@@ -184,7 +234,7 @@ def test_published_folder(weights: StateDict, tmp_path: pathlib.Path) -> None:
     for source in (tmp_path, tmp_path / "model.safetensors"):
         checkpoint = checkpoints.read(source)
         assert checkpoint.config == config
-        assert checkpoint.patch_merging == "legacy" and not checkpoint.states_patch_merging
+        assert checkpoint.patch_merging is None
         _assert_equal(checkpoint.state_dict, weights)
 
 
@@ -196,11 +246,11 @@ def test_folder_of_pytorch_weights(weights: StateDict, tmp_path: pathlib.Path) -
 
 def test_own_export_states_its_merging(tmp_path: pathlib.Path) -> None:
     encoder = CoralBayEncoder(feature_size=12, patch_merging="octants")
-    hub.save_pretrained(encoder, tmp_path)
+    encoder.save_pretrained(tmp_path)
 
     checkpoint = checkpoints.read(tmp_path)
 
-    assert checkpoint.patch_merging == "octants" and checkpoint.states_patch_merging
+    assert checkpoint.patch_merging == "octants"
     _assert_equal(checkpoint.state_dict, encoder.state_dict())
 
 
@@ -214,11 +264,9 @@ def test_config_of_other_files_is_not_read(weights: StateDict, tmp_path: pathlib
 def test_missing_position_index_is_recomputed(weights: StateDict, tmp_path: pathlib.Path) -> None:
     lean = {key: value for key, value in weights.items() if "relative_position_index" not in key}
     torch.save(lean, tmp_path / "lean.pt")
-    encoder = CoralBayEncoder(feature_size=12)
 
-    loaded = checkpoints.load_into(encoder, tmp_path / "lean.pt")
+    encoder = CoralBayEncoder(checkpoint=tmp_path / "lean.pt")
 
-    assert "recomputed 8 position index buffers that the file lacks" in loaded.report
     _assert_equal(encoder.state_dict(), weights)
 
 
@@ -240,24 +288,85 @@ def test_other_position_index_is_refused(weights: StateDict, tmp_path: pathlib.P
         ({"in_channels": 2}, "in_channels 1 and the encoder 2.*in_channels=1"),
         ({"use_v2": False}, "use_v2 True and the encoder False.*use_v2=True"),
         ({"patch_merging": "legacy"}, "patch_merging 'octants' and the encoder 'legacy'"),
+        ({"checkpoint_key": "teacher"}, "no 'teacher' .checkpoint_key. in it"),
     ],
 )
 def test_encoder_of_another_architecture(
     arguments: dict[str, Any], message: str, tmp_path: pathlib.Path
 ) -> None:
-    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path)
+    CoralBayEncoder(feature_size=12).save_pretrained(tmp_path)
 
     with pytest.raises(checkpoints.CheckpointError, match=message):
         CoralBayEncoder(**({"feature_size": 12, "checkpoint": str(tmp_path)} | arguments))
 
 
-def test_assumed_merging_warns(weights: StateDict, tmp_path: pathlib.Path, log: list[str]) -> None:
-    torch.save(weights, tmp_path / "voco.pt")
-    CoralBayEncoder(feature_size=12, patch_merging="legacy", checkpoint=f"{tmp_path}/voco.pt")
-    assert not [message for message in log if message.startswith("WARNING")]
-    CoralBayEncoder(feature_size=12, patch_merging="octants", checkpoint=f"{tmp_path}/voco.pt")
-    (warning,) = [message for message in log if message.startswith("WARNING")]
-    assert "patch_merging='legacy'" in warning
+def _warnings(log: list[str]) -> list[str]:
+    return [message for message in log if message.startswith("WARNING")]
+
+
+def test_merging_that_is_not_stated(
+    weights: StateDict, tmp_path: pathlib.Path, log: list[str]
+) -> None:
+    """It is assumed, with a warning, as is a choice that published weights do not have."""
+    path = tmp_path / "voco.pt"
+    torch.save(weights, path)
+
+    assert CoralBayEncoder(checkpoint=path, patch_merging="legacy").patch_merging == "legacy"
+    assert not _warnings(log)
+    assert CoralBayEncoder(checkpoint=path).patch_merging == "legacy"
+    assert CoralBayEncoder(checkpoint=path, patch_merging="octants").patch_merging == "octants"
+    assumed, chosen = _warnings(log)
+    assert "'legacy' is assumed" in assumed and "Check the MONAI version" in assumed
+    assert "you chose 'octants'" in chosen
+
+
+def test_merging_that_the_training_states(tmp_path: pathlib.Path, log: list[str]) -> None:
+    """A checkpoint of our pre-training is read as its export is: the teacher, as it says."""
+    teacher = CoralBayEncoder(feature_size=12, patch_merging="octants").state_dict()
+    content = {
+        "state_dict": {
+            **_prefixed(_zeros(teacher), "student.encoder."),
+            **_prefixed(teacher, "teacher.encoder."),
+            "teacher.head.last_layer.weight": torch.zeros(2),
+            "loss.center": torch.zeros(2),
+        },
+        "coralbay": {
+            "encoder": {
+                "feature_size": 12, "in_channels": 1, "patch_merging": "octants", "use_v2": True
+            },
+            "scales": "last",
+        },
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2)}}}],
+    }  # fmt: skip
+    torch.save(content, tmp_path / "step=1.ckpt")
+
+    encoder = CoralBayEncoder(checkpoint=tmp_path / "step=1.ckpt")
+
+    assert (encoder.patch_merging, encoder.embeddings_type) == ("octants", "head")
+    assert not _warnings(log)
+    _assert_equal(encoder.state_dict(), teacher)
+    student = CoralBayEncoder(checkpoint=tmp_path / "step=1.ckpt", checkpoint_key="student")
+    _assert_equal(student.state_dict(), _zeros(teacher))
+
+
+def test_constructor_and_from_pretrained_and_load_encoder_are_one(tmp_path: pathlib.Path) -> None:
+    """Each of the three takes everything from the weights, and gives the same encoder."""
+    original = CoralBayEncoder(
+        feature_size=12, in_channels=2, use_v2=False, patch_merging="legacy", embeddings_type="head"
+    )
+    original.save_pretrained(tmp_path)
+
+    encoders = [
+        CoralBayEncoder(checkpoint=str(tmp_path)),
+        CoralBayEncoder.from_pretrained(tmp_path),
+        load_encoder(str(tmp_path)),
+    ]
+
+    for encoder in encoders:
+        assert isinstance(encoder, CoralBayEncoder) and not encoder.training
+        assert encoder.describe() == original.describe()
+        assert encoder.origin == encoders[0].origin
+        _assert_equal(encoder.state_dict(), original.state_dict())
 
 
 def test_config_of_other_weights(weights: StateDict, tmp_path: pathlib.Path) -> None:
@@ -294,8 +403,8 @@ def test_hash_of_the_caller(weights: StateDict, tmp_path: pathlib.Path) -> None:
 
 def test_hash_of_the_config(tmp_path: pathlib.Path) -> None:
     """Other weights in an export are found out, though they would load."""
-    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path / "one")
-    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path / "two")
+    CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "one")
+    CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "two")
     os.replace(tmp_path / "two" / "model.safetensors", tmp_path / "one" / "model.safetensors")
 
     with pytest.raises(checkpoints.CheckpointError, match="its config says"):
@@ -359,6 +468,17 @@ def _cut_short(path: pathlib.Path, weights: StateDict) -> None:
     path.write_bytes(path.read_bytes()[:100_000])
 
 
+def _compressed(path: pathlib.Path, weights: StateDict) -> None:
+    """A file of 0.1 MB that unpacks to 0.1 GB."""
+    del weights
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 100_000_000)
+
+
+class _Stage(enum.Enum):
+    FIT = "fit"
+
+
 def _saves(build: Callable[[StateDict], Any]) -> Callable[[pathlib.Path, StateDict], None]:
     return lambda path, weights: torch.save(build(weights), path)
 
@@ -368,10 +488,80 @@ def _without(weights: StateDict, text: str) -> StateDict:
 
 
 _PROJECTION = "swinViT.patch_embed.proj.weight"
+_INDEX = "swinViT.layers3.0.blocks.1.attn.relative_position_index"
 _QKV = "swinViT.layers3.0.blocks.1.attn.qkv.weight"
 
 _BROKEN: dict[str, tuple[Callable[[pathlib.Path, StateDict], None], str]] = {
     "no such file": (_missing, "no such file or folder"),
+    "compressed archive": (_compressed, "a compressed archive that unpacks to 0.1 GB"),
+    "numpy scalars": (
+        _saves(lambda weights: {"state_dict": weights, "best": np.float64(0.5)}),
+        r"numpy.*as NumPy numbers have them.*python -c .*weights_only=False.*_weights.pt",
+    ),
+    "an enumeration": (
+        _saves(lambda weights: {"state_dict": weights, "stage": _Stage.FIT}),
+        r"_Stage.*refused.*python -c .*weights_only=False",
+    ),
+    "an average, not said which": (
+        _saves(lambda weights: {"model": weights, "model_ema": weights}),
+        "several encoders, which differ: 'model', 'model_ema'.*checkpoint_key='model_ema'",
+    ),
+    "student and teacher, not said which": (
+        _saves(_self_distillation),
+        "several encoders, which differ: 'student', 'teacher'.*checkpoint_key='teacher'",
+    ),
+    "student and teacher by prefix, not said which": (
+        _saves(lambda w: _prefixed(w, "student.") | _prefixed(w, "teacher.")),
+        "several encoders, which differ, under 'student', 'teacher'.*checkpoint_key='teacher'",
+    ),
+    "numbers as keys": (
+        _saves(lambda weights: dict(enumerate(weights.values()))),
+        "keys of type int in place of names",
+    ),
+    "integer weights": (
+        _saves(lambda weights: weights | {_QKV: weights[_QKV].to(torch.int8)}),
+        f"values of type int8 in 1 tensors: {_QKV} of 145",
+    ),
+    "bool weights": (
+        _saves(lambda weights: weights | {_QKV: weights[_QKV] > 0}),
+        "values of type bool in 1 tensors",
+    ),
+    "complex weights": (
+        _saves(lambda weights: weights | {_QKV: weights[_QKV].to(torch.complex64)}),
+        "values of type complex64",
+    ),
+    "a position index of floats": (
+        _saves(lambda weights: weights | {_INDEX: weights[_INDEX].float()}),
+        "an index that is no integer in 1 tensors",
+    ),
+    "quantized weights": (
+        _saves(
+            lambda weights: (
+                weights | {_QKV: torch.quantize_per_tensor(weights[_QKV], 0.1, 0, torch.qint8)}
+            )
+        ),
+        "quantized values in 1 tensors",
+    ),
+    "sparse weights": (
+        _saves(lambda weights: weights | {_QKV: weights[_QKV].to_sparse()}),
+        "sparse values in 1 tensors",
+    ),
+    "meta weights": (
+        _saves(lambda weights: weights | {_QKV: weights[_QKV].to("meta")}),
+        "no values .meta tensors. in 1 tensors",
+    ),
+    "weights that overflow": (
+        _saves(lambda weights: weights | {_QKV: weights[_QKV].double() * 1e300}),
+        "NaN or infinite values .in float32. in 1 tensors",
+    ),
+    "expanded weights": (
+        _saves(lambda weights: weights | {_QKV: torch.zeros(1, 1).expand(144, 48)}),
+        "expanded values .a stride of 0.* in 1 tensors",
+    ),
+    "a training of ours that does not say what": (
+        _saves(lambda weights: {"state_dict": weights, "coralbay": {"encoder": 3}}),
+        "does not say which encoder was trained",
+    ),
     "empty file": (_empty, "the file is empty"),
     "web page": (_web_page, "a web page"),
     "git-lfs pointer": (_git_lfs, "git lfs pull"),
@@ -380,14 +570,9 @@ _BROKEN: dict[str, tuple[Callable[[pathlib.Path, StateDict], None], str]] = {
     "cut short": (_cut_short, "damaged or cut short"),
     "a tensor": (_saves(lambda weights: weights[_QKV]), "holds a Tensor, a state dict is needed"),
     "no tensors": (_saves(lambda weights: {"epoch": 1, "net": {}}), "no tensors.*epoch, net"),
-    "unknown nesting": (_saves(lambda weights: {"wrong": weights}), "no tensors.*it has wrong"),
-    "two state dicts": (
-        _saves(lambda weights: {"net": weights, "model": weights}),
-        r"several state dicts \(net, model\)",
-    ),
     "two encoders": (
         _saves(lambda w: _prefixed(w, "module.") | _prefixed(w, "backbone.")),
-        "several encoders, under 'module', 'backbone'",
+        "several encoders, which differ, under 'module', 'backbone'",
     ),
     "missing keys": (
         _saves(lambda weights: _without(weights, "layers2")),
@@ -419,7 +604,7 @@ _BROKEN: dict[str, tuple[Callable[[pathlib.Path, StateDict], None], str]] = {
     ),
     "NaN": (
         _saves(lambda weights: weights | {_QKV: torch.full((144, 48), torch.nan)}),
-        f"NaN or infinite weights in {_QKV} .1 of 145 tensors",
+        f"NaN or infinite values .in float32. in 1 tensors: {_QKV} of 145",
     ),
     "MONAI's self-supervised Swin part": (
         _saves(
@@ -474,6 +659,35 @@ def test_broken_config(text: str, message: str, weights: StateDict, tmp_path: pa
     (tmp_path / "config.json").write_text(text)
 
     with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.read(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["runs/encoder", "runs/step=1.ckpt", "encoder", "absent/x.pth"])
+def test_missing_paths_are_no_hub_ids(
+    source: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path in a folder that is there, or with the suffix of weights, is not asked of the Hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+
+    with pytest.raises(checkpoints.CheckpointError, match="no such file or folder"):
+        checkpoints.read(source)
+
+
+def test_an_encoder_of_terabytes_by_its_first_layer(tmp_path: pathlib.Path) -> None:
+    """A small file cannot make the loader build a network that no memory holds."""
+    torch.save({_PROJECTION: torch.zeros(120_000, 1, 2, 2, 2)}, tmp_path / "x.pt")
+
+    with pytest.raises(checkpoints.CheckpointError, match=r"\d+ missing: swinViT"):
+        CoralBayEncoder(checkpoint=tmp_path / "x.pt", patch_merging="legacy")
+
+
+def test_whatever_a_file_causes_is_one_error(weights: StateDict, tmp_path: pathlib.Path) -> None:
+    """A config of a kind that nobody foresaw is an error that names the source."""
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+
+    with pytest.raises(checkpoints.CheckpointError, match=str(tmp_path)):
         checkpoints.read(tmp_path)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets import swin_unetr
 from torch import nn
 
 from eva_coralbay.models import contract
@@ -199,3 +200,42 @@ def test_unknown_name() -> None:
 
     assert list(findings) == ["builds"]
     assert "radiology/coralbay_random" in findings["builds"].seen
+
+
+class MonaiSwin(Keeps):
+    """A network of somebody's own with a layer of MONAI's Swin transformer."""
+
+    def __init__(self, out_indices: int | None = None) -> None:
+        super().__init__(out_indices)
+        self.merge = swin_unetr.PatchMerging(4)
+
+
+class VoCoB(MonaiSwin):
+    """What eva's class of this name has, without its weights."""
+
+    __module__ = "eva.vision.models.networks.backbones.radiology.voco"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "holds", "seen"),
+    [
+        ("MonaiSwin", None, "merge and 0 more are PatchMerging of MONAI"),
+        ("VoCoB", False, "Use the name radiology/voco_b"),
+    ],
+)
+def test_monais_patch_merging_is_named(backbone: str, holds: bool | None, seen: str) -> None:
+    """eva's VoCo has weights from before the layer changed; of others nobody knows."""
+    findings = _check(f"{__name__}.{backbone}", roi=64)
+
+    assert findings["patch merging"].holds is holds
+    assert seen in findings["patch merging"].seen
+
+
+def test_describes_the_encoder() -> None:
+    report = contract.check(
+        "radiology/coralbay_random", kwargs={"feature_size": 12}, random_weights=True, roi=40
+    )
+
+    assert report.encoder is not None
+    assert report.encoder["architecture"]["feature_size"] == 12
+    assert report.as_dict()["encoder"]["patch_merging"] == "octants"

@@ -177,7 +177,7 @@ def test_the_momentum_follows_from_the_batch(batch: int, momentum: float) -> Non
 def test_starts_from_given_weights_and_warms_the_heads(store: str, tmp_path: pathlib.Path) -> None:
     torch.manual_seed(1)
     given = CoralBayEncoder(feature_size=12)
-    given.save_pretrained(tmp_path / "given", spacing_mm=(3.0, 3.0, 3.0), hu_window=(-100, 100))
+    given.save_pretrained(tmp_path / "given")
     module = runs.train(
         store=store,
         out=str(tmp_path / "run"),
@@ -197,7 +197,7 @@ def test_starts_from_given_weights_and_warms_the_heads(store: str, tmp_path: pat
 
 def test_refuses_given_weights_of_another_size(tmp_path: pathlib.Path) -> None:
     given = CoralBayEncoder(feature_size=24)
-    given.save_pretrained(tmp_path / "given", spacing_mm=(3.0, 3.0, 3.0), hu_window=(-100, 100))
+    given.save_pretrained(tmp_path / "given")
     with pytest.raises(ValueError, match="feature_size 24 and the encoder 12"):
         _built(init_from=str(tmp_path / "given"))
 

@@ -12,8 +12,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from typing_extensions import override
 
-from eva_coralbay import _object_description
-from eva_coralbay.data import volume_transforms
+from eva_coralbay.data import _object_description, volume_transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
 

@@ -14,7 +14,9 @@ import safetensors
 import torch
 from huggingface_hub import constants
 
-from eva_coralbay.models import CoralBayEncoder, checkpoints, hub
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models import CoralBayEncoder, checkpoints
+from eva_coralbay.models.preprocessing import Preprocessing
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -46,12 +48,11 @@ def test_round_trip(arguments: dict[str, Any], tmp_path: pathlib.Path) -> None:
 def test_layout_of_the_export(tmp_path: pathlib.Path) -> None:
     """The keys are those of the published weights; the config says how to apply them."""
     encoder = CoralBayEncoder(feature_size=12)
-    hub.save_pretrained(
-        encoder,
+    encoder.save_pretrained(
         tmp_path / "export",
-        spacing_mm=(1.5, 1.5, 1.5),
-        orientation="SPL",
-        hu_window=(-1000, 1000),
+        preprocessing=Preprocessing.of_window(
+            -1000.0, 1000.0, spacing=(1.5, 1.5, 1.5), orientation="SPL"
+        ),
     )
 
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [
@@ -79,21 +80,24 @@ def test_layout_of_the_export(tmp_path: pathlib.Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("preprocessing", "message"),
-    [
-        ({"spacing_mm": (1.5, 1.5)}, "three positive numbers"),
-        ({"spacing_mm": (1.5, 0, 1.5)}, "three positive numbers"),
-        ({"orientation": "SPR!"}, "one each of"),
-        ({"orientation": "SSL"}, "one each of"),
-        ({"hu_window": (250, -175)}, "lower, upper"),
-    ],
-)
-def test_impossible_preprocessing(
-    preprocessing: dict[str, Any], message: str, tmp_path: pathlib.Path
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path / "x", **preprocessing)
+def test_the_preprocessing_comes_back(tmp_path: pathlib.Path) -> None:
+    stated = Preprocessing.of_window(-175.0, 250.0, spacing=(3.0, 1.5, 1.5), orientation="SPL")
+    CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "one", preprocessing=stated)
+
+    encoder = CoralBayEncoder.from_pretrained(tmp_path / "one")
+    encoder.save_pretrained(tmp_path / "two")
+
+    assert encoder.preprocessing == stated
+    assert CoralBayEncoder.from_pretrained(tmp_path / "two").preprocessing == stated
+
+
+def test_preprocessing_that_is_no_window_of_hu(tmp_path: pathlib.Path) -> None:
+    unclipped = Preprocessing(
+        spacing=None, orientation="SPL", hu_clip=None, hu_offset=-1024.0, hu_scale=3072.0
+    )
+
+    with pytest.raises(EvaCoralbayError, match="a window of HU"):
+        CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "x", preprocessing=unclipped)
     assert not (tmp_path / "x").exists()
 
 
@@ -101,7 +105,7 @@ def test_interrupted_export_leaves_the_old_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = CoralBayEncoder(feature_size=12)
-    hub.save_pretrained(encoder, tmp_path)
+    encoder.save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def disk_full(descriptor: int) -> None:
@@ -109,25 +113,23 @@ def test_interrupted_export_leaves_the_old_one(
 
     monkeypatch.setattr("os.fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
-        hub.save_pretrained(CoralBayEncoder(feature_size=24), tmp_path)
+        CoralBayEncoder(feature_size=24).save_pretrained(tmp_path)
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_overrides(tmp_path: pathlib.Path) -> None:
-    hub.save_pretrained(CoralBayEncoder(feature_size=12), tmp_path)
+    CoralBayEncoder(feature_size=12).save_pretrained(tmp_path)
 
-    encoder = hub.from_pretrained(tmp_path, out_indices=2, embeddings_type="head", feature_size=12)
+    encoder = CoralBayEncoder.from_pretrained(tmp_path, out_indices=2, embeddings_type="head")
 
     assert (encoder.out_indices, encoder.embeddings_type) == (2, "head")
-    with pytest.raises(checkpoints.CheckpointError, match="feature_size 12 and the encoder 24"):
-        hub.from_pretrained(tmp_path, feature_size=24)
     with pytest.raises(checkpoints.CheckpointError, match="patch_merging 'octants'"):
-        hub.from_pretrained(tmp_path, patch_merging="legacy")
+        CoralBayEncoder.from_pretrained(tmp_path, patch_merging="legacy")
     with pytest.raises(TypeError, match="out_indicies"):
-        hub.from_pretrained(tmp_path, out_indicies=2)
+        CoralBayEncoder.from_pretrained(tmp_path, out_indicies=2)
     with pytest.raises(checkpoints.CheckpointError, match="SHA-256"):
-        hub.from_pretrained(tmp_path, sha256="0" * 64)
+        CoralBayEncoder.from_pretrained(tmp_path, sha256="0" * 64)
 
 
 # -- a Hub on this machine --------------------------------------------------------------------
@@ -183,7 +185,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 def local_hub(tmp_path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     """The address of a Hub with two repositories, and the files that were fetched from it."""
     root = tmp_path / "served"
-    hub.save_pretrained(CoralBayEncoder(feature_size=12), root / "org" / "coralbay")
+    CoralBayEncoder(feature_size=12).save_pretrained(root / "org" / "coralbay")
     (root / "org" / "coralbay" / "modeling_coralbay.py").write_text("raise SystemExit('run')")
     (root / "org" / "empty").mkdir()
     requested: list[str] = []
@@ -210,7 +212,8 @@ def test_hub(
 
     first = checkpoints.read("org/coralbay")
     pinned = checkpoints.read("org/coralbay@v1")
-    assert first.sha256 == pinned.sha256 and first.states_patch_merging
+    assert first.sha256 == pinned.sha256 and first.patch_merging == "octants"
+    assert (first.revision, pinned.revision) == (None, "v1")
     fetched = [path.rpartition("/")[2] for path in requested]
     assert sorted(fetched) == ["config.json", "model.safetensors"]
 
@@ -219,6 +222,10 @@ def test_hub(
             checkpoints.read(source)
     with pytest.raises(checkpoints.CheckpointError, match="has neither model.safetensors nor"):
         checkpoints.read("org/empty")
+    named = checkpoints.read("org/coralbay@v1#model.safetensors")
+    assert (named.sha256, named.config) == (first.sha256, first.config)
+    with pytest.raises(checkpoints.CheckpointError, match="has neither weights.pt"):
+        checkpoints.read("org/coralbay#weights.pt")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert checkpoints.read("org/coralbay").sha256 == first.sha256

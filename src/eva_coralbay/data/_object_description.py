@@ -1,4 +1,4 @@
-"""What tells two objects apart that hold different values."""
+"""Tells two transforms apart that hold different values."""
 
 import json
 from typing import Any

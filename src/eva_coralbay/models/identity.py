@@ -1,0 +1,86 @@
+"""Under which name a model is recorded: published names belong to the published weights."""
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+from loguru import logger
+
+from eva_coralbay.models import zoo
+
+_LOCAL = "local"
+"""The organization of models whose weights are somebody's own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the weights of an encoder come from; encoders carry it as `origin`."""
+
+    source: str
+    """The path or Hub id that was asked for."""
+
+    revision: str | None
+    """The revision that was asked of the Hub."""
+
+    sha256: str
+    """SHA-256 of the weights file."""
+
+    published_as: str | None = None
+    """The name in the zoo whose published weights these are; None for all others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """The name that a model is recorded under."""
+
+    id: str | None
+    """The name, None where there is none."""
+
+    revision: str | None
+    """The revision of its weights, where they are from the Hub."""
+
+
+def model_identity(encoder: Any, name: str | None) -> Identity:
+    """Decides under which name the results of an encoder are recorded.
+
+    A name of the zoo can be taken by an encoder with its published weights only (or, for a name
+    with random weights, by one that loaded none). All others get a name by their weights' file or
+    Hub id, with a warning.
+
+    Args:
+        encoder: The network, with or without eva's wrapper.
+        name: The name that the run was started with, such as MODEL_NAME.
+
+    Returns:
+        The name and the revision to record.
+    """
+    network = getattr(encoder, "model", encoder)
+    origin: Origin | None = getattr(network, "origin", None)
+    revision = origin.revision if origin is not None else None
+    entry = zoo.ENTRIES.get(name) if name is not None else None
+    if entry is None:
+        return Identity(name, revision)
+    claimed = origin.published_as if origin is not None else None
+    if claimed == name or (entry.weights is None and origin is None):
+        return Identity(name, revision)
+    derived = _derive(network, origin)
+    logger.warning(
+        f"'{name}' is the name of published weights, and these are others "
+        f"({origin.source if origin is not None else 'random, or loaded by other code'}). They are "
+        f"recorded as '{derived}'. Give the run a name of your own as the trainer's `model`."
+    )
+    return Identity(derived, revision)
+
+
+def _derive(network: Any, origin: Origin | None) -> str:
+    """Returns a name that follows from the weights."""
+    if origin is None:
+        return f"{_LOCAL}/{type(network).__name__}"
+    if origin.published_as is not None:
+        return origin.published_as
+    if origin.revision is not None or not pathlib.Path(origin.source).expanduser().exists():
+        return origin.source.partition("@")[0].partition("#")[0]
+    path = pathlib.Path(origin.source).expanduser().resolve()
+    stem = path.name if path.is_dir() else path.stem
+    return f"{_LOCAL}/{re.sub(r'[^A-Za-z0-9._-]+', '-', stem)}-{origin.sha256[:8]}"

@@ -1,0 +1,126 @@
+"""Builds encoders: by a name of the zoo, or of a checkpoint."""
+
+import dataclasses
+import importlib
+import inspect
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models import encoder as encoder_lib
+from eva_coralbay.models import published_weights, weight_files, zoo
+
+_OPEN = "radiology/coralbay"
+"""The name that takes any weights of a `CoralBayEncoder` as `checkpoint`."""
+
+
+def load_encoder(source: str | pathlib.Path, **options: Any) -> nn.Module:
+    """Builds an encoder with its trained weights, in eval mode.
+
+    Args:
+        source: A name of the zoo such as "radiology/voco_b" (`eva-coralbay models` lists them), or
+            the weights of a `CoralBayEncoder`: a file, a folder or a Hub id
+            `org/name[@revision][#file]`.
+        options: Arguments of the encoder's class, such as `out_indices`.
+
+    Returns:
+        The encoder. It maps a volume [B, 1, D, H, W] to the embedding [B, E], or with
+        `out_indices=n` to its last n feature maps, from fine to coarse.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or are not those of the encoder.
+        EvaCoralbayError: An option is unknown or impossible.
+    """
+    if str(source) in zoo.ENTRIES:
+        return build(zoo.ENTRIES[str(source)], **options)
+    return encoder_lib.CoralBayEncoder(checkpoint=source, **options)
+
+
+def build(entry: zoo.Entry, *, random_weights: bool = False, **options: Any) -> nn.Module:
+    """Builds an encoder of the zoo, in eval mode.
+
+    Args:
+        entry: What the zoo says of it.
+        random_weights: Leave its weights random, to look at it without a download.
+        options: Arguments of the encoder's class. What the entry says (such as the feature size)
+            may be repeated, not changed. `checkpoint` is for a copy of the published weights; for
+            "radiology/coralbay" for any weights of a `CoralBayEncoder`.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or are not the published ones.
+        EvaCoralbayError: An option is unknown, or contradicts the entry.
+    """
+    kind = _network(entry)
+    arguments = {**entry.arguments, **_checked(entry, kind, options)}
+    checkpoint = arguments.pop("checkpoint", None)
+    if random_weights or entry.weights is None:
+        if checkpoint is not None:
+            raise EvaCoralbayError(
+                f"{entry.name} has random weights and does not load {checkpoint!r}; use "
+                "radiology/coralbay for a checkpoint."
+            )
+        network = kind(**arguments).eval()
+    else:
+        network = _with_weights(entry, kind, arguments, checkpoint)
+    network.preprocessing = entry.preprocessing or network.preprocessing
+    return network
+
+
+def _network(entry: zoo.Entry) -> Any:
+    """Imports the class of an entry's network."""
+    module, _, name = entry.network.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _checked(entry: zoo.Entry, kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that say something, none of which is unknown or contradicts the entry."""
+    known = {**inspect.signature(kind).parameters, "checkpoint": None}
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise EvaCoralbayError(
+            f"{entry.name} does not take {', '.join(unknown)}; it takes {', '.join(known)}."
+        )
+    given = {option: value for option, value in options.items() if value is not None}
+    wrong = [k for k, value in entry.arguments.items() if given.get(k, value) != value]
+    if wrong:
+        fixed = ", ".join(f"{option}={entry.arguments[option]!r}" for option in wrong)
+        asked = ", ".join(f"{option}={given[option]!r}" for option in wrong)
+        config = " (in a config, IN_FEATURES)" if "feature_size" in wrong else ""
+        raise EvaCoralbayError(f"{entry.name} has {fixed}{config}, which cannot be {asked}.")
+    return given
+
+
+def _with_weights(
+    entry: zoo.Entry, kind: Any, arguments: Mapping[str, Any], checkpoint: str | None
+) -> nn.Module:
+    """Builds the network of an entry and loads its published weights, or a checkpoint."""
+    source = checkpoint or str(entry.weights)
+    try:
+        if entry.keys is None:
+            network = _load_itself(entry, kind, arguments, source)
+        else:
+            network = kind(**arguments)
+            network.origin = published_weights.load(
+                network.core, source, keys=entry.keys, sha256=entry.sha256, md5=entry.md5
+            )
+    except weight_files.CheckpointError as error:
+        if checkpoint is None or entry.name == _OPEN:
+            raise
+        raise weight_files.CheckpointError(
+            f"{error} '{entry.name}' stands for its published weights; for others of the same "
+            f"network use '{_OPEN}' with the checkpoint."
+        ) from error
+    if checkpoint is None or entry.sha256 is not None or entry.md5 is not None:
+        network.origin = dataclasses.replace(network.origin, published_as=entry.name)
+    return network.eval()
+
+
+def _load_itself(entry: zoo.Entry, kind: Any, arguments: Mapping[str, Any], source: str) -> Any:
+    """Builds a network that reads checkpoints by itself."""
+    if entry.md5 is not None:
+        weight_files.verify_md5(source, entry.md5)
+    hashes = {} if entry.sha256 is None else {"sha256": entry.sha256}
+    return kind(**{**arguments, **hashes}, checkpoint=source)

@@ -1,0 +1,28 @@
+"""Encoders by name: each with its network, its pinned weights, its preprocessing and its facts.
+
+One file a family. The entries are facts alone, so that reading them imports no PyTorch;
+`eva_coralbay.models.loading` builds the networks.
+"""
+
+from collections.abc import Mapping
+
+from eva_coralbay.models.zoo import (
+    coralbay,
+    ct_fm,
+    fmcib,
+    suprem,
+    universal,
+    vista3d,
+    voco,
+    voxelfm,
+)
+from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+
+__all__ = ["ENTRIES", "Entry", "FeatureMap", "KeyLayout"]
+
+_FAMILIES = (coralbay, voco, suprem, universal, ct_fm, vista3d, fmcib, voxelfm)
+
+ENTRIES: Mapping[str, Entry] = {
+    entry.name: entry for family in _FAMILIES for entry in family.ENTRIES
+}
+"""All entries by name."""

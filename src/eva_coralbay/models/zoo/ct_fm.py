@@ -1,0 +1,38 @@
+"""CT-FM: contrastive self-supervision within scans of the Imaging Data Commons.
+
+https://arxiv.org/abs/2501.09001
+"""
+
+from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+
+_CODE = "https://github.com/project-lighter/CT-FM/blob/f58c89a75ff0270ba6e339027e40bf04a221735d"
+
+ENTRIES = (
+    Entry(
+        name="radiology/ct_fm",
+        title="CT-FM",
+        network="eva_coralbay.models.networks.segresnet.SegResNetDSEncoder",
+        arguments={"init_filters": 32, "blocks_down": (1, 2, 2, 4, 4), "norm": "batch"},
+        weights="project-lighter/ct_fm_feature_extractor#model.safetensors",
+        keys=KeyLayout(),
+        preprocessing=Preprocessing.of_window(
+            -1024.0, 2048.0, spacing=(3.0, 1.0, 1.0), orientation="SPL", window=(24, 128, 128)
+        ),
+        parameters=77_760_992,
+        embedding_dim=512,
+        maps=tuple(FeatureMap(32 * 2**level, (2**level,) * 3) for level in range(5)),
+        license="Apache-2.0",
+        pretraining="148,000 CT scans of the Imaging Data Commons, without labels",
+        pretraining_tasks=None,
+        sources={
+            "weights": "https://huggingface.co/project-lighter/ct_fm_feature_extractor",
+            "license": "https://huggingface.co/project-lighter/ct_fm_feature_extractor",
+            "architecture": f"{_CODE}/experiments/fm/backbones/segresenc.yaml",
+            "preprocessing": f"{_CODE}/experiments/fm/base.yaml (spacing) and "
+            "experiments/fm/frameworks/intrasample_simclr.yaml",
+            "pretraining": f"{_CODE}/README.md",
+        },
+    ),
+)
+"""The feature extractor."""

@@ -1,0 +1,85 @@
+"""What an entry of the zoo says of an encoder."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from eva_coralbay.models.preprocessing import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """One of the feature maps of an encoder."""
+
+    channels: int
+    """Channels of the map."""
+
+    stride: tuple[int, int, int]
+    """Voxels of the input for one of the map, along its three axes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyLayout:
+    """Under which names a weights file has the encoder."""
+
+    nest: tuple[str, ...] = ()
+    """Names of the nested dictionaries that lead to the state dict."""
+
+    prefix: str = ""
+    """What each name of the encoder's weights begins with."""
+
+    beside: str = "(?!)"
+    """Pattern of how names of other parts begin that the file has, too, such as a decoder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An encoder that is known by name."""
+
+    name: str
+    """Its name, also in eva's registry."""
+
+    title: str
+    """What a reader calls it."""
+
+    network: str
+    """Path of the class of the network, `package.module.Class`."""
+
+    arguments: Mapping[str, Any]
+    """Arguments of that class, which decide what the weights compute."""
+
+    weights: str | None
+    """Where the weights are: a Hub id `org/name@revision[#file]`; None for random ones."""
+
+    keys: KeyLayout | None = None
+    """The layout of the weights file; None for networks that know how to load theirs."""
+
+    sha256: str | None = None
+    """SHA-256 of the weights file, where it is published."""
+
+    md5: str | None = None
+    """MD5 of the weights file, where nothing better is published."""
+
+    preprocessing: Preprocessing | None
+    """The input that it was trained on; None where that is not published."""
+
+    parameters: int | None
+    """Number of parameters; None where it depends on the weights."""
+
+    embedding_dim: int | None
+    """Width of the embedding; None where it depends on the weights."""
+
+    maps: tuple[FeatureMap, ...]
+    """The feature maps, from fine to coarse; empty where they depend on the weights."""
+
+    license: str | None
+    """License of the weights; None where it is not known."""
+
+    pretraining: str | None
+    """What it was pre-trained on; None where it is not known."""
+
+    pretraining_tasks: tuple[str, ...] | None
+    """Those of our tasks whose scans are known to be in that; None where it is not known."""
+
+    sources: Mapping[str, str]
+    """Where each of these facts stands: a paper, or a file of a repository at a commit."""

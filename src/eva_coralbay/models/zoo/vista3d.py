@@ -1,0 +1,44 @@
+"""VISTA3D: segmentation of 127 structures by classes and points.
+
+https://arxiv.org/abs/2406.05285
+"""
+
+from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+
+_CODE = "https://github.com/Project-MONAI/VISTA/blob/f73d7c20a73b5e6371f2879e38919d71fee34cf8"
+
+ENTRIES = (
+    Entry(
+        name="radiology/vista3d",
+        title="VISTA3D",
+        network="eva_coralbay.models.networks.segresnet.SegResNetDSEncoder",
+        arguments={"init_filters": 48, "blocks_down": (1, 2, 2, 4, 4), "norm": "instance"},
+        weights="nvidia/NV-Segment-CT#vista3d_pretrained_model/model_monai1.3.pt",
+        keys=KeyLayout(
+            prefix="image_encoder.encoder.",
+            beside=r"image_encoder\.up_layers|point_head|class_head",
+        ),
+        preprocessing=Preprocessing.of_window(
+            -963.8247715525971,
+            1053.678477684517,
+            spacing=(1.5, 1.5, 1.5),
+            orientation="RAS",
+            window=(128, 128, 128),
+        ),
+        parameters=174_951_120,
+        embedding_dim=768,
+        maps=tuple(FeatureMap(48 * 2**level, (2**level,) * 3) for level in range(5)),
+        license="NVIDIA Open Model License",
+        pretraining="11,454 CT volumes of public data sets, with labels of 127 structures",
+        pretraining_tasks=None,
+        sources={
+            "weights": f"{_CODE}/vista3d/configs/infer.yaml",
+            "license": f"{_CODE}/vista3d/README.md",
+            "architecture": "monai.networks.nets.vista3d.vista3d132",
+            "preprocessing": f"{_CODE}/vista3d/configs/infer.yaml",
+            "pretraining": "https://arxiv.org/abs/2406.05285",
+        },
+    ),
+)
+"""The image encoder."""

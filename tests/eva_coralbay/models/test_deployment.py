@@ -1,0 +1,96 @@
+"""Tests that the encoder can be compiled and exported, and waits for no device."""
+
+import copy
+import io
+import pathlib
+
+import onnxruntime
+import pytest
+import torch
+
+from eva_coralbay.models import CoralBayEncoder
+
+_TOLERANCE = 1e-4
+"""The largest difference to the encoder, relative to the largest value of a map."""
+
+
+@pytest.fixture(scope="module")
+def encoder() -> CoralBayEncoder:
+    torch.manual_seed(0)
+    return CoralBayEncoder(feature_size=12, out_indices=6).eval()
+
+
+@pytest.fixture(scope="module")
+def volume() -> torch.Tensor:
+    """A volume whose stages are shifted and padded."""
+    return torch.rand((1, 1, 40, 34, 48), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> object:
+    with torch.no_grad():
+        yield
+
+
+def _check(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(actual) == len(expected)
+    for own, other in zip(actual, expected, strict=True):
+        assert float((own - other).abs().max() / other.abs().max()) < _TOLERANCE
+
+
+def test_export(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
+    program = torch.export.export(encoder, (volume,))
+
+    _check(program.module()(volume), encoder(volume))
+
+
+def test_nothing_of_a_trace_is_left(volume: torch.Tensor) -> None:
+    """After an export of a size that was never seen, the encoder computes as before."""
+    encoder = CoralBayEncoder(feature_size=12).eval()
+    tensor = volume[..., :37]
+    program = torch.export.export(encoder, (tensor,))
+
+    torch.testing.assert_close(encoder(tensor), program.module()(tensor))
+
+
+def test_compile_to_one_graph(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
+    compiled = torch.compile(copy.deepcopy(encoder), fullgraph=True, backend="aot_eager")
+
+    _check(compiled(volume), encoder(volume))
+
+
+@pytest.mark.slow
+def test_compile_with_inductor(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
+    compiled = torch.compile(copy.deepcopy(encoder), fullgraph=True)
+
+    _check(compiled(volume), encoder(volume))
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx(
+    dynamo: bool, encoder: CoralBayEncoder, volume: torch.Tensor, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "encoder.onnx"
+    torch.onnx.export(encoder, (volume,), path, dynamo=dynamo, opset_version=18)
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: volume.numpy()})
+    _check([torch.from_numpy(output) for output in outputs], encoder(volume))
+
+
+def test_waits_for_no_value(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
+    """On meta tensors whatever asks for a value, as a GPU would have to wait for, is an error."""
+    maps = copy.deepcopy(encoder).to("meta")(volume.to("meta"))
+
+    assert [tuple(m.shape) for m in maps] == [tuple(m.shape) for m in encoder(volume)]
+
+
+def test_pickles_without_what_it_computed(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
+    def size() -> int:
+        file = io.BytesIO()
+        torch.save(encoder, file)
+        return file.tell()
+
+    before = size()
+    encoder(volume)
+    assert size() == before

@@ -1,0 +1,72 @@
+"""Tests under which name the results of an encoder are recorded."""
+
+import dataclasses
+import pathlib
+
+import pytest
+import torch
+from eva.vision.models import ModelFromRegistry
+from eva.vision.models.networks.backbones import radiology
+
+from eva_coralbay.models import CoralBayEncoder, registry
+from eva_coralbay.models.identity import Identity, model_identity
+
+
+def test_published_weights_have_their_name() -> None:
+    encoder = _loaded_from("kaiko-ai/coralbay@v1", published_as="radiology/coralbay")
+
+    assert model_identity(encoder, "radiology/coralbay") == Identity("radiology/coralbay", "v1")
+
+
+def test_own_weights_cannot_claim_a_published_name(tmp_path: pathlib.Path) -> None:
+    """As eva builds them from a config with MODEL_NAME=radiology/coralbay and CHECKPOINT."""
+    CoralBayEncoder(12).save_pretrained(tmp_path / "my run")
+    registry.register_backbones()
+    wrapped = ModelFromRegistry("radiology/coralbay", {"checkpoint": str(tmp_path / "my run")})
+    sha256 = wrapped.model.origin.sha256
+
+    identity = model_identity(wrapped, "radiology/coralbay")
+
+    assert identity == Identity(f"local/my-run-{sha256[:8]}", None)
+    assert model_identity(wrapped, "lab/mine").id == "lab/mine"
+    file = CoralBayEncoder(checkpoint=tmp_path / "my run" / "model.safetensors")
+    assert model_identity(file, "radiology/voco_b").id == f"local/model-{sha256[:8]}"
+
+
+def test_weights_of_the_hub_have_its_id() -> None:
+    encoder = _loaded_from("lab/net@v2", published_as=None)
+
+    assert model_identity(encoder, "radiology/coralbay") == Identity("lab/net", "v2")
+    assert model_identity(encoder, "lab/other") == Identity("lab/other", "v2")
+
+
+def test_one_published_model_cannot_claim_the_name_of_another() -> None:
+    encoder = _loaded_from("Luffy503/VoCo@v1#x.pt", published_as="radiology/voco_b")
+
+    assert model_identity(encoder, "radiology/coralbay").id == "radiology/voco_b"
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "expected"),
+    [
+        (CoralBayEncoder(12), "radiology/coralbay_random", "radiology/coralbay_random"),
+        (CoralBayEncoder(12), "radiology/coralbay", "local/CoralBayEncoder"),
+        (radiology.SwinUNETREncoder(feature_size=12), "radiology/voco_b", "local/SwinUNETREncoder"),
+        (torch.nn.Linear(1, 1), "lab/mine", "lab/mine"),
+        (torch.nn.Linear(1, 1), None, None),
+    ],
+)
+def test_networks_without_known_weights(
+    network: torch.nn.Module, name: str | None, expected: str | None
+) -> None:
+    assert model_identity(network, name) == Identity(expected, None)
+
+
+def _loaded_from(source: str, *, published_as: str | None) -> CoralBayEncoder:
+    """An encoder as it is after its weights were read from a Hub."""
+    from eva_coralbay.models.identity import Origin
+
+    encoder = CoralBayEncoder(12)
+    origin = Origin(source, source.partition("@")[2].partition("#")[0], "0" * 64)
+    encoder.origin = dataclasses.replace(origin, published_as=published_as)
+    return encoder
