@@ -130,7 +130,7 @@ def test_facts_are_those_of_the_network_and_of_evas_class(name: str) -> None:
 @pytest.mark.parametrize("name", _OTHERS)
 def test_facts_are_those_of_the_network(name: str) -> None:
     entry = zoo.ENTRIES[name]
-    sizes = [int(math.lcm(*(m.stride[axis] for m in entry.maps))) * 2 for axis in range(3)]
+    sizes = [math.lcm(*(m.stride[axis] for m in entry.maps)) * 2 for axis in range(3)]
     with torch.device("meta"):
         network: Any = loading.build(entry, random_weights=True)
         embedding, maps = network.forward_intermediates(torch.zeros(2, 1, *sizes))
