@@ -56,7 +56,7 @@ from torch.utils import flop_counter
 
 from eva_coralbay.data import phantom
 from eva_coralbay.pretraining import Distillation, PretrainingData, views
-from eva_coralbay.pretraining.intake import preparation
+from eva_coralbay.pretraining.intake import prepare as prepare_lib
 
 _WORKERS = 2
 """The data workers of both sides."""
@@ -249,7 +249,7 @@ def _write_store(folder: str, **size: Any) -> tuple[list[str], str]:
     source, store = os.path.join(folder, "phantoms"), os.path.join(folder, "store")
     phantom.write_dataset(source, val_cases=0, **size)
     with contextlib.redirect_stdout(sys.stderr):
-        preparation.prepare([source], store, spacing=_SPACING, workers=1)
+        prepare_lib.prepare([source], store, spacing=_SPACING, workers=1)
     return [str(path) for path in sorted(pathlib.Path(source).glob("imagesTr/*"))], store
 
 

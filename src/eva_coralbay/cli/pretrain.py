@@ -56,9 +56,9 @@ class Prepare(_subcommand.Subcommand):
     def run(self, arguments: argparse.Namespace) -> int:
         """Prepares the scans."""
         _output.announce_imports()
-        from eva_coralbay.pretraining.intake import preparation
+        from eva_coralbay.pretraining.intake import prepare as prepare_lib
 
-        content = preparation.prepare(
+        content = prepare_lib.prepare(
             arguments.sources,
             arguments.out,
             spacing=arguments.spacing,
@@ -70,7 +70,7 @@ class Prepare(_subcommand.Subcommand):
             ("prepared", "", len(content.prepared)),
             *(
                 ("set aside", reason, number)
-                for reason, number in preparation.count_reasons(content).items()
+                for reason, number in prepare_lib.count_reasons(content).items()
             ),
             *([("found", "prepared when their source is named again", waiting)] if waiting else []),
         ]
@@ -80,7 +80,7 @@ class Prepare(_subcommand.Subcommand):
             title="Scans of the store",
             numbers=("scans",),
         )
-        return 0
+        return 1 if prepare_lib.count_failures(content) else 0
 
 
 class Views(_subcommand.Subcommand):

@@ -24,7 +24,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, quality, resampling
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
-from eva_coralbay.pretraining.intake import preparation
+from eva_coralbay.pretraining.intake import prepare as preparation
 from tests.eva_coralbay.pretraining import scans
 
 _SPACING = (3.0, 3.0, 3.0)
