@@ -4,86 +4,34 @@ pydicom reads the headers, SimpleITK the pixels. Of the headers nothing is kept 
 lie.
 """
 
-import collections
 import os
 from collections.abc import Sequence
 from concurrent import futures
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK
 from eva.vision.data import tv_tensors as eva_tv_tensors
-from pydicom import uid
 
+from eva_coralbay.data import dicom_checks, dicom_header
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
-
-_TAGS = [
-    "BitsAllocated", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
-    "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleIntercept",
-    "RescaleSlope", "RescaleType", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
-]  # fmt: skip
-"""What is read of a header: nothing that tells of a patient.
-
-GantryDetectorTilt is not among them: positions and orientation say whether the slices lie straight
-behind each other, also where they were straightened and the tag was left as it was.
-"""
-
-_MODALITIES = (
-    "CR", "DX", "ES", "IO", "IVUS", "KO", "MG", "MR", "NM", "OP", "OPT", "OT", "PR", "PT", "PX",
-    "REG", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA",
-    "XC",
-)  # fmt: skip
-"""The modalities that a reason names. What is not known could tell of a patient."""
-
-_INTERPRETATIONS = (
-    "MONOCHROME1", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT",
-)  # fmt: skip
-"""The photometric interpretations that a reason names."""
-
-_RESCALE_TYPES = ("ED", "EDW", "HU_MOD", "MGML", "OD", "PCT", "US", "Z_EFF")
-"""The rescale types that a reason names."""
-
-_GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-"""The tags that say where the voxels lie, and how many numbers each has."""
-
-_MIN_SLICES = 10
-"""The least number of slices."""
-
-_POSITION_TOLERANCE = 0.01
-"""How near in mm slices are that lie at one position."""
-
-_SPACING_TOLERANCE = 0.05
-"""How much the distance of slices may vary, as a part of it."""
-
-_SHIFT_TOLERANCE = 0.5
-"""How far in mm slices may lie beside the line from the first to the last one."""
-
-_TILT_TOLERANCE = 0.5
-"""The angle in degrees below which a gantry is not tilted."""
-
-_ORIENTATION_TOLERANCE = 1e-3
-"""How much the direction cosines of slices may differ."""
-
-_ELEMENT_BYTES = 8
-"""How many bytes of an element come before its value, at least."""
 
 _READERS = 8
 """How many headers are read at a time: they wait for the disk."""
 
+_AIR = -1024.0
+"""The HU of what a scanner has not measured."""
 
-class _File(NamedTuple):
-    """A file of a series."""
+_MAX_HU = 3071.0
+"""The HU above which a padding value is none that a scanner measures."""
 
-    path: str
+_UNSIGNED = 2**16
+"""What a negative value of 16 bits grows by when it is read without a sign."""
 
-    header: pydicom.FileDataset
-    """What `_TAGS` name."""
-
-    pixel_bytes: int
-    """How much there is behind the header: the pixels and what says so."""
+_LACK_OF_MEMORY = ("bad_alloc", "allocate memory", "allocation failed")
+"""What SimpleITK's messages have in them when there is too little memory."""
 
 
 def find_series(folder: str, names: Sequence[str]) -> dict[str, list[str]]:
@@ -99,7 +47,7 @@ def find_series(folder: str, names: Sequence[str]) -> dict[str, list[str]]:
     """
     paths = [os.path.join(folder, name) for name in names]
     series: dict[str, list[str]] = {}
-    with futures.ThreadPoolExecutor(_READERS) as pool:
+    with dicom_header.silent(), futures.ThreadPoolExecutor(_READERS) as pool:
         for path, series_uid in zip(paths, pool.map(_read_series_uid, paths), strict=True):
             if series_uid is not None:
                 series.setdefault(series_uid, []).append(path)
@@ -109,6 +57,9 @@ def find_series(folder: str, names: Sequence[str]) -> dict[str, list[str]]:
 def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
     """Reads a series.
 
+    Files that are no slices, such as a localizer or a report among many slices, and copies of a
+    slice are left out; the log names them.
+
     Args:
         paths: Its files.
         case: The id of the case, for the error messages.
@@ -117,184 +68,75 @@ def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
         The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
 
     Raises:
-        DatasetError: If it is not a CT scan whose slices lie evenly behind each other, says why.
+        DatasetError: If it is not a CT scan whose slices lie evenly behind each other, says why. An
+            `OSError` or a `MemoryError`, which may be none of the scan's fault, is its cause.
     """
+    cause = None
     try:
-        files = [_read_header(path) for path in paths]
-        problem = _find_problem_of_files(files) or _find_problem_of_slices(
-            [file.header for file in files]
-        )
-        if problem is None:
-            order, affine = _arrange([file.header for file in files])
-            array = _read_pixels([files[i].path for i in order])
-            if np.isfinite(array).all():
-                return grid_lib.reorient(array, affine)
-            problem = "voxels are NaN or infinite"
+        with dicom_header.silent():
+            volume = _read(paths, case)
+        if volume.isfinite().all():
+            return volume
+        problem = "voxels are NaN or infinite"
+    except dicom_checks.UnusableSeriesError as error:
+        problem = str(error)
+    except dicom_header.DeflatedError:
+        problem = "deflated (transfer syntax 1.2.840.10008.1.2.1.99): convert it to NIfTI"
     except Exception as error:  # pydicom raises almost anything for a damaged file
-        problem = f"unreadable ({type(error).__name__})"
-    raise DatasetError(f"Case '{case}', DICOM series of {len(paths)} files: {problem}.")
+        problem, cause = f"unreadable ({type(error).__name__})", _find_cause(error, paths)
+    # what pydicom says of a header may tell of a patient
+    raise DatasetError(f"Case '{case}', DICOM series of {len(paths)} files: {problem}.") from cause
+
+
+def _read(paths: Sequence[str], case: str) -> eva_tv_tensors.Volume:
+    files = dicom_checks.check([dicom_header.read(path) for path in paths], case=case)
+    order, affine = _arrange([file.header for file in files])
+    with dicom_header.with_preambles([files[i].path for i in order]) as ordered:
+        array = _read_pixels(ordered)
+    for index, number in enumerate(order):
+        _replace_padding(array[:, :, index], files[number].header)
+    return grid_lib.reorient(array, affine)
+
+
+def _find_cause(error: Exception, paths: Sequence[str]) -> OSError | MemoryError | None:
+    """Returns what of the system caused an error, if that can be told."""
+    if isinstance(error, OSError | MemoryError):
+        return error
+    if any(part in str(error) for part in _LACK_OF_MEMORY):
+        return MemoryError()
+    try:
+        for path in paths:
+            with open(path, "rb") as file:
+                while file.read(2**20):
+                    pass
+    except OSError as cause:
+        return cause
+    return None
 
 
 def _read_series_uid(path: str) -> str | None:
-    """Returns the UID of the series of a file, None if it is no DICOM file."""
-    if os.path.basename(path) == "DICOMDIR":
-        return None
-    if not (_is_dicom(path) or path.lower().endswith(".dcm")):
+    """Returns the UID of the series of a file, None if it is no DICOM file or a directory."""
+    is_dicom = dicom_header.is_dicom(path)
+    if not (is_dicom or path.lower().endswith(".dcm")):
         return None
     try:
-        return str(_read_header(path).header.get("SeriesInstanceUID", ""))
+        header = dicom_header.read(path).header
     except Exception:  # it is reported when the series is read
-        return ""
-
-
-def _is_dicom(path: str) -> bool:
-    """Returns whether a file begins as a DICOM file."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _read_header(path: str) -> _File:
-    with open(path, "rb") as file:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-        return _File(path, header, os.path.getsize(path) - file.tell())
-
-
-def _find_problem_of_files(files: Sequence[_File]) -> str | None:
-    """Returns why a series is to be set aside, as far as its files say one by one."""
-    found = collections.Counter(map(_find_problem_of_file, files))
-    if set(found) == {None}:
+        return "" if os.path.basename(path) != "DICOMDIR" else None
+    if dicom_header.is_directory(header):
         return None
-    del found[None]
-    problem, number = found.most_common(1)[0]
-    return problem if number == len(files) else f"{number} of them: {problem}"
-
-
-def _find_problem_of_file(file: _File) -> str | None:
-    header = file.header
-    modality = header.get("Modality")
-    if modality in (None, "CT") and file.pixel_bytes <= 0:
-        return "truncated (or deflated): no pixels follow the header"
-    if modality != "CT":
-        return f"the modality is {_name(modality, _MODALITIES)}not CT"
-    return _find_problem_of_kind(header) or _find_problem_of_pixels(file)
-
-
-def _find_problem_of_kind(header: pydicom.Dataset) -> str | None:
-    """Returns why a file with the modality CT is no slice of a scan."""
-    if f"{header.get('SOPClassUID')}.".startswith(f"{uid.SecondaryCaptureImageStorage}."):
-        return "a secondary capture, not a scan"
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        return "several frames in a file (enhanced CT): convert it to NIfTI"
-    if any(kind in str(header.get("ImageType")).upper() for kind in ("LOCALIZER", "SCOUT")):
-        return "a localizer, not a scan"
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        return "a color image, not a scan"
-    return None
-
-
-def _find_problem_of_pixels(file: _File) -> str | None:
-    """Returns why the pixels of a slice cannot be used."""
-    header = file.header
-    interpretation = header.get("PhotometricInterpretation")
-    if interpretation != "MONOCHROME2":  # SimpleITK inverts the pixels of MONOCHROME1
-        known = _name(interpretation, _INTERPRETATIONS)
-        return f"the photometric interpretation is {known}not MONOCHROME2"
-    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
-        return "not HU: RescaleSlope or RescaleIntercept is missing"
-    if float(header.RescaleSlope) <= 0:  # SimpleITK takes 1 for 0
-        return "not HU: RescaleSlope is not above 0"
-    if header.get("RescaleType") not in (None, "", "HU"):
-        return f"not HU: RescaleType is {_name(header.RescaleType, _RESCALE_TYPES)}not HU"
-    problem = _find_problem_of_place(header)
-    if problem is not None:
-        return problem
-    need = _ELEMENT_BYTES + int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
-    if not header.file_meta.TransferSyntaxUID.is_compressed and file.pixel_bytes < need:
-        return "truncated: it is shorter than its pixels"
-    return None
-
-
-def _find_problem_of_place(header: pydicom.Dataset) -> str | None:
-    """Returns why the header of a slice does not say where its voxels lie."""
-    for tag, number in _GEOMETRY.items():
-        if not header.get(tag):
-            return f"{tag} is missing"
-        if np.shape(header.get(tag)) != (number,):
-            return f"{tag} is invalid: it does not have {number} numbers"
-        if not np.isfinite(np.array(header.get(tag), dtype=np.float64)).all():
-            return f"{tag} is invalid: NaN or infinite"
-    if min(map(float, header.PixelSpacing)) <= 0:
-        return "PixelSpacing is invalid: it is not above 0"
-    return None
-
-
-def _name(value: object, known: Sequence[str]) -> str:
-    """Returns what a reason says of the value of a tag, before what it should be."""
-    if not value:
-        return "missing, "
-    return f"{value}, " if str(value) in known else ""
-
-
-def _find_problem_of_slices(headers: Sequence[pydicom.Dataset]) -> str | None:
-    """Returns why a series is to be set aside, as far as its slices say together."""
-    if len(headers) < _MIN_SLICES:
-        return f"too few slices: {len(headers)}, at least {_MIN_SLICES} are needed"
-    for tag, what in (("Rows", "size"), ("Columns", "size"), ("PixelSpacing", "pixel spacing")):
-        if len({str(header.get(tag)) for header in headers}) > 1:
-            return f"mixed: the slices differ in {what}"
-    cosines = np.array([header.ImageOrientationPatient for header in headers], dtype=np.float64)
-    if np.abs(cosines - cosines[0]).max() > _ORIENTATION_TOLERANCE:
-        return "mixed: the slices differ in orientation"
-    if abs(np.linalg.norm(_normal(headers[0])) - 1) > _ORIENTATION_TOLERANCE:
-        return "ImageOrientationPatient is invalid: no unit vectors at a right angle"
-    return _find_problem_of_positions(headers)
-
-
-def _find_problem_of_positions(headers: Sequence[pydicom.Dataset]) -> str | None:
-    """Returns what is wrong with where the slices lie."""
-    normal, positions = _normal(headers[0]), _positions(headers)
-    heights = positions @ normal
-    order = np.argsort(heights)
-    gaps = np.diff(heights[order])
-    duplicates = int((gaps < _POSITION_TOLERANCE).sum())
-    if duplicates:
-        return f"{duplicates} slices lie at the position of another one"
-    typical = float(np.median(gaps))
-    wrong = np.abs(gaps - typical) > _SPACING_TOLERANCE * typical
-    if wrong.any():
-        return _describe_gaps(gaps, wrong, typical)
-    first = positions[order[0]]
-    way = positions[order[-1]] - first
-    along = (heights - heights.min()) / np.ptp(heights)
-    shift = float(np.linalg.norm(positions - first - along[:, None] * way, axis=1).max())
-    if shift > _SHIFT_TOLERANCE:
-        return f"the slices do not lie behind each other, but up to {shift:.1f} mm to the side"
-    tilt = float(np.degrees(np.arccos(np.clip(way @ normal / np.linalg.norm(way), -1, 1))))
-    if tilt > _TILT_TOLERANCE:
-        return f"the gantry is tilted by {tilt:.1f} degrees"
-    return None
-
-
-def _describe_gaps(
-    gaps: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], typical: float
-) -> str:
-    multiples = gaps[wrong] / typical
-    whole = np.rint(multiples)
-    if (np.abs(multiples - whole) <= _SPACING_TOLERANCE * whole).all() and (whole >= 2).all():
-        return f"{int((whole - 1).sum())} slices are missing"
-    return f"the slices lie unevenly, {gaps.min():.2f} to {gaps.max():.2f} mm from each other"
+    if not (path.lower().endswith(".dcm") or header.preamble or header.get("SOPClassUID")):
+        return None  # other bytes may begin as a file without preamble does
+    return str(header.get("SeriesInstanceUID", ""))
 
 
 def _arrange(
     headers: Sequence[pydicom.Dataset],
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Returns the order of the slices, and the affine from (column, row, slice) to RAS+ in mm."""
-    positions = _positions(headers)
-    order = np.argsort(positions @ _normal(headers[0]))
-    along_row, along_column = _cosines(headers[0])
+    positions = dicom_checks.positions_of(headers)
+    order = np.argsort(positions @ dicom_checks.normal_of(headers[0]))
+    along_row, along_column = dicom_checks.cosines_of(headers[0])
     row_distance, column_distance = (float(value) for value in headers[0].PixelSpacing)
     affine = np.eye(4)
     affine[:3, 0] = along_row * column_distance
@@ -312,15 +154,16 @@ def _read_pixels(paths: Sequence[str]) -> npt.NDArray[np.float32]:
     return SimpleITK.GetArrayFromImage(reader.Execute()).transpose(2, 1, 0)
 
 
-def _positions(headers: Sequence[pydicom.Dataset]) -> npt.NDArray[np.float64]:
-    """Returns the LPS+ positions of the slices in mm, of shape [slices, 3]."""
-    return np.array([header.ImagePositionPatient for header in headers], dtype=np.float64)
+def _replace_padding(plane: npt.NDArray[np.float32], header: pydicom.Dataset) -> None:
+    """Makes air of padding that a missing or a wrong sign makes bright, in place.
 
-
-def _cosines(header: pydicom.Dataset) -> npt.NDArray[np.float64]:
-    """Returns the LPS+ directions along a row and along a column, of shape [2, 3]."""
-    return np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
-
-
-def _normal(header: pydicom.Dataset) -> npt.NDArray[np.float64]:
-    return np.cross(*_cosines(header))
+    Some scanners pad with -2000, which is 63536 where it is stored or stated without a sign.
+    """
+    padding = header.get("PixelPaddingValue")
+    if not isinstance(padding, int):
+        return
+    slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
+    for stored in (padding, padding + _UNSIGNED):
+        hounsfield = stored * slope + intercept
+        if hounsfield > _MAX_HU:
+            plane[np.abs(plane - hounsfield) < slope / 2] = _AIR

@@ -1,5 +1,6 @@
 """Tests which scans are found, which are set aside and why, and that a later call goes on."""
 
+import errno
 import gzip
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ import pytest
 import torch
 from pydicom import encaps, uid
 
+from eva_coralbay import _processes
 from eva_coralbay.cli import main
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, quality, resampling
@@ -293,6 +295,10 @@ def _smaller(_: int, header: pydicom.Dataset) -> None:
     header.PixelData = header.PixelData[: 2 * 22 * header.Columns]
 
 
+def _deflated(_: int, header: pydicom.Dataset) -> None:
+    header.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+
+
 def _broken_jpeg(_: int, header: pydicom.Dataset) -> None:
     header.file_meta.TransferSyntaxUID = uid.JPEGLosslessSV1
     header.PixelData = encaps.encapsulate([b"no JPEG at all"])
@@ -429,6 +435,14 @@ _MALFORMED: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
     "unknown_modality": _series("files: the modality is not CT", _set(Modality="DOE_JANE")),
     "slope_is_0": _series("not HU: RescaleSlope is not above 0", _set(RescaleSlope=0)),
     "slope_is_huge": _series("voxels are NaN or infinite", _set(RescaleSlope="1e300")),
+    "another_intercept": _series(
+        "mixed: 1 slices have another RescaleSlope or RescaleIntercept than the others",
+        _at(5, _set(RescaleIntercept=0)),
+    ),
+    "another_slope": _series(
+        "mixed: 1 slices have another RescaleSlope", _at(5, _set(RescaleSlope=2))
+    ),
+    "deflated": _series("deflated (transfer syntax", _deflated),
     "intercept_is_0": _series("not HU: values from 24 to", _set(RescaleIntercept=0)),
     "secondary_capture": _series(
         "a secondary capture", _set(SOPClassUID=uid.SecondaryCaptureImageStorage)
@@ -468,7 +482,7 @@ _MALFORMED: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
     ),
     "cut_in_pixels": ("1 of them: truncated: it is shorter than its pixels", _cut_slice(-100)),
     "cut_by_a_little": ("1 of them: truncated: it is shorter than its pixels", _cut_slice(-6)),
-    "cut_in_header": ("1 of them: truncated (or deflated): no pixels", _cut_slice(-1000)),
+    "cut_in_header": ("1 of them: truncated: no pixels follow", _cut_slice(-1000)),
     "broken_jpeg": _series("unreadable (RuntimeError)", _broken_jpeg),
     "flat": _series("constant: all voxels are -1024", _set(PixelData=bytes(2 * 24 * 20))),
     "cut_nifti": _bytes("the file is unreadable", lambda content: content[:-500]),
@@ -767,6 +781,83 @@ def test_goes_on_when_it_was_interrupted(
     assert _looked_at(log) == ["4 found, 4", "4 found, 2"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "Input/output error"), MemoryError(), OSError(errno.ESTALE, "Stale")],
+    ids=["disk", "memory", "network"],
+)
+@pytest.mark.parametrize("stage", ["looking", "preparing"])
+def test_a_scan_is_tried_again_after_an_error_that_is_none_of_it(
+    source: pathlib.Path,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[str],
+    error: Exception,
+    stage: str,
+) -> None:
+    _write_scans(source, 2)
+    module, name = (nifti, "read_scan") if stage == "looking" else (resampling, "resample")
+    original = getattr(module, name)
+    calls = []
+
+    def fail_once(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise error
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, fail_once)
+        content = _prepare(source, out)
+    assert sorted(_statuses(content).values()) == ["prepared", "quarantined"]
+    assert preparation.count_failures(content) == 1
+    assert all("failed this time" in str(row.reason) for row in content.cases if row.reason)
+    content = _prepare(source, out)
+    assert list(_statuses(content).values()) == ["prepared", "prepared"]
+    assert preparation.count_failures(content) == 0
+
+
+def test_the_command_says_that_a_scan_is_to_be_tried_again(
+    source: pathlib.Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_scans(source, 1)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(nifti, "read_scan", fail)
+    assert main.main(["pretrain", "prepare", str(source), "--out", out, "--workers", "1"]) == 1
+
+
+def test_a_name_that_is_not_in_utf_8_stops_no_other(source: pathlib.Path, out: str) -> None:
+    _write_scans(source, 1)
+    for name in (b"bad_\xff.nii.gz", b"bad_\xe9\xff.dcm"):
+        path = os.path.join(os.fsencode(source), name)
+        with open(path, "wb") as file:
+            file.write(b"nothing")
+    folder = scans.write_series(source / "series", scans.hounsfield(seed=3))
+    os.rename(folder, os.path.join(os.fsencode(source), b"series_\xff"))
+    content = _prepare(source, out)
+    assert [case.case for case in content.prepared][:1] == ["scans__0"]
+    assert len(content.cases) == 4
+    assert _prepare(source, out) == content
+
+
+def test_what_a_killed_call_was_writing_is_removed(source: pathlib.Path, out: str) -> None:
+    _write_scans(source, 1)
+    os.mkdir(out)
+    leftover = pathlib.Path(out) / f".manifest.json~{_dead_process()}~{'0' * 32}.tmp"
+    leftover.write_text("half")
+    _prepare(source, out)
+    assert not leftover.exists()
+
+
+def _dead_process() -> str:
+    """Returns the name of a process of this machine that has ended."""
+    machine, *_ = _processes.name_this_process().split("~")
+    return f"{machine}~99999999~1"
+
+
 def test_two_at_once_are_refused(
     source: pathlib.Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -921,7 +1012,7 @@ def _write_identified_nifti(path: pathlib.Path, array: npt.NDArray[np.int16]) ->
 def _header_of(path: pathlib.Path) -> dict[str, Any]:
     """Returns the header of a prepared scan, which is JSON."""
     content = path.read_bytes()
-    return json.JSONDecoder().raw_decode(content[content.index(b"{") :].decode("latin-1"))[0]
+    return json.JSONDecoder().raw_decode(content[content.index(b'{"') :].decode("latin-1"))[0]
 
 
 def test_what_identifies_a_patient_does_not_reach_the_store(

@@ -1,0 +1,174 @@
+"""The headers of DICOM files: read without a word about patients, and within bounds.
+
+pydicom repeats values of a header in its warnings, which would reach the terminal and logs; it
+inflates deflated files as a whole before it reads them. Neither happens here.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
+
+import pydicom
+from pydicom import uid
+from pydicom.filereader import read_file_meta_info
+
+_TAGS = [
+    "BitsAllocated", "Columns", "ImageOrientationPatient", "ImagePositionPatient",
+    "ImageType", "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelPaddingValue",
+    "PixelRepresentation", "PixelSpacing", "RescaleIntercept", "RescaleSlope", "RescaleType",
+    "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
+]  # fmt: skip
+"""What is read of a header: nothing that tells of a patient.
+
+GantryDetectorTilt is not among them: positions and orientation say whether the slices lie straight
+behind each other, also where they were straightened and the tag was left as it was.
+"""
+
+_PREAMBLE = 128
+"""The number of bytes before the mark of a DICOM file."""
+
+_MARK = b"DICM"
+"""What follows the preamble."""
+
+_FIRST_GROUPS = (0x0002, 0x0008)
+"""The groups that a file without preamble begins with: its meta information, or its content."""
+
+_REPRESENTATIONS = (b"AE", b"CS", b"DA", b"IS", b"LO", b"OB", b"SH", b"TM", b"UI", b"UL")
+"""The value representations that the first element of a file may have."""
+
+_MAX_FIRST = 256
+"""The longest first value of a file that does not state its representation, in bytes."""
+
+
+class File(NamedTuple):
+    """A file of a series."""
+
+    path: str
+
+    header: pydicom.FileDataset
+    """What `_TAGS` name."""
+
+    pixel_start: int
+    """Where the pixels begin, with the element that holds them."""
+
+    pixel_bytes: int
+    """How much there is behind the header: the pixels and what says so."""
+
+    def hash_pixels(self) -> str:
+        """Returns the hash of all that lies behind the header."""
+        digest = hashlib.sha256()
+        with open(self.path, "rb") as file:
+            file.seek(self.pixel_start)
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+class DeflatedError(Exception):
+    """The file is deflated: a small one may be of any size when it is inflated."""
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keeps what pydicom says of a header from the terminal and from logs, in all threads.
+
+    Use it in the thread that starts others, as the filters of warnings belong to the process.
+    """
+    pydicom_logger = logging.getLogger("pydicom")
+    was_disabled, pydicom_logger.disabled = pydicom_logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        pydicom_logger.disabled = was_disabled
+
+
+def is_dicom(path: str) -> bool:
+    """Returns whether a file begins as a DICOM file, with or without preamble."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PREAMBLE + len(_MARK))
+    except OSError:
+        return False
+    return start[_PREAMBLE:] == _MARK or _begins_without_preamble(start)
+
+
+@contextlib.contextmanager
+def with_preambles(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Gives files that lack a preamble one, as GDCM reads no meta information without it.
+
+    Args:
+        paths: The files.
+
+    Yields:
+        The files, of which those without preamble are temporary copies.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        complete = []
+        for index, path in enumerate(paths):
+            content = pathlib.Path(path)
+            if not _has_preamble(path):
+                copy = pathlib.Path(folder) / str(index)
+                copy.write_bytes(bytes(_PREAMBLE) + _MARK + content.read_bytes())
+                content = copy
+            complete.append(str(content))
+        yield complete
+
+
+def _has_preamble(path: str) -> bool:
+    """Returns whether a file has a preamble, or needs none as it has no meta information."""
+    with open(path, "rb") as file:
+        start = file.read(_PREAMBLE + len(_MARK))
+    return start[_PREAMBLE:] == _MARK or int.from_bytes(start[:2], "little") != _FIRST_GROUPS[0]
+
+
+def is_directory(header: pydicom.FileDataset) -> bool:
+    """Returns whether a file is the directory of a medium, whatever its name is."""
+    stated = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+    return stated == uid.MediaStorageDirectoryStorage
+
+
+def read(path: str) -> File:
+    """Reads a header.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DeflatedError: If the file is deflated.
+        Exception: Nearly anything, for a damaged file.
+    """
+    with open(path, "rb") as file:
+        _refuse_deflated(file, path)
+        header = pydicom.dcmread(
+            file, stop_before_pixels=True, specific_tags=_TAGS, force=is_dicom(path)
+        )
+        start = file.tell()
+    return File(path, header, start, os.path.getsize(path) - start)
+
+
+def _refuse_deflated(file: BinaryIO, path: str) -> None:
+    """Raises an error for a deflated file, of which only the start is read."""
+    start = file.read(_PREAMBLE + len(_MARK))
+    file.seek(0)
+    if start[_PREAMBLE:] != _MARK:
+        return
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        raise DeflatedError
+
+
+def _begins_without_preamble(start: bytes) -> bool:
+    """Returns whether bytes are the first element of a file without preamble."""
+    group, element = int.from_bytes(start[:2], "little"), int.from_bytes(start[2:4], "little")
+    if len(start) < 16 or group not in _FIRST_GROUPS or element > 0x0100:
+        return False
+    length = int.from_bytes(start[4:8], "little")
+    return start[4:6] in _REPRESENTATIONS or 0 < length <= _MAX_FIRST
