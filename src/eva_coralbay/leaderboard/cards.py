@@ -47,6 +47,9 @@ class Weights(_Part):
     sha256: record.Sha256 | None
     """Its hash, `None` if none is published."""
 
+    loaded_sha256: record.Sha256 | None = None
+    """The `model.weights_sha256` of its records: the hash of the encoder's weights as loaded."""
+
 
 class PretrainingSet(_Part):
     """Scans that a model was pre-trained on."""

@@ -119,7 +119,7 @@ def submit(
     cards = model_cards.find(cards_folder)
     adapted = [_adapt(entry, cards, model_id=model_id, is_demo=is_demo) for entry in entries]
     _check_distinct(entries, adapted)
-    warnings = _validate(adapted)
+    warnings = _validate(adapted, cards)
     _check_new(adapted, root)
 
     written = sorted((result.write(root) for result in adapted), key=lambda entry: entry.path)
@@ -297,7 +297,9 @@ def _check_distinct(entries: Sequence[results_folder.Entry], adapted: Sequence[_
         paths[place] = entry.path
 
 
-def _validate(adapted: Sequence[_Result]) -> list[validation.Fault]:
+def _validate(
+    adapted: Sequence[_Result], cards: Mapping[str, model_cards.ModelCard]
+) -> list[validation.Fault]:
     """Validates results in a temporary folder, and returns the warnings.
 
     Raises:
@@ -309,7 +311,7 @@ def _validate(adapted: Sequence[_Result]) -> list[validation.Fault]:
             result.write(folder)
         faults = [
             dataclasses.replace(fault, path=fault.path.relative_to(folder))
-            for fault in validation.validate(folder)
+            for fault in validation.validate(folder, cards=cards)
         ]
     errors = [str(fault) for fault in faults if not fault.is_warning]
     if errors:

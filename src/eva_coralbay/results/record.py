@@ -108,52 +108,19 @@ class Encoder(_Part):
     """How a Swin network merges patches (`octants` or `legacy`); `None` of other networks."""
 
     embedding: pydantic.JsonValue
-    """What becomes of the feature maps when one embedding is asked for."""
+    """What becomes of the feature maps when one embedding is asked for, `None` if not known."""
 
     preprocessing: dict[str, pydantic.JsonValue]
     """What happens to the intensities before the network."""
 
     sha256: Sha256
-    """Hash of all that: see :meth:`describe`."""
-
-    @classmethod
-    def describe(
-        cls,
-        *,
-        class_path: str,
-        architecture: Mapping[str, Any],
-        patch_merging: str | None,
-        embedding: Any,
-        preprocessing: Mapping[str, Any],
-    ) -> "Encoder":
-        """Describes an encoder, with the hash of its description.
-
-        Args:
-            class_path: Import path of the network's class.
-            architecture: The arguments that the network was built with.
-            patch_merging: How a Swin network merges patches, `None` of other networks.
-            embedding: What becomes of the feature maps when one embedding is asked for.
-            preprocessing: What happens to the intensities before the network.
-
-        Returns:
-            The part of the record; its `sha256` is that of the other fields as JSON with sorted
-            keys.
-        """
-        fields = {
-            "class_path": class_path,
-            "architecture": dict(architecture),
-            "patch_merging": patch_merging,
-            "embedding": embedding,
-            "preprocessing": dict(preprocessing),
-        }
-        content = json.dumps(fields, allow_nan=False, sort_keys=True)
-        return cls(**fields, sha256=hashlib.sha256(content.encode()).hexdigest())
+    """Hash of all that: of the other fields as JSON with sorted keys."""
 
     @property
     def is_consistent(self) -> bool:
         """Whether the hash is that of the other fields."""
-        fields = self.model_dump(mode="json", exclude={"sha256"})
-        return Encoder.describe(**fields).sha256 == self.sha256
+        content = json.dumps(self.model_dump(mode="json", exclude={"sha256"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest() == self.sha256
 
 
 class Split(_Part):

@@ -27,11 +27,15 @@ _NUMBER: dict[str, Any] = {
 
 
 def test_the_numbers_of_eva_are_there() -> None:
-    """As the table of eva has them."""
-    values = {(number.model, number.task): number.value for number in reported.find(_NUMBERS)}
-    assert values["radiology/voco_b", "btcv"] == 0.83
-    assert values["radiology/voco_h", "msd_task07_pancreas"] == 0.725
-    assert values["universal/vit_base_patch16_224_dino_1chan", "lits17"] == 0.677
+    """As both of its tables have them, where they differ too."""
+    values: dict[tuple[str, str], set[float]] = {}
+    for number in reported.find(_NUMBERS):
+        values.setdefault((number.model, number.task), set()).add(number.value)
+    assert values["radiology/voco_b", "btcv"] == {0.83}
+    assert values["radiology/voco_h", "msd_task07_pancreas"] == {0.725, 0.72}
+    assert values["radiology/voco_b", "msd_task07_pancreas"] == {0.734, 0.71}
+    assert values["radiology/suprem_swin_unetr", "chaos"] == {0.97}
+    assert values["universal/vit_base_patch16_224_dino_1chan", "lits17"] == {0.677}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -50,6 +50,16 @@ class _WorstCase:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Published:
+    """A number of others, and what else is published of the same model and data."""
+
+    number: reported.Reported
+
+    others: list[float]
+    """Other values of the same metric of this model on these data, in other sources."""
+
+
+@dataclasses.dataclass(frozen=True)
 class _ReportedGroup:
     """Numbers of one publication."""
 
@@ -61,8 +71,8 @@ class _ReportedGroup:
     columns: list[tuple[str, str]]
     """The data sets with their cases, in words."""
 
-    rows: list[tuple[str, str, list[reported.Reported | None]]]
-    """Model, protocol and a number or `None` for each column."""
+    rows: list[tuple[str, str, list[list[_Published]]]]
+    """Model, protocol and for each column the numbers that are published of it."""
 
 
 def build(
@@ -166,14 +176,25 @@ def _group_reported(numbers: Sequence[reported.Reported]) -> list[_ReportedGroup
     for number in numbers:
         source = number.source
         groups[source.title, source.url, source.where, number.metric].append(number)
-    return [_group_of(key, members) for key, members in sorted(groups.items())]
+    values: dict[tuple[str, str, str], set[float]] = collections.defaultdict(set)
+    for number in numbers:
+        values[number.model, number.task, number.metric].add(number.value)
+    return [_group_of(key, members, values) for key, members in sorted(groups.items())]
 
 
-def _group_of(key: tuple[str, str, str, str], numbers: list[reported.Reported]) -> _ReportedGroup:
-    cells = {(_reported_row(number), _reported_column(number)): number for number in numbers}
+def _group_of(
+    key: tuple[str, str, str, str],
+    numbers: list[reported.Reported],
+    values: Mapping[tuple[str, str, str], set[float]],
+) -> _ReportedGroup:
+    cells: dict[Any, list[_Published]] = collections.defaultdict(list)
+    for number in numbers:
+        known = values[number.model, number.task, number.metric] - {number.value}
+        place = _reported_row(number), _reported_column(number)
+        cells[place].append(_Published(number, sorted(known)))
     columns = list(dict.fromkeys(_reported_column(number) for number in numbers))
     rows = list(dict.fromkeys(_reported_row(number) for number in numbers))
-    table = [(*row, [cells.get((row, column)) for column in columns]) for row in rows]
+    table = [(*row, [cells[row, column] for column in columns]) for row in rows]
     return _ReportedGroup(*key, columns, table)
 
 

@@ -27,25 +27,48 @@ def check_cells(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
         first.setdefault(cell, entry.path)
 
 
-def check_weights(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
-    """Warns of a model that had other weights on one task than on another, for one seed."""
-    groups: dict[Any, list[results_folder.Entry]] = {}
+def check_models(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
+    """Warns of a model that had other weights, or was another function, on one task than another.
+
+    Weights are compared for one seed, as random ones differ between seeds.
+    """
+    by_seed, by_model = collections.defaultdict(list), collections.defaultdict(list)
     for entry in entries:
         model = entry.record.model
-        groups.setdefault((model.id, model.revision, entry.record.seed), []).append(entry)
-    for group in groups.values():
-        hashes = [entry.record.model.weights_sha256 for entry in group]
-        (usual, count), *_ = collections.Counter(hashes).most_common(1)
-        for entry, digest in zip(group, hashes, strict=True):
-            if digest != usual:
-                yield Fault(
-                    entry.path,
-                    "model.weights_sha256",
-                    f"is {digest}, but {usual} in {count} of the {len(group)} records of "
-                    f"{entry.record.model.id} with this seed: give other weights a name or a "
-                    "revision of their own.",
-                    is_warning=True,
-                )
+        by_seed[model.id, model.revision, entry.record.seed].append(entry)
+        if entry.record.encoder is not None:
+            by_model[model.id, model.revision].append(entry)
+    for group in by_seed.values():
+        yield from _find_odd(
+            group,
+            "model.weights_sha256",
+            [entry.record.model.weights_sha256 for entry in group],
+            "with this seed: give other weights a name or a revision of their own.",
+        )
+    for group in by_model.values():
+        yield from _find_odd(
+            group,
+            "encoder.sha256",
+            [entry.record.encoder and entry.record.encoder.sha256 for entry in group],
+            ": give another architecture or preprocessing a name or a revision of its own.",
+        )
+
+
+def _find_odd(
+    group: Sequence[results_folder.Entry],
+    field: str,
+    values: Sequence[str | None],
+    advice: str,
+) -> Iterator[Fault]:
+    """Yields a warning for each record of a model whose value is not the usual one."""
+    (usual, count), *_ = collections.Counter(values).most_common(1)
+    for entry, value in zip(group, values, strict=True):
+        if value != usual:
+            message = (
+                f"is {value}, but {usual} in {count} of the {len(group)} records of "
+                f"{entry.record.model.id} {advice}"
+            )
+            yield Fault(entry.path, field, message.replace(" :", ":"), is_warning=True)
 
 
 def check_versions(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:

@@ -1,5 +1,6 @@
 """Checks the files of a results folder: which are read, and whether they belong together."""
 
+import contextlib
 import os
 import pathlib
 import stat
@@ -102,12 +103,28 @@ def check_file(
         yield Fault(path, "", "is missing: it belongs to the record beside it.")
 
 
+def read_cards(root: pathlib.Path) -> dict[str, model_cards.ModelCard]:
+    """Reads the model cards beside a results folder; those that are none are left out."""
+    cards = {}
+    for path in sorted((root.parent / "models").glob("*.yaml")):
+        if _find_fact_problem(path, ".yaml") is None:
+            with contextlib.suppress(model_cards.CardError):
+                card = model_cards.read(path)
+                cards[card.id] = card
+    return cards
+
+
+def _find_fact_problem(path: pathlib.Path, suffix: str) -> str | None:
+    """Returns why a card or a file of reported numbers is not read, `None` if it is."""
+    return _find_kind_problem(path) or _find_size_problem(path, suffix, _FACTS_SIZE)
+
+
 def check_facts(root: pathlib.Path) -> Iterator[Fault]:
     """Checks the model cards and the numbers of others, which lie beside the results folder."""
     readers = {("models", ".yaml"): model_cards.read, ("reported", ".json"): reported.read}
     for (folder, suffix), read in readers.items():
         for path in sorted((root.parent / folder).glob(f"*{suffix}")):
-            problem = _find_kind_problem(path) or _find_size_problem(path, suffix, _FACTS_SIZE)
+            problem = _find_fact_problem(path, suffix)
             if problem is not None:
                 yield Fault(path, "", problem)
                 continue

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eva_coralbay.leaderboard.validation import fault, files
 from eva_coralbay.leaderboard.validation.fault import Fault
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config
@@ -109,30 +108,16 @@ def _list_versions(task_id: str) -> list[str]:
     return sorted({version for task in known for version in settings.list_versions(task)})
 
 
-def check_config(entry: results_folder.Entry, readable: set[pathlib.Path]) -> Iterator[Fault]:
-    """Checks that the configuration is there, and that of the record."""
-    path, stated = entry.config_path, entry.record.config
-    if stated is None:
-        yield Fault(
-            entry.path, "config", "there is none, but without it nobody can repeat the run."
-        )
-        return
-    yield from files.check_file(entry, "config", path, stated.file, stated.sha256, readable)
-    if path not in readable:
-        return
-    try:
-        config = run_config.read(path)
-    except ValueError as error:
-        yield Fault(path, "", fault.without_path(error, path))
-        return
+def check_config(entry: results_folder.Entry, config: Mapping[str, Any]) -> Iterator[Fault]:
+    """Checks that the configuration is that of the record."""
     if run_config.sha256(config) != entry.record.task.config_sha256:
         yield Fault(
-            path,
+            entry.config_path,
             "",
             "defines another task than the record's `task.config_sha256` says: take the "
             "config.yaml of the same run.",
         )
-    yield from _check_run(path, config, entry.record)
+    yield from _check_run(entry.config_path, config, entry.record)
     protocol = protocols.PROTOCOLS.get(entry.record.protocol)  # type: ignore[reportArgumentType]
     if entry.record.kind == "measured" and protocol is not None:
         yield from _check_settings(entry, config, protocol)
