@@ -9,6 +9,7 @@ A run of eva's session leaves in its log folder:
 """
 
 import contextlib
+import datetime
 import functools
 import hashlib
 import pathlib
@@ -234,6 +235,7 @@ class Recorder(pl.Callback):
             ),
             model=provenance.describe_model(pl_module, self._model),
             encoder=None,
+            date=datetime.datetime.now(datetime.timezone.utc).date(),
             protocol=getattr(pl_module, "protocol", None),
             seed=getattr(pl_module, "run_seed", None),
             split=record.Split(

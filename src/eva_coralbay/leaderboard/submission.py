@@ -331,9 +331,9 @@ def _check_new(adapted: Sequence[_Result], root: pathlib.Path) -> None:
 
 
 def _measured(result: record.Record) -> record.Record:
-    """Returns a record without what is from the card of the model."""
+    """Returns a record without its day and what is from the card of the model."""
     model = result.model.model_copy(update={"license": None, "training_datasets": None})
-    return result.model_copy(update={"model": model})
+    return result.model_copy(update={"model": model, "date": None})
 
 
 def _write_template(folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -3,6 +3,7 @@
 A record states what was measured and on what. What is not known is `None`, never a guess.
 """
 
+import datetime
 import hashlib
 import json
 import math
@@ -26,7 +27,7 @@ SCHEMA_VERSION: Final = 3
 
 _ADDED: Final[Mapping[int, Mapping[str, Any]]] = {
     2: {"config": None, "robustness": None},
-    3: {"encoder": None},
+    3: {"encoder": None, "date": None},
 }
 """The fields that a version has added, with what is known of them in older records."""
 
@@ -257,6 +258,9 @@ class Record(_Part):
 
     encoder: Encoder | None = None
     """The function that was scored; `None` if it is not known, as in older records."""
+
+    date: datetime.date | None = None
+    """The day on which the run was scored, in UTC; `None` if it is not known."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Record":

@@ -1,6 +1,7 @@
 """What the rows of a case table add up to. The recorder and the verification both use it."""
 
 import math
+import re
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeVar
@@ -23,6 +24,9 @@ predicted ones that are none, and their F1."""
 
 _ORDER = ("dice", "nsd", "hd95", "dice_resampled", *LESION_METRICS, *_CLASSIFICATION)
 """The metrics over all classes that are known, in the order in which they are shown."""
+
+_OF_FEW_LABELS = re.compile(r"(?P<metric>dice|dice_resampled)_(curve|at_(?P<cases>[1-9]\d*))")
+"""The Dice of a probe with a number of labeled training cases, and the area under that curve."""
 
 _Value = TypeVar("_Value")
 
@@ -178,10 +182,27 @@ def list_overall(names: Collection[str]) -> list[str]:
     overall = [
         name
         for name in names
-        if name in _ORDER or not any(name.startswith(f"{other}_") for other in names)
+        if name in _ORDER
+        or _OF_FEW_LABELS.fullmatch(name)
+        or not any(name.startswith(f"{other}_") for other in names)
     ]
     known = [name for name in _ORDER if name in overall]
     return known + sorted(set(overall) - set(known))
+
+
+def find_label_curve(names: Collection[str]) -> dict[int, str]:
+    """Finds the metrics that are a label-efficiency curve.
+
+    Args:
+        names: The names of a record's metrics.
+
+    Returns:
+        The metric by the number of labeled training cases, in ascending order; empty if the record
+        has no curve. The point with all training cases is the metric `dice_resampled` or `dice`.
+    """
+    found = (_OF_FEW_LABELS.fullmatch(name) for name in names)
+    points = {int(match["cases"]): match[0] for match in found if match and match["cases"]}
+    return dict(sorted(points.items()))
 
 
 def by_class(metrics: Mapping[str, _Value], metric: str) -> dict[str, _Value]:

@@ -38,7 +38,7 @@ def test_older_versions_stay_readable(tmp_path: pathlib.Path, path: pathlib.Path
     old = {"config": None, "robustness": None} | json.loads(path.read_text())
     for part in ("model", "dataset"):
         old[part]["license"] = old[part].pop("licence")
-    assert again == old | {"schema_version": 3, "encoder": None}
+    assert again == old | {"schema_version": 3, "encoder": None, "date": None}
 
 
 def test_version_3_stays_readable(tmp_path: pathlib.Path) -> None:
@@ -65,7 +65,7 @@ def test_the_hash_of_an_encoder_is_that_of_its_description() -> None:
     ("change", "message"),
     [
         ({"schema_version": 4}, "schema version 4.*up to 3: upgrade eva-coralbay"),
-        ({"schema_version": 2}, "`encoder` came with schema version 3"),
+        ({"schema_version": 2}, "`date` came with schema version 3"),
         ({"schema_version": None}, "no `schema_version`"),
         ({"schema_version": True}, "no `schema_version`"),
         ({"schema_version": 0}, "`config` came with schema version 2"),
@@ -140,7 +140,7 @@ def test_records_do_not_change() -> None:
 def test_the_schema_tells_all_fields() -> None:
     """The exported schema demands every field but those that have a value by themselves."""
     schema = record.json_schema()
-    assert set(schema["required"]) | {"schema_version", "kind", "encoder"} == set(_golden())
+    assert set(schema["required"]) | {"schema_version", "kind", "encoder", "date"} == set(_golden())
     assert schema["additionalProperties"] is False
 
 

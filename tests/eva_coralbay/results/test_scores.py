@@ -75,6 +75,16 @@ def test_a_segmentation_can_have_several_metrics() -> None:
     assert scores.by_case(rows, "hd95", "liver") == {"x": 3.0, "y": None}
 
 
+def test_metrics_are_told_from_those_by_class() -> None:
+    """Also where the name of one begins with that of another."""
+    names = ["dice", "dice_resampled", "dice_resampled_at_1", "dice_resampled_at_10", "dice_curve"]
+    metrics = {f"{name}{of}": name for name in names for of in ("", "_at", "_liver")}
+    assert set(scores.list_overall(metrics)) == set(names)
+    for name in names:
+        assert scores.by_class(metrics, name) == {"at": name, "liver": name}
+    assert scores.find_label_curve(metrics) == {1: names[2], 10: names[3]}
+
+
 def test_a_case_has_all_classes_in_their_order() -> None:
     rows = _predictions([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], [2, 0])
     for wrong in (rows[:-1], [*rows[:3], *rows[:2:-1]], [*rows[:5], rows[0]]):
