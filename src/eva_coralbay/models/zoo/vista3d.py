@@ -15,10 +15,7 @@ ENTRIES = (
         network="eva_coralbay.models.networks.segresnet.SegResNetDSEncoder",
         arguments={"init_filters": 48, "blocks_down": (1, 2, 2, 4, 4), "norm": "instance"},
         weights="nvidia/NV-Segment-CT#vista3d_pretrained_model/model_monai1.3.pt",
-        keys=KeyLayout(
-            prefix="image_encoder.encoder.",
-            beside=r"image_encoder\.up_layers|point_head|class_head",
-        ),
+        keys=KeyLayout(prefix="image_encoder.encoder.", beside=r"(?!image_encoder\.encoder\.)"),
         preprocessing=Preprocessing.of_window(
             -963.8247715525971,
             1053.678477684517,
