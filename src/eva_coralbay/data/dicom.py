@@ -114,6 +114,37 @@ def _find_cause(error: Exception, paths: Sequence[str]) -> OSError | MemoryError
     return None
 
 
+def place_slices(
+    slices: npt.NDArray[np.float32], paths: Sequence[str], *, case: str
+) -> eva_tv_tensors.Volume:
+    """Puts values that are known for each file of a series where its voxels lie.
+
+    Args:
+        slices: The values, of shape [files, rows, columns], in the order of the files.
+        paths: The files of the series.
+        case: The id of the case, for the error messages.
+
+    Returns:
+        The values on the grid that `read_series` returns for these files.
+
+    Raises:
+        DatasetError: If there are other numbers of them than of files, or a header is damaged.
+    """
+    if len(slices) != len(paths):
+        raise DatasetError(
+            f"Case '{case}', DICOM series of {len(paths)} files: there are values for "
+            f"{len(slices)} of them."
+        )
+    try:
+        order, affine = _arrange([_read_header(path).header for path in paths])
+    except Exception as error:  # pydicom raises almost anything for a damaged file
+        raise DatasetError(
+            f"Case '{case}', DICOM series of {len(paths)} files: unreadable "
+            f"({type(error).__name__})."
+        ) from error
+    return grid_lib.reorient(slices[order].transpose(2, 1, 0), affine)
+
+
 def _read_series_uid(path: str) -> str | None:
     """Returns the UID of the series of a file, None if it is no DICOM file or a directory."""
     is_dicom = dicom_header.is_dicom(path)

@@ -16,6 +16,7 @@ def test_all_tasks_of_the_leaderboard_are_there() -> None:
         "amos22",
         "btcv",
         "cc_ccii",
+        "chaos",
         "flare22",
         "kits23",
         "lits17",

@@ -3,6 +3,7 @@
 from eva_coralbay.data.datasets.amos22 import AMOS22
 from eva_coralbay.data.datasets.base import CaseFiles, SegmentationDataset
 from eva_coralbay.data.datasets.btcv import BTCV
+from eva_coralbay.data.datasets.chaos import CHAOS
 from eva_coralbay.data.datasets.flare22 import FLARE22
 from eva_coralbay.data.datasets.kits23 import KiTS23
 from eva_coralbay.data.datasets.lits17 import LiTS17
@@ -24,6 +25,7 @@ from eva_coralbay.data.datasets.word import WORD
 __all__ = [
     "AMOS22",
     "BTCV",
+    "CHAOS",
     "FLARE22",
     "MSD",
     "WORD",

@@ -266,10 +266,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             A sha256 for "images" and for "labels", over the id and the file's sha256 of each
             case in order.
         """
-        files = [self._source_files(case) for case in self._case_ids]
         return {
-            "images": self._checksum([paths[:1] for paths in files]),
-            "labels": self._checksum([paths[1:] for paths in files]),
+            "images": self._checksum([self._image_files(case) for case in self._case_ids]),
+            "labels": self._checksum([self._label_files(case) for case in self._case_ids]),
         }
 
     def _source(self, case: str) -> store.Source:
@@ -278,8 +277,16 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         )
 
     def _source_files(self, case: str) -> tuple[str, ...]:
-        """Returns the paths of the files that a case is made of, the image first."""
-        return tuple(self._path(path) for path in self._files[case])
+        """Returns the paths of the files that a case is made of, those of the image first."""
+        return (*self._image_files(case), *self._label_files(case))
+
+    def _image_files(self, case: str) -> tuple[str, ...]:
+        """Returns the paths of the files that the scan of a case is read from."""
+        return (self._path(self._files[case].image),)
+
+    def _label_files(self, case: str) -> tuple[str, ...]:
+        """Returns the paths of the files that the label map of a case is read from."""
+        return (self._path(self._files[case].label),)
 
     def _transform_prepared(
         self, case: str, transforms: Any

@@ -52,14 +52,14 @@ class TotalSegmentator(task_lib.TaskDataset):
         }
 
     @override
-    def _source_files(self, case: str) -> tuple[str, ...]:
-        image, folder = super()._source_files(case)
-        return (image, *(os.path.join(folder, f"{name}.nii.gz") for name in self.facts.classes))
+    def _label_files(self, case: str) -> tuple[str, ...]:
+        (folder,) = super()._label_files(case)
+        return tuple(os.path.join(folder, f"{name}.nii.gz") for name in self.facts.classes)
 
     @override
     def _read_mask(self, case: str, grid: grid_lib.Grid) -> tv_tensors.Mask:
         merged = torch.zeros((1, *grid.shape), dtype=torch.uint8)
-        for value, path in enumerate(self._source_files(case)[1:], start=1):
+        for value, path in enumerate(self._label_files(case), start=1):
             mask = nifti.read_mask(path, case=case, like=grid, labels=(0, 1))
             torch.maximum(merged, mask.as_subclass(torch.Tensor) * value, out=merged)
         return tv_tensors.Mask(merged)

@@ -18,6 +18,7 @@ TASKS: Mapping[str, Task] = {
         tumors.KITS23,
         organs.WORD,
         organs.AMOS22,
+        organs.CHAOS,
         organs.TOTALSEGMENTATOR,
         decathlon.LIVER,
         decathlon.LUNG,

@@ -181,6 +181,35 @@ AMOS22 = Task(
     hu_window=(-175.0, 250.0),
 )
 
+CHAOS = Task(
+    id="chaos",
+    version="2",
+    title="CHAOS (CT)",
+    kind="segmentation",
+    # https://chaos.grand-challenge.org/Data/: of the CT scans only the liver is labeled
+    labels=(BACKGROUND, "liver"),
+    dataset="eva_coralbay.data.datasets.CHAOS",
+    published_cases=20,
+    # that of the record at Zenodo, as others read it; the strictest that is stated
+    license=_terms.CC_BY_NC_SA,
+    homepage="https://chaos.grand-challenge.org",
+    how_to_get=(
+        "Set `download`, or download CHAOS_Train_Sets.zip from https://zenodo.org/records/3431873 "
+        "and unpack it into the root."
+    ),
+    resources=(
+        Resource(
+            url="https://zenodo.org/records/3431873/files/CHAOS_Train_Sets.zip",
+            filename="CHAOS_Train_Sets.zip",
+            checksum="md5:df21053002a1cc86df918a87da3b2c19",
+        ),
+    ),
+    steps=20_000,
+    val_interval=500,
+    spacing=(1.5, 1.5, 1.5),
+    hu_window=(-175.0, 250.0),
+)
+
 TOTALSEGMENTATOR = Task(
     id="totalsegmentator",
     title="TotalSegmentator v2 (CT)",

@@ -1,4 +1,4 @@
-"""Writes small scans in the layouts of KiTS23, WORD, AMOS22 and TotalSegmentator."""
+"""Writes small scans in the layouts of KiTS23, WORD, AMOS22, CHAOS and TotalSegmentator."""
 
 import gzip
 import pathlib
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nibabel import nifti1
+from PIL import Image
 
 from eva_coralbay.data import datasets
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import task_layouts
+from tests.eva_coralbay.pretraining import scans
 
 SHAPE = (24, 24, 24)
 
@@ -73,10 +75,44 @@ def write_totalsegmentator(
     (root / "meta.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
 
 
+def write_chaos(
+    root: pathlib.Path, cases: Sequence[str] | None = None, *, downwards: bool = False
+) -> None:
+    """Writes the CT scans of CHAOS as its archive holds them: a DICOM and a PNG file a slice.
+
+    Args:
+        root: The folder of the data set.
+        cases: The ids of the cases, all if None.
+        downwards: Whether the first file is that of the uppermost slice.
+    """
+    for seed, case in enumerate(cases or task_layouts.all_cases(datasets.CHAOS)):
+        folder = root / "CHAOS_Train_Sets/Train_Sets/CT" / case.removeprefix("CT_")
+        array, liver = make_chaos(seed)
+        directions = ((0.0, 0.0, -1.0), *scans.AXIAL[1:]) if downwards else scans.AXIAL
+        scans.write_series(
+            folder / "DICOM_anon", array, directions=directions, name="i{:04d},0000b.dcm"
+        )
+        (folder / "Ground").mkdir()
+        for index, picture in enumerate(liver):
+            Image.fromarray(picture).save(folder / f"Ground/liver_GT_{index:03d}.png")
+    (root / "CHAOS_Train_Sets/Train_Sets/MR/1/T2SPIR/DICOM_anon").mkdir(parents=True)
+
+
+def make_chaos(seed: int = 0) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
+    """Returns HU and pictures as (slice, row, column): the liver is what has 150 HU."""
+    array = scans.hounsfield(seed=seed)
+    array[array == 150] = 151
+    liver = np.zeros(array.shape, dtype=np.uint8)
+    liver[4:7, 6:12, 3:9] = 255
+    array[liver > 0] = 150
+    return array, liver
+
+
 WRITERS: dict[str, Callable[..., None]] = {
     "kits23": write_kits23,
     "word": write_word,
     "amos22": write_amos22,
+    "chaos": write_chaos,
     "totalsegmentator": write_totalsegmentator,
 }
 """What writes the data set of a task."""
