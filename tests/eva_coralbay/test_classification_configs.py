@@ -11,6 +11,7 @@ from eva.core import interface
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.evaluation import ClassificationModule
 from eva_coralbay.results import case_table, record
+from eva_coralbay.tasks import catalog
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 _ROOT = pathlib.Path(__file__).parents[2] / "configs/vision/radiology"
@@ -77,7 +78,11 @@ def test_two_steps_on_data_in_the_true_layout(
             rows: Any = case_table.read(path.with_name(read.cases.file))
             cases = splits.schemes[splits.default][part]
             protocol = "frozen" if mode == "online" else "frozen-offline"
-            assert (read.task.id, read.task.version, read.protocol) == (task, "1", protocol)
+            assert (read.task.id, read.task.version, read.protocol) == (
+                task,
+                catalog.TASKS[task].version,
+                protocol,
+            )
             assert {row.case for row in rows} == set(cases)
             assert read.split.n == len(cases) and read.dataset.name == task
             assert read.model.weights_sha256 is not None and read.checkpoint.step == 2

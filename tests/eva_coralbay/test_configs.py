@@ -175,6 +175,10 @@ def test_two_steps_on_data_in_the_true_layout(
     has_test = arguments.data.datasets.test is not None
     assert {entry.split.part for entry in entries} == ({"val", "test"} if has_test else {"val"})
     assert all(entry.task.config_sha256 for entry in entries)
+    known = catalog.TASKS.get(path.stem)
+    counts_lesions = known is not None and known.lesion_classes != ()
+    for entry in entries:
+        assert any(name.startswith("lesion_") for name in entry.metrics) == counts_lesions
 
 
 def test_every_task_has_a_config() -> None:

@@ -136,13 +136,18 @@ def place_slices(
             f"{len(slices)} of them."
         )
     try:
-        order, affine = _arrange([_read_header(path).header for path in paths])
+        with dicom_header.silent():
+            files = dicom_checks.check([dicom_header.read(path) for path in paths], case=case)
+        order, affine = _arrange([file.header for file in files])
     except Exception as error:  # pydicom raises almost anything for a damaged file
+        reason = error if isinstance(error, dicom_checks.UnusableSeriesError) else "unreadable"
+        # what pydicom says of a header may tell of a patient
         raise DatasetError(
-            f"Case '{case}', DICOM series of {len(paths)} files: unreadable "
-            f"({type(error).__name__})."
-        ) from error
-    return grid_lib.reorient(slices[order].transpose(2, 1, 0), affine)
+            f"Case '{case}', DICOM series of {len(paths)} files: {reason}."
+        ) from None
+    numbers = {path: number for number, path in enumerate(paths)}
+    ordered = [numbers[files[index].path] for index in order]
+    return grid_lib.reorient(slices[ordered].transpose(2, 1, 0), affine)
 
 
 def _read_series_uid(path: str) -> str | None:

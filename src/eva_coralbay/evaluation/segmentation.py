@@ -196,8 +196,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
     @override
     def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
         super()._configure_metric(metric, dataset)
-        task = catalog.TASKS.get(getattr(dataset, "task", None) or "")
-        if task is not None and isinstance(metric, metrics.CaseSegmentation):
+        task = getattr(dataset, "facts", None)
+        if isinstance(task, catalog.Task) and isinstance(metric, metrics.CaseSegmentation):
             metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
             metric.lesion_classes = task.lesion_classes
 

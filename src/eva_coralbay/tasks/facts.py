@@ -111,7 +111,7 @@ class Task:
     id: str
     """The name of the task in configs, records and files."""
 
-    version: str = "1"
+    version: str = "2"
     """Its version: values of two versions are never compared."""
 
     title: str
@@ -171,7 +171,7 @@ class Task:
     """The classes whose connected components are lesions, which are counted one by one."""
 
     shares_scans_with: tuple[str, ...] = ()
-    """The ids of the tasks that have some scans in common with this one."""
+    """The ids of the tasks that are scored on some of the same scans, or may be."""
 
     @property
     def classes(self) -> tuple[str, ...]:

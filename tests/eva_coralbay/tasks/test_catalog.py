@@ -125,6 +125,46 @@ def test_classes_of_one_side() -> None:
     assert one_sided == ["totalsegmentator"]
 
 
+@pytest.mark.parametrize(
+    ("window", "tasks"),
+    [
+        ((-1000.0, 1000.0), {"totalsegmentator"}),
+        ((-1000.0, 400.0), {"msd_task06_lung", "luna25"}),
+        # gray values of 8 bit
+        (None, {"organ_mnist_3d", "nodule_mnist_3d", "cc_ccii"}),
+    ],
+)
+def test_windows_that_are_not_of_soft_tissue(
+    window: tuple[float, float] | None, tasks: set[str]
+) -> None:
+    assert {task.id for task in catalog.TASKS.values() if task.hu_window == window} == tasks
+
+
+@pytest.mark.parametrize(
+    ("task", "tolerances"),
+    [
+        # as the challenges publish them
+        ("flare22", {"liver": 5, "left_kidney": 3, "left_adrenal_gland": 2, "duodenum": 7}),
+        ("msd_task07_pancreas", {"pancreas": 5, "tumor": 5}),
+        ("msd_task08_hepatic_vessel", {"vessel": 3}),
+        ("kits23", {"tumor": 1.1498198361434828}),
+        ("totalsegmentator", {"rib_left_3": 3, "liver": 3}),
+        # by the rule: those of FLARE22, and else that of TotalSegmentator
+        ("btcv", {"liver": 5, "portal_and_splenic_vein": 3, "inferior_vena_cava": 2}),
+        ("word", {"bladder": 3, "adrenal": 2, "left_head_of_femur": 3}),
+        ("chaos", {"liver": 5}),
+    ],
+)
+def test_tolerances_of_the_surface_dice(task: str, tolerances: dict[str, float]) -> None:
+    found = {name: catalog.TASKS[task].tolerance_of(name) for name in tolerances}
+    assert found == tolerances
+
+
+def test_every_class_of_a_segmentation_has_a_tolerance() -> None:
+    for task in catalog.TASKS.values():
+        assert all(task.tolerance_of(name) > 0 for name in task.classes)
+
+
 def test_tolerances_by_class_and_for_all() -> None:
     base = catalog.TASKS["btcv"]
     by_class = dict.fromkeys(base.classes, 1.5)

@@ -1,6 +1,6 @@
 """The classification tasks."""
 
-from eva_coralbay.tasks.catalog import _terms
+from eva_coralbay.tasks.catalog import _common
 from eva_coralbay.tasks.facts import License, Resource, Task
 
 _MEDMNIST = "https://zenodo.org/records/10519652"
@@ -32,7 +32,7 @@ ORGAN_MNIST_3D = Task(
     ),
     dataset="eva_coralbay.data.datasets.classification.OrganMNIST3D",
     published_cases=1742,
-    license=_terms.CC_BY,
+    license=_common.CC_BY,
     homepage="https://medmnist.com/",
     how_to_get=(f"Download organmnist3d_64.npz from {_MEDMNIST} into the root, or set `download`."),
     resources=_medmnist_file("organmnist3d_64.npz", "58a2205adf14a9d0a189cb06dc78bf10"),
@@ -49,7 +49,7 @@ NODULE_MNIST_3D = Task(
     labels=("benign", "malignant"),
     dataset="eva_coralbay.data.datasets.classification.NoduleMNIST3D",
     published_cases=1633,
-    license=_terms.CC_BY,
+    license=_common.CC_BY,
     homepage="https://medmnist.com/",
     how_to_get=(
         f"Download nodulemnist3d_64.npz from {_MEDMNIST} into the root, or set `download`."
@@ -68,7 +68,7 @@ LUNA25 = Task(
     dataset="eva_coralbay.data.datasets.classification.LUNA25",
     published_cases=6163,
     # of the two parts of the data the annotations have the stricter terms
-    license=_terms.CC_BY_NC,
+    license=_common.CC_BY_NC,
     homepage="https://luna25.grand-challenge.org/",
     access="by hand from zenodo.org",
     how_to_get=(
@@ -83,7 +83,7 @@ LUNA25 = Task(
     val_interval=250,
     crop=(64, 64, 64),
     crop_mm=(50.0, 50.0, 50.0),
-    hu_window=(-1000.0, 400.0),
+    hu_window=_common.LUNG_HU,
 )
 
 CC_CCII = Task(

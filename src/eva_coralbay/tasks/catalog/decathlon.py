@@ -2,13 +2,13 @@
 
 import functools
 
-from eva_coralbay.tasks.catalog import _terms
+from eva_coralbay.tasks.catalog import _common
 from eva_coralbay.tasks.facts import BACKGROUND, Resource, Task
 
 _task = functools.partial(
     Task,
     kind="segmentation",
-    license=_terms.CC_BY_SA,
+    license=_common.CC_BY_SA,
     homepage="http://medicaldecathlon.com",
     how_to_get=(
         "Set `download`, or download the archive of the task from http://medicaldecathlon.com and "
@@ -17,7 +17,11 @@ _task = functools.partial(
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
 )
-"""Builds a task from what differs; the label values are those of `dataset.json` in the archive."""
+"""Builds a task from what differs.
+
+The label values are those of `dataset.json` in the archive, and the tolerances of the normalized
+surface Dice those of the challenge (https://doi.org/10.1038/s41467-022-30695-9, Methods).
+"""
 
 
 def _archive(name: str, md5: str) -> tuple[Resource, ...]:
@@ -37,7 +41,8 @@ LIVER = _task(
     published_cases=131,
     resources=_archive("Task03_Liver", "a90ec6c4aa7f6a3d087205e23d4e6397"),
     steps=30_000,
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=7.0,
     lesion_classes=("tumor",),
     shares_scans_with=("lits17",),
 )
@@ -50,7 +55,8 @@ LUNG = _task(
     published_cases=63,
     resources=_archive("Task06_Lung", "8afd997733c7fc0432f71255ba4e52dc"),
     steps=20_000,
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.LUNG_HU,
+    nsd_tolerance=2.0,
     lesion_classes=("tumor",),
 )
 
@@ -62,8 +68,11 @@ PANCREAS = _task(
     published_cases=281,
     resources=_archive("Task07_Pancreas", "4f7080cfca169fa8066d17ce6eb061e4"),
     steps=30_000,
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=5.0,
     lesion_classes=("tumor",),
+    # the labeled scans of FLARE22 are from this task; which of them is not published
+    shares_scans_with=("flare22",),
 )
 
 HEPATIC_VESSEL = _task(
@@ -74,7 +83,8 @@ HEPATIC_VESSEL = _task(
     published_cases=303,
     resources=_archive("Task08_HepaticVessel", "641d79e80ec66453921d997fbf12a29c"),
     steps=30_000,
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=3.0,
     lesion_classes=("tumor",),
 )
 
@@ -86,7 +96,8 @@ SPLEEN = _task(
     published_cases=41,
     resources=_archive("Task09_Spleen", "410d4a301da4e5b2f6f86ec3ddba524e"),
     steps=20_000,
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=3.0,
 )
 
 COLON = _task(
@@ -97,6 +108,7 @@ COLON = _task(
     published_cases=126,
     resources=_archive("Task10_Colon", "bad7a188931dc2f6acf72b08eb6202d0"),
     steps=20_000,
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=4.0,
     lesion_classes=("tumor",),
 )

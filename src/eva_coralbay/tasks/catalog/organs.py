@@ -1,32 +1,34 @@
 """Data sets of many organs."""
 
-from eva_coralbay.tasks.catalog import _terms
+from eva_coralbay.tasks.catalog import _common
 from eva_coralbay.tasks.facts import BACKGROUND, License, Resource, Task
+
+# the label values of the challenge (https://www.synapse.org/Synapse:syn3193805)
+_BTCV_LABELS = (
+    BACKGROUND,
+    "spleen",
+    "right_kidney",
+    "left_kidney",
+    "gallbladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior_vena_cava",
+    "portal_and_splenic_vein",
+    "pancreas",
+    "right_adrenal_gland",
+    "left_adrenal_gland",
+)
 
 BTCV = Task(
     id="btcv",
     title="BTCV",
     kind="segmentation",
-    # the label values of the challenge (https://www.synapse.org/Synapse:syn3193805)
-    labels=(
-        BACKGROUND,
-        "spleen",
-        "right_kidney",
-        "left_kidney",
-        "gallbladder",
-        "esophagus",
-        "liver",
-        "stomach",
-        "aorta",
-        "inferior_vena_cava",
-        "portal_and_splenic_vein",
-        "pancreas",
-        "right_adrenal_gland",
-        "left_adrenal_gland",
-    ),
+    labels=_BTCV_LABELS,
     dataset="eva_coralbay.data.datasets.BTCV",
     published_cases=30,
-    license=_terms.CC_BY,
+    license=_common.CC_BY,
     homepage="https://www.synapse.org/Synapse:syn3193805",
     access="account at synapse.org",
     how_to_get=(
@@ -36,36 +38,39 @@ BTCV = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=_common.organ_tolerances(_BTCV_LABELS),
+)
+
+# those of the challenge, checked in VoCo's data list
+# (https://github.com/Luffy03/VoCo/blob/main/Finetune/Flare22/dataset/dataset.json) and at
+# https://huggingface.co/datasets/YongchengYAO/FLARE22-Lite
+_FLARE22_LABELS = (
+    BACKGROUND,
+    "liver",
+    "right_kidney",
+    "spleen",
+    "pancreas",
+    "aorta",
+    "inferior_vena_cava",
+    "right_adrenal_gland",
+    "left_adrenal_gland",
+    "gallbladder",
+    "esophagus",
+    "stomach",
+    "duodenum",
+    "left_kidney",
 )
 
 FLARE22 = Task(
     id="flare22",
     title="FLARE22",
     kind="segmentation",
-    # those of the challenge, checked in VoCo's data list
-    # (https://github.com/Luffy03/VoCo/blob/main/Finetune/Flare22/dataset/dataset.json) and at
-    # https://huggingface.co/datasets/YongchengYAO/FLARE22-Lite
-    labels=(
-        BACKGROUND,
-        "liver",
-        "right_kidney",
-        "spleen",
-        "pancreas",
-        "aorta",
-        "inferior_vena_cava",
-        "right_adrenal_gland",
-        "left_adrenal_gland",
-        "gallbladder",
-        "esophagus",
-        "stomach",
-        "duodenum",
-        "left_kidney",
-    ),
+    labels=_FLARE22_LABELS,
     dataset="eva_coralbay.data.datasets.FLARE22",
     published_cases=50,
     # the strictest that is stated: others read CC BY 4.0 from the record at Zenodo
-    license=_terms.CC_BY_NC_SA,
+    license=_common.CC_BY_NC_SA,
     homepage="https://flare22.grand-challenge.org",
     how_to_get=(
         "Set `download`, or download FLARE22Train.zip from https://zenodo.org/records/7860267 and "
@@ -81,34 +86,40 @@ FLARE22 = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=_common.organ_tolerances(_FLARE22_LABELS),
+    # its 50 labeled scans are from the Decathlon's pancreas task (https://arxiv.org/abs/2308.05862);
+    # which of them is not published, so that scored ones may be in common
+    shares_scans_with=("msd_task07_pancreas",),
+)
+
+# those of its `dataset.json`; volumes and positions of the organs in the published test labels
+# agree with them
+_WORD_LABELS = (
+    BACKGROUND,
+    "liver",
+    "spleen",
+    "left_kidney",
+    "right_kidney",
+    "stomach",
+    "gallbladder",
+    "esophagus",
+    "pancreas",
+    "duodenum",
+    "colon",
+    "intestine",
+    "adrenal",
+    "rectum",
+    "bladder",
+    "left_head_of_femur",
+    "right_head_of_femur",
 )
 
 WORD = Task(
     id="word",
     title="WORD",
     kind="segmentation",
-    # those of its `dataset.json`; volumes and positions of the organs in the published test labels
-    # agree with them
-    labels=(
-        BACKGROUND,
-        "liver",
-        "spleen",
-        "left_kidney",
-        "right_kidney",
-        "stomach",
-        "gallbladder",
-        "esophagus",
-        "pancreas",
-        "duodenum",
-        "colon",
-        "intestine",
-        "adrenal",
-        "rectum",
-        "bladder",
-        "left_head_of_femur",
-        "right_head_of_femur",
-    ),
+    labels=_WORD_LABELS,
     dataset="eva_coralbay.data.datasets.WORD",
     published_cases=150,
     # the authors name the GPL, and exclude clinical and commercial use and redevelopment
@@ -132,37 +143,40 @@ WORD = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=_common.organ_tolerances(_WORD_LABELS),
+)
+
+# those of its `dataset.json`, as VoCo's copy has them
+# (https://github.com/Luffy03/Large-Scale-Medical/blob/main/Downstream/monai/Amos/dataset_CT.json)
+_AMOS22_LABELS = (
+    BACKGROUND,
+    "spleen",
+    "right_kidney",
+    "left_kidney",
+    "gallbladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior_vena_cava",
+    "pancreas",
+    "right_adrenal_gland",
+    "left_adrenal_gland",
+    "duodenum",
+    "bladder",
+    "prostate_or_uterus",
 )
 
 AMOS22 = Task(
     id="amos22",
     title="AMOS22 (CT)",
     kind="segmentation",
-    # those of its `dataset.json`, as VoCo's copy has them
-    # (https://github.com/Luffy03/Large-Scale-Medical/blob/main/Downstream/monai/Amos/dataset_CT.json)
-    labels=(
-        BACKGROUND,
-        "spleen",
-        "right_kidney",
-        "left_kidney",
-        "gallbladder",
-        "esophagus",
-        "liver",
-        "stomach",
-        "aorta",
-        "inferior_vena_cava",
-        "pancreas",
-        "right_adrenal_gland",
-        "left_adrenal_gland",
-        "duodenum",
-        "bladder",
-        "prostate_or_uterus",
-    ),
+    labels=_AMOS22_LABELS,
     dataset="eva_coralbay.data.datasets.AMOS22",
     published_cases=300,
     # that of the record at Zenodo; the `dataset.json` in the archive names CC BY-SA 4.0
-    license=_terms.CC_BY,
+    license=_common.CC_BY,
     homepage="https://zenodo.org/records/7262581",
     how_to_get=(
         "Set `download`, or download amos22.zip from https://zenodo.org/records/7262581 and unpack "
@@ -178,20 +192,22 @@ AMOS22 = Task(
     steps=30_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=_common.organ_tolerances(_AMOS22_LABELS),
 )
+
+# https://chaos.grand-challenge.org/Data/: of the CT scans only the liver is labeled
+_CHAOS_LABELS = (BACKGROUND, "liver")
 
 CHAOS = Task(
     id="chaos",
-    version="2",
     title="CHAOS (CT)",
     kind="segmentation",
-    # https://chaos.grand-challenge.org/Data/: of the CT scans only the liver is labeled
-    labels=(BACKGROUND, "liver"),
+    labels=_CHAOS_LABELS,
     dataset="eva_coralbay.data.datasets.CHAOS",
     published_cases=20,
     # that of the record at Zenodo, as others read it; the strictest that is stated
-    license=_terms.CC_BY_NC_SA,
+    license=_common.CC_BY_NC_SA,
     homepage="https://chaos.grand-challenge.org",
     how_to_get=(
         "Set `download`, or download CHAOS_Train_Sets.zip from https://zenodo.org/records/3431873 "
@@ -207,7 +223,8 @@ CHAOS = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    nsd_tolerance=_common.organ_tolerances(_CHAOS_LABELS),
 )
 
 TOTALSEGMENTATOR = Task(
@@ -294,7 +311,7 @@ TOTALSEGMENTATOR = Task(
     ),
     dataset="eva_coralbay.data.datasets.TotalSegmentator",
     published_cases=1228,
-    license=_terms.CC_BY,
+    license=_common.CC_BY,
     homepage="https://zenodo.org/records/10047292",
     how_to_get=(
         "Set `download`, or download Totalsegmentator_dataset_v201.zip from "
@@ -310,5 +327,6 @@ TOTALSEGMENTATOR = Task(
     steps=30_000,
     val_interval=5000,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.WHOLE_BODY_HU,
+    nsd_tolerance=_common.OTHER_STRUCTURES_MM,
 )

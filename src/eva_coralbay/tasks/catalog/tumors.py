@@ -1,6 +1,6 @@
 """Data sets of tumors that are not part of the Medical Segmentation Decathlon."""
 
-from eva_coralbay.tasks.catalog import _terms
+from eva_coralbay.tasks.catalog import _common
 from eva_coralbay.tasks.facts import BACKGROUND, Resource, Task
 
 LITS17 = Task(
@@ -11,7 +11,7 @@ LITS17 = Task(
     labels=(BACKGROUND, "liver", "tumor"),
     dataset="eva_coralbay.data.datasets.LiTS17",
     published_cases=131,
-    license=_terms.CC_BY_NC_ND,
+    license=_common.CC_BY_NC_ND,
     homepage="https://competitions.codalab.org/competitions/17094",
     access="account at codalab.org",
     how_to_get=(
@@ -21,8 +21,11 @@ LITS17 = Task(
     steps=30_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    # of the Decathlon, which has the same scans
+    nsd_tolerance=7.0,
     lesion_classes=("tumor",),
+    # the Decathlon's Task03 is made of the scans of LiTS17 (https://arxiv.org/abs/1902.09063)
     shares_scans_with=("msd_task03_liver",),
 )
 
@@ -60,7 +63,7 @@ KITS23 = Task(
     labels=(BACKGROUND, "kidney", "tumor", "cyst"),
     dataset="eva_coralbay.data.datasets.KiTS23",
     published_cases=489,
-    license=_terms.CC_BY_NC_SA,
+    license=_common.CC_BY_NC_SA,
     homepage="https://kits-challenge.org/kits23/",
     how_to_get=(
         "Set `download`, or clone https://github.com/neheller/kits23, run its "
@@ -70,6 +73,13 @@ KITS23 = Task(
     steps=30_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=(-175.0, 250.0),
+    hu_window=_common.SOFT_TISSUE_HU,
+    # those of the challenge for kidney and masses, masses, and tumors
+    # (HEC_SD_TOLERANCES_MM in https://github.com/neheller/kits23, configuration/labels.py)
+    nsd_tolerance={
+        "kidney": 1.0330772532390826,
+        "tumor": 1.1498198361434828,
+        "cyst": 1.1328796488598762,
+    },
     lesion_classes=("tumor", "cyst"),
 )
