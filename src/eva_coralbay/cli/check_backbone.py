@@ -19,6 +19,7 @@ class CheckBackbone(_subcommand.Subcommand):
     help = "check in a minute on a CPU that a backbone can be evaluated"
     examples = """
         eva-coralbay check-backbone radiology/coralbay_random
+        eva-coralbay check-backbone radiology/voco_b --random-weights
         eva-coralbay check-backbone radiology/coralbay --kwarg checkpoint=exports/mine
         eva-coralbay check-backbone my_package.models.MyEncoder --kwarg width=32 --roi 64
         eva-coralbay check-backbone radiology/swin_unetr_encoder --json > report.json
@@ -51,6 +52,11 @@ class CheckBackbone(_subcommand.Subcommand):
             default=1,
             help="the channels of the input (default: %(default)s)",
         )
+        parser.add_argument(
+            "--random-weights",
+            action="store_true",
+            help="check an encoder of `eva-coralbay models` without a download of its weights",
+        )
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     @override
@@ -62,6 +68,7 @@ class CheckBackbone(_subcommand.Subcommand):
         report = contract.check(
             arguments.backbone,
             kwargs=dict(arguments.kwarg),
+            random_weights=arguments.random_weights,
             roi=arguments.roi,
             in_channels=arguments.in_channels,
         )
@@ -83,5 +90,9 @@ def _print_report(report: "contract.Report") -> None:
         ((finding.check, marks[finding.holds], finding.seen) for finding in report.findings),
         title=f"{report.backbone} ({report.seconds:.0f} s)",
     )
+    if report.encoder is not None:
+        stated = ("architecture", "patch_merging", "embedding", "preprocessing")
+        facts = [f"{name}: {report.encoder[name]}" for name in stated if report.encoder[name]]
+        print("\n".join(facts))
     verdict = "keeps" if report.holds else "does not keep"
     print(f"The backbone {verdict} the contract.")

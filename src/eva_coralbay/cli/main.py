@@ -16,6 +16,7 @@ from eva_coralbay.cli import (
     data,
     env,
     leaderboard,
+    models,
     phantom,
     pretrain,
     results,
@@ -24,6 +25,7 @@ from eva_coralbay.cli import (
 
 SUBCOMMANDS: tuple[_subcommand.Subcommand, ...] = (
     check_backbone.CheckBackbone(),
+    models.Models(),
     tasks.Tasks(),
     config.Config(),
     data.Prepare(),

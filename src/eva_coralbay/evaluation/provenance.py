@@ -17,7 +17,7 @@ from eva.core import interface
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import identity
+from eva_coralbay.models import description, identity
 from eva_coralbay.results import record
 
 _PACKAGES = (
@@ -85,6 +85,18 @@ def describe_model(pl_module: pl.LightningModule, name: str | None) -> record.Mo
         training_datasets=None,
         parameters=sum(weight.numel() for weight in encoder.parameters()) if known else None,
     )
+
+
+def describe_encoder(pl_module: pl.LightningModule) -> record.Encoder | None:
+    """Returns what the encoder that a module evaluates computes, `None` if it has no network.
+
+    Args:
+        pl_module: The module.
+    """
+    encoder = getattr(pl_module, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        return None
+    return record.Encoder(**description.describe_encoder(encoder))
 
 
 def describe_environment(device: torch.device) -> record.Environment:

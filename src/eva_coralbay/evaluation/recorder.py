@@ -234,7 +234,7 @@ class Recorder(pl.Callback):
                 config_sha256=None if self._config is None else run_config.sha256(self._config),
             ),
             model=provenance.describe_model(pl_module, self._model),
-            encoder=None,
+            encoder=provenance.describe_encoder(pl_module),
             date=datetime.datetime.now(datetime.timezone.utc).date(),
             protocol=getattr(pl_module, "protocol", None),
             seed=getattr(pl_module, "run_seed", None),

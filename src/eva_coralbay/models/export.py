@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from eva_coralbay import _atomic_files, _hashes
-from eva_coralbay.models import weight_files
+from eva_coralbay.models import weight_sources
 
 _PREFIX = "encoder."
 """What the keys of an export begin with."""
@@ -49,7 +49,7 @@ def write_folder(
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights_path = folder / weight_files.WEIGHTS_NAMES[0]
+    weights_path = folder / weight_sources.WEIGHTS_NAMES[0]
     tensors = {_PREFIX + key: value.cpu().clone() for key, value in state_dict.items()}
     _atomic_files.write_atomically(weights_path, safetensors.torch.save(tensors, {"format": "pt"}))
     config = {
@@ -62,5 +62,5 @@ def write_folder(
         "weights_sha256": _hashes.sha256_of_file(weights_path),
     }
     text = json.dumps(config, indent=2) + "\n"
-    _atomic_files.write_atomically(folder / weight_files.CONFIG_NAME, text.encode())
+    _atomic_files.write_atomically(folder / weight_sources.CONFIG_NAME, text.encode())
     return folder

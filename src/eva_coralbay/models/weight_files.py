@@ -18,20 +18,11 @@ from huggingface_hub import errors as hub_errors
 
 from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
-
-CONFIG_NAME = "config.json"
-"""The file of a folder that says what the weights are."""
-
-WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""The weights of a folder, in the order in which they are looked for."""
+from eva_coralbay.models import weight_sources
+from eva_coralbay.models.weight_sources import CONFIG_NAME, WEIGHTS_NAMES
 
 _SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", ".pkl", ".zip"})
 """Suffixes of weights files, which no Hub repository is named with."""
-
-_HUB_ID = re.compile(
-    r"(?P<repository>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[^#@]+))?(#(?P<file>.+))?"
-)
-"""A Hub id with an optional revision and an optional file of the repository."""
 
 
 class CheckpointError(EvaCoralbayError):
@@ -67,15 +58,15 @@ def locate(source: str) -> Located:
         config = path.with_name(CONFIG_NAME)
         in_layout = path.name in WEIGHTS_NAMES and config.is_file()
         return Located(path, config if in_layout else None, None)
-    if source.startswith("https://"):
+    if weight_sources.is_url(source):
         return Located(_download_url(source), None, None)
-    hub_id = _HUB_ID.fullmatch(source)
-    if hub_id is None or _is_meant_as_path(hub_id["repository"]):
+    hub_id = weight_sources.parse_hub_id(source)
+    if hub_id is None or _is_meant_as_path(hub_id.repository):
         raise CheckpointError(
             f"{source}: no such file or folder (looked in {pathlib.Path.cwd()}). Check the path; "
             "a Hub id has the form 'org/name[@revision]'."
         )
-    return _download(source, hub_id["repository"], hub_id["revision"], hub_id["file"])
+    return _download(source, *hub_id)
 
 
 def _is_meant_as_path(repository: str) -> bool:
@@ -131,9 +122,8 @@ def _download(source: str, repository: str, revision: str | None, name: str | No
 
 
 def _download_url(url: str) -> pathlib.Path:
-    """Fetches a file that is not on the Hub into the cache of `torch.hub`."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = pathlib.Path(torch.hub.get_dir()) / "eva_coralbay" / name / url.rpartition("/")[2]
+    """Fetches a file that is not in a repository of the Hub, into the Hub's cache."""
+    path = weight_sources.path_of_url(url)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

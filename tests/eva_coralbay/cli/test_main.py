@@ -168,6 +168,8 @@ def test_commands_that_compute_nothing_import_no_torch(tmp_path: pathlib.Path) -
         ["--version"],
         ["tasks"],
         ["tasks", "--json"],
+        ["models"],
+        ["models", "--json"],
         ["results", _RECORDS],
         *(["leaderboard", *command] for command in leaderboard),
     ]

@@ -133,6 +133,8 @@ def test_every_run_is_recorded(tmp_path: pathlib.Path) -> None:
     assert read.task == record.Task(id="toy", version="2", config_sha256=None)
     assert (read.model.id, read.model.parameters) == ("toy/model", 6)
     assert read.model.weights_sha256 == "0" * 64
+    assert read.encoder is not None and read.encoder.is_consistent
+    assert read.encoder.class_path.startswith("torch.nn.")
     assert (read.protocol, read.seed) == ("frozen", 7)
     assert (read.split.name, read.split.part, read.split.n) == ("fold_0", "val", 3)
     assert read.split.ids_sha256 == record.ids_sha256(["case_0", "case_1", "case_2"])

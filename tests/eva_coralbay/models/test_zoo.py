@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import CoralBayEncoder, checkpoints, load_encoder, loading, registry, zoo
+from eva_coralbay.tasks import catalog
 from tests.eva_coralbay.models.data import legacy_formula
 
 _LEGACY_STATES = pathlib.Path(__file__).parent / "data" / "legacy_states.safetensors"
@@ -204,3 +205,8 @@ def test_every_fact_has_its_source(name: str) -> None:
         assert "weights" in entry.sources
     for fact in ("sha256", "md5", "license", "preprocessing", "pretraining"):
         assert (getattr(entry, fact) is None) or fact in entry.sources or entry.weights is None
+
+
+def test_tasks_of_the_pretraining_are_tasks() -> None:
+    for entry in zoo.ENTRIES.values():
+        assert set(entry.pretraining_tasks or ()) <= set(catalog.TASKS), entry.name

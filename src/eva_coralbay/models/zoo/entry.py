@@ -83,3 +83,25 @@ class Entry:
 
     sources: Mapping[str, str]
     """Where each of these facts stands: a paper, or a file of a repository at a commit."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON types."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "network": self.network,
+            "arguments": {
+                k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()
+            },
+            "weights": self.weights,
+            "sha256": self.sha256,
+            "md5": self.md5,
+            "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
+            "parameters": self.parameters,
+            "embedding_dim": self.embedding_dim,
+            "maps": [{"channels": m.channels, "stride": list(m.stride)} for m in self.maps],
+            "license": self.license,
+            "pretraining": self.pretraining,
+            "pretraining_tasks": self.pretraining_tasks and list(self.pretraining_tasks),
+            "sources": dict(self.sources),
+        }

@@ -1,0 +1,81 @@
+"""The command `eva-coralbay models`. It imports no torch."""
+
+import argparse
+from collections.abc import Iterator
+
+from typing_extensions import override
+
+from eva_coralbay.cli import _output, _subcommand
+from eva_coralbay.models import preprocessing as preprocessing_lib
+from eva_coralbay.models import weight_sources, zoo
+
+_UNKNOWN = "not known"
+
+
+class Models(_subcommand.Subcommand):
+    """Lists the encoders that are known by name, with what they take and where they are from.
+
+    The overlap counts those of our tasks whose scans an encoder is known to have been pre-trained
+    on; `--json` names them.
+    """
+
+    name = "models"
+    help = "list the encoders: size, input, license, overlap with the tasks, weights"
+    examples = """
+        eva-coralbay models
+        eva-coralbay models --json
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--json", action="store_true", help="print all facts with their sources, as JSON"
+        )
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Prints the table."""
+        if arguments.json:
+            _output.print_json([{**e.as_dict(), **_state(e)} for e in zoo.ENTRIES.values()])
+            return 0
+        _output.print_table(
+            ("name", "10^6", "input", "license", "overlap", "weights"),
+            (list(_cells(entry)) for entry in zoo.ENTRIES.values()),
+            numbers=("10^6",),
+            whole=("name",),
+            is_narrow=True,
+        )
+        return 0
+
+
+def _cells(entry: zoo.Entry) -> Iterator[str]:
+    yield entry.name
+    yield "" if entry.parameters is None else f"{entry.parameters / 1e6:.1f}"
+    yield _UNKNOWN if entry.preprocessing is None else _describe_input(entry.preprocessing)
+    yield entry.license or ""
+    tasks = entry.pretraining_tasks
+    yield _UNKNOWN if tasks is None else f"{len(tasks)} tasks" if tasks else "none"
+    if entry.weights is None:
+        yield "random"
+    else:
+        yield "here" if weight_sources.is_downloaded(entry.weights) else "on the Web"
+
+
+def _describe_input(preprocessing: preprocessing_lib.Preprocessing) -> str:
+    """Returns orientation, spacing and HU in a few words."""
+    spacing = preprocessing.spacing
+    if spacing is None:
+        grid = "isotropic"
+    elif len(set(spacing)) == 1:
+        grid = f"{spacing[0]:g} mm"
+    else:
+        grid = f"{' x '.join(f'{value:g}' for value in spacing)} mm"
+    clip = preprocessing.hu_clip
+    window = "any HU" if clip is None else f"{clip[0]:.0f} to {clip[1]:.0f} HU"
+    return f"{preprocessing.orientation}, {grid}, {window}"
+
+
+def _state(entry: zoo.Entry) -> dict[str, bool | None]:
+    """Says whether the weights lie on this machine; None where there are none to download."""
+    source = entry.weights
+    return {"downloaded": None if source is None else weight_sources.is_downloaded(source)}
