@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,8 +41,7 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{_processes.name_this_process()}~{uuid.uuid4().hex}"
-    temporary = target.with_name(f".{target.name}~{writer}.tmp")
+    temporary = _temporary_path(target)
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -53,11 +53,34 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Removes what killed processes were writing.
+@contextlib.contextmanager
+def temporary_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Makes a folder to write in, which `remove_leftovers` knows if this process is killed.
 
-    A file is removed if its process is gone, as far as that can be told from here (see
-    `eva_coralbay._processes`), or if nothing was written to it for a day.
+    Args:
+        path: The path of the folder that it will become; the parent folder must be there.
+
+    Yields:
+        The folder, beside that path. It is removed at the end, unless it was moved away.
+    """
+    temporary = _temporary_path(pathlib.Path(path))
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_path(target: pathlib.Path) -> pathlib.Path:
+    writer = f"{_processes.name_this_process()}~{uuid.uuid4().hex}"
+    return target.with_name(f".{target.name}~{writer}.tmp")
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes the files and folders that killed processes were writing.
+
+    One is removed if its process is gone, as far as that can be told from here (see
+    `eva_coralbay._processes`), or if nothing was written in it for a day.
 
     Args:
         folder: The folder.
@@ -65,7 +88,10 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     for path in pathlib.Path(folder).iterdir():
         found = _TEMPORARY.fullmatch(path.name)
         if found and (_processes.is_gone(found["writer"]) or _is_old(path)):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _is_old(path: pathlib.Path) -> bool:

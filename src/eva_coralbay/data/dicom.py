@@ -157,13 +157,13 @@ def _read_series_uid(path: str) -> str | None:
         return None
     try:
         header = dicom_header.read(path).header
+        if dicom_header.is_directory(header):
+            return None
+        if not (path.lower().endswith(".dcm") or header.preamble or header.get("SOPClassUID")):
+            return None  # other bytes may begin as a file without preamble does
+        return str(header.get("SeriesInstanceUID", ""))
     except Exception:  # it is reported when the series is read
         return "" if os.path.basename(path) != "DICOMDIR" else None
-    if dicom_header.is_directory(header):
-        return None
-    if not (path.lower().endswith(".dcm") or header.preamble or header.get("SOPClassUID")):
-        return None  # other bytes may begin as a file without preamble does
-    return str(header.get("SeriesInstanceUID", ""))
 
 
 def _arrange(

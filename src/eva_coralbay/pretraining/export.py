@@ -6,13 +6,11 @@
     README.md           the model card
 """
 
+import itertools
 import json
-import os
 import pathlib
-import pickle  # nosec B403
 import string
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -29,7 +27,7 @@ from eva_coralbay.models import (
     registry,
 )
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.pretraining import networks
+from eva_coralbay.pretraining import checkpoint_files, networks, provenance
 
 _TEACHER = "teacher.encoder."
 """What the keys of the teacher's encoder begin with."""
@@ -58,8 +56,14 @@ def export(checkpoint_path: str, folder: str) -> None:
         ValueError: If the checkpoint is none, or the folder holds something.
         CheckpointError: If what was written does not load.
     """
-    content = _read(checkpoint_path)
-    encoder = _build_encoder(content["state_dict"], content["coralbay"])
+    content = checkpoint_files.read(checkpoint_path)
+    try:
+        encoder = _build_encoder(content["state_dict"], content["coralbay"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise checkpoints.CheckpointError(
+            f"'{checkpoint_path}' does not hold the encoder that it states: it was changed, or "
+            "written by another version. Take another checkpoint of the folder."
+        ) from error
     write(encoder, {**content["coralbay"], "step": content["global_step"]}, folder)
 
 
@@ -79,8 +83,8 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
     if target.exists() and any(target.iterdir()):
         raise ValueError(f"'{folder}' is not empty: choose another folder, or remove it.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}~", dir=target.parent) as temporary:
-        written = pathlib.Path(temporary) / "export"
+    _atomic_files.remove_leftovers(target.parent)
+    with _atomic_files.temporary_folder(target) as written:
         encoder.save_pretrained(
             written,
             preprocessing=preprocessing.Preprocessing.of_window(
@@ -95,7 +99,7 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
         prove(encoder, str(written))
         if target.exists():
             target.rmdir()
-        os.replace(written, target)
+        written.replace(target)
 
 
 def prove(encoder: encoder_lib.CoralBayEncoder, folder: str) -> None:
@@ -127,25 +131,6 @@ def prove(encoder: encoder_lib.CoralBayEncoder, folder: str) -> None:
                 f"{folder}: {name} computes other embeddings than the encoder that was exported. "
                 "Please report this, with the versions in its config.json."
             )
-
-
-def _read(path: str) -> dict[str, Any]:
-    """Reads a checkpoint of a training."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"'{path}': {error.strerror}.") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"'{path}' is no checkpoint, or it is damaged ({type(error).__name__}). Take another "
-            "one of the folder."
-        ) from error
-    if not isinstance(content, dict) or "coralbay" not in content:
-        raise ValueError(
-            f"'{path}' is no checkpoint of `eva-coralbay pretrain fit`: it does not say what was "
-            "trained."
-        )
-    return content
 
 
 def _build_encoder(
@@ -182,6 +167,7 @@ def _draw_card(
         "upper": f"{_HU_WINDOW[1]:g}",
         "distilled": _DISTILLED[training["scales"]],
         "config": json.dumps(json.loads(training["config"]), indent=2),
+        "phases": _draw_phases(training.get("phases", ())),
         "monitors": _draw_monitors(training["summary"]),
         "versions": ", ".join(f"{key} {value}" for key, value in training["versions"].items()),
         **{
@@ -197,3 +183,20 @@ def _draw_card(
 def _draw_monitors(summary: Mapping[str, float]) -> str:
     """Returns the last values of the monitors as the rows of a table."""
     return "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(summary.items()))
+
+
+def _draw_phases(phases: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what is to be said of a training that went on in another way; "" if it did not."""
+    if len(phases) < 2:
+        return ""
+    lines = [
+        "",
+        "The training was not of one piece: at these steps it went on in another way.",
+        "",
+        *(
+            f"- from step {phase['from_step']}: {'; '.join(provenance.find_changes(before, phase))}"
+            for before, phase in itertools.pairwise(phases)
+        ),
+        "",
+    ]
+    return "\n".join(lines)

@@ -33,8 +33,9 @@ def fit(arguments: Sequence[str]) -> None:
         arguments: Those of `eva fit`, such as `--config FILE`, and overrides.
 
     Raises:
-        ValueError: If the config is wrong.
+        ValueError: If the config is wrong, or a job of SLURM has not started its tasks.
     """
+    trainer_lib.check_launch()
     trainer, model, data = _parse(_build, arguments)
     trainer.fit(model, datamodule=data)
 

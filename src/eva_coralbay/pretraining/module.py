@@ -95,6 +95,11 @@ class Distillation(distillation.SelfDistillation):
 
     @override
     def on_train_start(self) -> None:
+        if self.device.type == "cpu" and "16" in str(self.trainer.precision):
+            raise EvaCoralbayError(
+                f"PyTorch's convolutions in {self.trainer.precision} have wrong gradients on CPUs, "
+                "where the coarsest map is small: set PRECISION=32-true."
+            )
         if not self._phases:
             self._phases = [{**self.describe_phase(), "from_step": self.trainer.global_step}]
         if self.trainer.global_step == 0:

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import pickle  # nosec B403
 import re
 import signal
 import subprocess  # nosec B404
@@ -20,6 +19,8 @@ from loguru import logger
 from typing_extensions import override
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.pretraining import checkpoint_files
 
 _CHECKPOINTS = "checkpoints"
 """The folder of the checkpoints, below that of the run."""
@@ -107,10 +108,33 @@ class Trainer(eva.Trainer):
         (newest,) = find_checkpoints(self.default_root_dir)[-1:] or (None,)
         if newest is not None:
             logger.info(f"Going on from '{newest}'. For a new run, set another folder.")
+        _tidy_up(self.default_root_dir)
         _keep_metrics(self.default_root_dir)
         super().fit(model, *args, ckpt_path=newest, **kwargs)
         if self._checkpoints.signal is not None:
             sys.exit(128 + self._checkpoints.signal)
+
+
+def check_launch() -> None:
+    """Checks that a job of SLURM with several tasks has started them.
+
+    Raises:
+        EvaCoralbayError: If this process is alone, and would wait for the others for ever.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS") or 1)
+    is_interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if tasks == 1 or is_interactive or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    if "SLURM_STEP_ID" not in os.environ:
+        raise EvaCoralbayError(
+            f"The SLURM job has {tasks} tasks, but this process was started without `srun`, so it "
+            "is the only one: put `srun` before the command, or ask for one task (`--ntasks=1`)."
+        )
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise EvaCoralbayError(
+            f"The SLURM job has `--ntasks={tasks}`, which does not say how many run on a node: set "
+            "`--ntasks-per-node` to the number of devices of a node."
+        )
 
 
 def find_checkpoints(folder: str) -> list[pathlib.Path]:
@@ -123,6 +147,13 @@ def find_checkpoints(folder: str) -> list[pathlib.Path]:
     steps = {path: re.fullmatch(r"step=(\d+)", path.stem) for path in paths}
     found = {path: int(match.group(1)) for path, match in steps.items() if match}
     return sorted(found, key=found.__getitem__)
+
+
+@rank_zero.rank_zero_only
+def _tidy_up(folder: str) -> None:
+    """Removes what starts that were killed were writing."""
+    if pathlib.Path(folder).is_dir():
+        _atomic_files.remove_leftovers(folder)
 
 
 @rank_zero.rank_zero_only
@@ -214,10 +245,4 @@ class _CheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"Checkpoint '{path}' is damaged ({type(error).__name__}). Remove it to go on from "
-                "the one before it."
-            ) from error
+        return checkpoint_files.read(path, map_location=map_location or "cpu")

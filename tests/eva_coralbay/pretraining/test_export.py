@@ -8,6 +8,8 @@ import torch
 import transformers
 from eva.vision import models as eva_models
 
+from eva_coralbay import _processes
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import CoralBayEncoder, checkpoints, registry
 from eva_coralbay.pretraining import export
 from tests.eva_coralbay.pretraining import runs, stores
@@ -94,6 +96,38 @@ def test_refuses_a_checkpoint_of_something_else(tmp_path: pathlib.Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="pretrain fit"):
         export.export(str(tmp_path / "other.ckpt"), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("part", ["global_step", "coralbay.scales", "coralbay.versions"])
+def test_names_what_a_checkpoint_lacks(checkpoint: str, tmp_path: pathlib.Path, part: str) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    *outer, name = part.split(".")
+    del (content[outer[0]] if outer else content)[name]
+    torch.save(content, tmp_path / "less.ckpt")
+    with pytest.raises(EvaCoralbayError, match=f"less.ckpt' lacks {part}") as raised:
+        export.export(str(tmp_path / "less.ckpt"), str(tmp_path / "out"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_without_its_encoder_is_an_error(
+    checkpoint: str, tmp_path: pathlib.Path
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"].pop("teacher.encoder.swinViT.patch_embed.proj.weight")
+    torch.save(content, tmp_path / "less.ckpt")
+    with pytest.raises(EvaCoralbayError, match="does not hold the encoder that it states"):
+        export.export(str(tmp_path / "less.ckpt"), str(tmp_path / "out"))
+
+
+def test_what_a_killed_export_was_writing_is_removed(
+    checkpoint: str, tmp_path: pathlib.Path
+) -> None:
+    machine, *_ = _processes.name_this_process().split("~")
+    leftover = tmp_path / f".encoder~{machine}~99999999~1~{'0' * 32}.tmp"
+    leftover.mkdir()
+    (leftover / "model.safetensors").touch()
+    export.export(checkpoint, str(tmp_path / "encoder"))
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
 
 
 def test_leaves_nothing_when_the_proof_fails(

@@ -1,5 +1,6 @@
 """Tests of a step of the distillation."""
 
+import contextlib
 import copy
 import math
 import pathlib
@@ -8,6 +9,7 @@ import lightly.models.utils as lightly_utils
 import pytest
 import torch
 from lightning.pytorch import callbacks
+from lightning.pytorch.plugins import precision
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import CoralBayEncoder
@@ -215,6 +217,56 @@ def test_leaves_out_a_step_that_is_not_finite(store: str, tmp_path: pathlib.Path
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(second, third)
     assert module._nonfinite_steps == 1
+
+
+def test_refuses_half_precision_on_a_cpu(store: str, tmp_path: pathlib.Path) -> None:
+    """The gradient of a 3x3x3 convolution of 2x2x2 voxels is wrong by orders of magnitude."""
+    trainer, module, data = runs.build(store=store, out=str(tmp_path), steps=1)
+    trainer.strategy.precision_plugin = precision.MixedPrecision("bf16-mixed", "cpu")
+    with pytest.raises(EvaCoralbayError, match="bf16-mixed .* PRECISION=32-true"):
+        trainer.fit(module, datamodule=data)
+
+
+class _Overflow(callbacks.Callback):
+    """Makes scaled gradients infinite at some steps, as those of 16 bits get; or losses, too."""
+
+    def __init__(self, steps: tuple[int, ...], *, loss: bool = False) -> None:
+        self._steps, self._loss = steps, loss
+        self.scales: list[float] = []
+
+    def on_after_backward(self, trainer, pl_module) -> None:
+        if trainer.global_step in self._steps:
+            pl_module.student.encoder.encoder1.layer.conv1.conv.weight.grad[:] = math.inf
+            pl_module._losses_are_finite = not self._loss
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        self.scales.append(trainer.precision_plugin.scaler.get_scale())
+
+
+@pytest.mark.parametrize(("is_loss", "counted"), [(False, 0), (True, 1)])
+def test_an_overflow_of_the_scaler_is_no_step_without_a_finite_gradient(
+    store: str, tmp_path: pathlib.Path, is_loss: bool, counted: int
+) -> None:
+    """The scaler leaves the step out and halves its scale, which is how the scale is found."""
+    trainer, module, data = runs.build(
+        store=store,
+        out=str(tmp_path),
+        steps=3,
+        callbacks=[overflow := _Overflow((1,), loss=is_loss), spoiler := _Spoiler(steps=())],
+        interval=10,
+    )
+    plugin = precision.MixedPrecision("bf16-mixed", "cpu")
+    plugin.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    # it is the scaler that is tested, and CPUs compute little in 16 bits
+    plugin.forward_context = contextlib.nullcontext
+    plugin.precision = "32-true"
+    trainer.strategy.precision_plugin = plugin
+    trainer.fit(module, datamodule=data)
+    assert module._nonfinite_steps == counted
+    assert overflow.scales == [1024.0, 512.0, 512.0]
+    first, second, third = spoiler.weights
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert not torch.equal(second, third)
 
 
 def test_stops_after_too_many_of_them_and_names_the_cases(

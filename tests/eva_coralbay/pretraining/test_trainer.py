@@ -1,5 +1,6 @@
 """Tests that a training that is interrupted goes on as if it had not been."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -14,7 +15,10 @@ import pytest
 import torch
 from lightning.pytorch import callbacks
 
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.pretraining import export
 from eva_coralbay.pretraining import trainer as trainer_lib
+from eva_coralbay.pretraining.schedules import Schedule
 from tests.eva_coralbay.pretraining import runs, stores
 
 
@@ -198,8 +202,81 @@ def test_names_a_damaged_checkpoint(store: str, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "checkpoints" / "step=5.ckpt"
     path.parent.mkdir()
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="step=5.ckpt.*damaged"):
+    with pytest.raises(EvaCoralbayError, match="step=5.ckpt.*damaged"):
         runs.train(store=store, out=str(tmp_path), steps=9)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.999])
+def test_one_bit_of_a_checkpoint_is_enough(
+    store: str, undisturbed: pathlib.Path, tmp_path: pathlib.Path, place: float
+) -> None:
+    """PyTorch does not look at the checksums that it writes."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/step=3.ckpt"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(EvaCoralbayError, match=r"step=3.ckpt' is .*Remove it") as raised:
+        runs.train(store=store, out=str(tmp_path / "run"), steps=4)
+    assert "\n" not in str(raised.value)
+
+
+def test_says_in_full_what_goes_on_in_another_way(
+    store: str, undisturbed: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
+) -> None:
+    """Another batch, number of steps and schedule; the export lists both phases."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    leftover = tmp_path / "run" / f".curves.png~{socket.gethostname()}~99999999~{'0' * 32}.tmp"
+    leftover.touch()
+    os.utime(leftover, (0, 0))
+    runs.train(
+        store=store, out=str(tmp_path / "run"), steps=4, batch_size=2, interval=4,
+        lr=Schedule(0.0, 0.2, 1e-6),
+    )  # fmt: skip
+    assert not leftover.exists()
+    (told,) = (message for message in log if "in another way" in message)
+    for change in (
+        "device_batch_size: 1 -> 2", "batch_size: 1 -> 2", "steps: 3 -> 4", "model.lr: {",
+    ):  # fmt: skip
+        assert change in told
+    assert "seed" not in told and "num_scans" not in told
+    path = tmp_path / "run/checkpoints/step=4.ckpt"
+    first, second = torch.load(path, weights_only=True)["coralbay"]["phases"]
+    assert (first["from_step"], first["batch_size"], first["steps"]) == (0, 1, 3)
+    assert (second["from_step"], second["batch_size"], second["steps"]) == (3, 2, 4)
+    export.export(str(path), str(tmp_path / "encoder"))
+    assert "- from step 3: batch_size: 1 -> 2" in (tmp_path / "encoder/README.md").read_text()
+    config = json.loads((tmp_path / "encoder/config.json").read_text())
+    assert [phase["from_step"] for phase in config["training"]["phases"]] == [0, 3]
+
+
+def test_what_goes_on_as_it_was_has_one_phase(undisturbed: pathlib.Path) -> None:
+    content = torch.load(undisturbed / "checkpoints/step=3.ckpt", weights_only=True)
+    assert [phase["from_step"] for phase in content["coralbay"]["phases"]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"SLURM_NTASKS": "8"}, "8 tasks, but this process was started without `srun`"),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_ID": "0"}, "set `--ntasks-per-node`"),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "8"}, None),
+        ({"SLURM_NTASKS": "8", "TORCHELASTIC_RUN_ID": "1"}, None),
+        ({"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}, None),
+        ({"SLURM_NTASKS": "1"}, None),
+        ({}, None),
+    ],
+)
+def test_tasks_of_slurm_that_were_not_started_are_an_error(
+    environment: dict[str, str], message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if message is None:
+        trainer_lib.check_launch()
+        return
+    with pytest.raises(EvaCoralbayError, match=message):
+        trainer_lib.check_launch()
 
 
 @pytest.mark.slow
