@@ -5,6 +5,7 @@ kind `demo` have tracks of their own.
 """
 
 import dataclasses
+import datetime
 import hashlib
 import pathlib
 import re
@@ -70,6 +71,11 @@ class Cell:
     def n_seeds(self) -> int:
         """The number of runs."""
         return len(self.entries)
+
+    @property
+    def date(self) -> datetime.date | None:
+        """The day of the newest run, `None` if none is known."""
+        return _newest(self.entries)
 
     @property
     def n_cases(self) -> int:
@@ -153,6 +159,11 @@ class Row:
         return mean(entry.record.cost.seconds_per_volume for entry in self.entries)
 
     @property
+    def date(self) -> datetime.date | None:
+        """The day of the newest run, `None` if none is known."""
+        return _newest(self.entries)
+
+    @property
     def versions(self) -> list[str]:
         """The versions of this package and of eva."""
         found = {
@@ -195,6 +206,9 @@ class Track:
     shared: dict[str, str]
     """The label of a task that does not count as it has scans in common with another that does,
     whose label is the value."""
+
+    comparisons: Mapping[str, Sequence[statistics.Comparison]]
+    """The comparisons of all pairs of models by the slug of the task."""
 
     agreement: Mapping[str, float | None]
     """The agreement of the ranking with others: see :class:`statistics.Ranking`."""
@@ -303,6 +317,12 @@ def restrict_to_common(
         return case_values.restrict_to_common_cases(models) if models else {}
     except case_values.TooFewCases:
         return {}
+
+
+def _newest(entries: Iterable[results_folder.Entry]) -> datetime.date | None:
+    """Returns the day of the newest run, `None` if none is known."""
+    days = (entry.record.date for entry in entries)
+    return max((day for day in days if day is not None), default=None)
 
 
 def _first(values: Iterable[_T | None]) -> _T | None:

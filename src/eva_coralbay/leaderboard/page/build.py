@@ -17,8 +17,15 @@ import markupsafe
 
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
-from eva_coralbay.leaderboard.page import board, export, figures, gathering
-from eva_coralbay.results import case_values, run_config
+from eva_coralbay.leaderboard.page import (
+    board,
+    export,
+    figures,
+    gathering,
+    label_curves,
+    standings,
+)
+from eva_coralbay.results import case_values, run_config, scores
 from eva_coralbay.results import folder as results_folder
 
 _ASSETS = ("style.css", "script.js")
@@ -211,22 +218,61 @@ def _task(track: board.Track, column: board.Column) -> dict[str, Any]:
     """Returns what the page of a task shows."""
     cells = track.models(column)
     comparable = track.comparable(column)
-    compared = statistics.compare(comparable)
+    compared = track.comparisons[column.slug]
+    is_by_case = track.task_kind == "segmentation"
     return {
         "cells": cells,
+        "rows": _sort_by_score(track, column),
+        "others": _other_metrics(cells, column.metric),
         "classes": list(dict.fromkeys(name for cell in cells.values() for name in cell.classes)),
         "comparable": list(comparable),
         "n_common": len(next(iter(comparable.values())).cases) if comparable else 0,
         "comparisons": _by_pair(compared),
         "reason": _common_reason(compared),
-        "strip_plot": markupsafe.Markup(figures.strip_plot(cells, column.metric)),  # nosec B704  # escapes
-        "worst": _worst_cases(comparable),
+        "strip_plot": _svg(figures.strip_plot(cells, column.metric) if is_by_case else ""),
+        "curve_plot": _curve_plot(track, column),
+        "worst": _worst_cases(comparable) if is_by_case else [],
         "perturbations": sorted({name for cell in cells.values() for name in cell.robustness}),
     }
 
 
+def _sort_by_score(track: board.Track, column: board.Column) -> list[board.Row]:
+    """Returns the rows that have a task, from the best score on it to the worst."""
+    scored = [(row, row.cells[column.slug].value) for row in track.rows if column.slug in row.cells]
+    return [row for row, value in sorted(scored, key=lambda item: -_or_lowest(item[1]))]
+
+
+def _or_lowest(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _other_metrics(
+    cells: Mapping[str, board.Cell], headline: str
+) -> dict[str, dict[str, float | None]]:
+    """Returns the metrics beside the one that ranks, by their name and the label of the model."""
+    recorded = {
+        label: [entry.record.metrics for entry in cell.entries] for label, cell in cells.items()
+    }
+    every = {name for runs in recorded.values() for run in runs for name in run}
+    return {
+        name: {label: board.mean(run.get(name) for run in runs) for label, runs in recorded.items()}
+        for name in scores.list_overall(every)
+        if name != headline and not scores.find_label_curve([name])
+    }
+
+
+def _curve_plot(track: board.Track, column: board.Column) -> markupsafe.Markup:
+    """Draws the label-efficiency curves of a task."""
+    return _svg(figures.curve_plot(label_curves.find(track, column), column.label))
+
+
+def _svg(content: str) -> markupsafe.Markup:
+    """Marks a figure as one whose texts are escaped."""
+    return markupsafe.Markup(content)  # nosec B704
+
+
 def _by_pair(
-    compared: list[statistics.Comparison],
+    compared: Sequence[statistics.Comparison],
 ) -> dict[tuple[str, str], tuple[float, statistics.Comparison]]:
     """Returns the difference of the first to the second model of every ordered pair."""
     pairs = {}
@@ -237,7 +283,7 @@ def _by_pair(
     return pairs
 
 
-def _common_reason(compared: list[statistics.Comparison]) -> str | None:
+def _common_reason(compared: Sequence[statistics.Comparison]) -> str | None:
     """Says why no two models are separable, if none are."""
     reasons = [comparison.reason for comparison in compared]
     if not reasons or None in reasons:
@@ -272,7 +318,7 @@ def _environment(content: board.Board) -> jinja2.Environment:
         "decimals": _decimals,
         "millions": _millions,
         "shade": _shade,
-        "signed": lambda value: "–" if value is None else f"{value:+.3f}",
+        "signed": _signed,
         "model_slug": board.model_slug,
         "breakable": _breakable,
     }
@@ -282,7 +328,13 @@ def _environment(content: board.Board) -> jinja2.Environment:
         "status": export.status,
         "describe_pretraining": board.describe_pretraining,
         "significance": statistics.SIGNIFICANCE,
-        "rank_plot": lambda rows: markupsafe.Markup(figures.rank_plot(rows)),  # nosec B704  # escapes
+        "rank_plot": lambda rows: _svg(figures.rank_plot(rows)),
+        "size_plot": lambda track: _svg(figures.size_plot(track)),
+        "curve_plot": _curve_plot,
+        "cost_plot": lambda track: _svg(figures.cost_plot(track)),
+        "standings": lambda track, column: standings.find(
+            track.models(column), track.comparisons[column.slug]
+        ),
         "record_path": lambda entry: _record_path(content, entry).as_posix(),
         "config_path": lambda entry: _config_path(content, entry),
         "command": lambda track, entry: _command(content, track, entry),
@@ -339,6 +391,10 @@ def _is_own_file(path: pathlib.Path) -> bool:
 
 def _decimals(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _breakable(name: str) -> markupsafe.Markup:

@@ -1,5 +1,6 @@
 """The figures: SVG with real text, colored by the style sheet."""
 
+import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +8,27 @@ import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay.leaderboard import statistics, svg
-from eva_coralbay.leaderboard.page import board
+from eva_coralbay.leaderboard.page import board, label_curves
 
 _WIDTH = 480
 _MARGIN = 14
 _ROW = 44
 _STRIP = 20
 _AXIS = 28
+_SIDE = 40
+"""Where a plot begins that has numbers on its left."""
+
+_LABELS = 165
+"""The width beside a plot for the names of the models."""
+
+_LABEL_HEIGHT = 14
+_MAX_SIDE_LABEL = 26
+"""The most characters of a name beside a plot."""
+
+_SCATTER_HEIGHT = 240
+_COLORS = 8
+"""The colors of lines, which recur."""
+
 _MAX_DOTS = 2000
 """The most cases that a figure draws, over all models."""
 
@@ -94,6 +109,124 @@ def rank_plot(rows: Sequence[board.Row]) -> str:
             svg.draw_mean(axis, mean, y),
         ]
     return _svg("Rank of each model, with the ranks that cannot be ruled out", height, parts)
+
+
+def size_plot(track: board.Track) -> str:
+    """Draws the score of each model by its number of parameters.
+
+    Args:
+        track: The track.
+
+    Returns:
+        The SVG, empty if fewer than two models have a score and parameters.
+    """
+    points = {
+        row.label: (row.parameters / 1e6, score)
+        for row, score in _overall_scores(track)
+        if row.parameters
+    }
+    return _trade_off_plot(points, "parameters of the encoder, in millions")
+
+
+def cost_plot(track: board.Track) -> str:
+    """Draws the score of each model by the hours that its runs took.
+
+    Args:
+        track: The track.
+
+    Returns:
+        The SVG, empty if fewer than two models have a score and a time.
+    """
+    points = {row.label: (row.hours, score) for row, score in _overall_scores(track) if row.hours}
+    return _trade_off_plot(points, "hours of all runs")
+
+
+def curve_plot(curves: Sequence[label_curves.Curve], task: str) -> str:
+    """Draws the score by the number of labeled training cases, a line a model.
+
+    Args:
+        curves: The curves.
+        task: The name of the task.
+
+    Returns:
+        The SVG, empty if there is no curve.
+    """
+    if not curves:
+        return ""
+    sizes = sorted({size for curve in curves for size in curve.points})
+    means = [mean for curve in curves for mean in curve.points.values()]
+    ends = [end for mean in means for end in (mean.low, mean.high)]
+    right, bottom = _WIDTH - _LABELS, _SCATTER_HEIGHT
+    x_axis = svg.Axis.over_ratios(sizes, _SIDE, right)
+    x_axis = dataclasses.replace(x_axis, ticks=sizes)
+    y_axis = svg.Axis.over(ends, bottom, _MARGIN)
+    parts = [svg.draw_ticks(x_axis, _MARGIN, bottom), svg.draw_side_ticks(y_axis, _SIDE, right)]
+    for index, curve in enumerate(curves):
+        kind = f"series s{index % _COLORS}"
+        places = [(x_axis.at(size), mean) for size, mean in sorted(curve.points.items())]
+        upper = [f"{x:.1f} {y_axis.at(mean.high):.1f}" for x, mean in places]
+        lower = [f"{x:.1f} {y_axis.at(mean.low):.1f}" for x, mean in reversed(places)]
+        line = [f"{x:.1f} {y_axis.at(mean.value):.1f}" for x, mean in places]
+        parts.append(f'<path class="band s{index % _COLORS}" d="M{"L".join([*upper, *lower])}Z"/>')
+        parts.append(f'<path class="{kind}" d="M{"L".join(line)}"/>')
+    last = {curve.label: max(curve.points.items(), key=lambda point: point[0]) for curve in curves}
+    ends_at = {label: (x_axis.at(n), y_axis.at(mean.value)) for label, (n, mean) in last.items()}
+    parts += _side_labels(ends_at, right)
+    parts.append(svg.draw_text((_SIDE + right) / 2, bottom + 36, "labeled training cases", "tick"))
+    return _svg(f"Score on {task} by the number of labeled training cases", bottom + 44, parts)
+
+
+def _overall_scores(track: board.Track) -> list[tuple[board.Row, statistics.Estimate]]:
+    """Returns the mean of each model over the tasks that are ranked by, or on the only task."""
+    found = []
+    for row in track.rows:
+        cell = row.cells.get(track.columns[0].slug) if len(track.columns) == 1 else None
+        if row.place is not None:
+            found.append((row, row.place.mean))
+        elif cell is not None and cell.score is not None:
+            found.append((row, cell.score.mean))
+    return found
+
+
+def _trade_off_plot(points: Mapping[str, tuple[float, statistics.Estimate]], what: str) -> str:
+    """Draws scores with their intervals over a logarithmic axis."""
+    if len({x for x, _ in points.values()}) < 2:
+        return ""
+    right, bottom = _WIDTH - _LABELS, _SCATTER_HEIGHT
+    x_axis = svg.Axis.over_ratios([x for x, _ in points.values()], _SIDE, right)
+    ends = [end for _, score in points.values() for end in (score.low, score.high)]
+    y_axis = svg.Axis.over(ends, bottom, _MARGIN)
+    parts = [svg.draw_ticks(x_axis, _MARGIN, bottom), svg.draw_side_ticks(y_axis, _SIDE, right)]
+    parts += _side_labels(
+        {label: (x_axis.at(x), y_axis.at(score.value)) for label, (x, score) in points.items()},
+        right,
+    )
+    for label, (x, score) in points.items():
+        at = x_axis.at(x)
+        parts += [
+            svg.draw_line("interval", at, y_axis.at(score.low), at, y_axis.at(score.high)),
+            svg.draw_circle("mean", at, y_axis.at(score.value), 5, f"{label}: {score.value:.3f}"),
+        ]
+    parts.append(svg.draw_text((_SIDE + right) / 2, bottom + 36, what, "tick"))
+    return _svg(f"Score by {what}", bottom + 44, parts)
+
+
+def _side_labels(places: Mapping[str, tuple[float, float]], right: float) -> list[str]:
+    """Draws the names of marks beside the plot, each joined to its mark; none covers another."""
+    parts = []
+    lowest = 0.0
+    for index, (label, (x, y)) in sorted(enumerate(places.items()), key=lambda item: item[1][1][1]):
+        lowest = max(y, lowest + _LABEL_HEIGHT)
+        parts += [
+            svg.draw_line("leader", x, y, right + 6, lowest),
+            svg.draw_text(
+                right + 9,
+                lowest + 4,
+                svg.shorten(label, _MAX_SIDE_LABEL),
+                f"side t{index % _COLORS}",
+            ),
+        ]
+    return parts
 
 
 def _svg(title: str, height: int, parts: list[str]) -> str:

@@ -80,7 +80,7 @@ def _build_track(
         for row_key, group in sorted(by_row.items())
     ]
     return _rank(
-        board.Track(slug, is_demo, kind, protocol, list(columns.values()), rows, [], {}, {}, {})
+        board.Track(slug, is_demo, kind, protocol, list(columns.values()), rows, [], {}, {}, {}, {})
     )
 
 
@@ -247,6 +247,9 @@ def _rank(track: board.Track) -> board.Track:
         ranked_by=ranked_by if places else [],
         left_out={label: n_cases for label, n_cases in left_out.items() if n_cases and places},
         shared=shared if places else {},
+        comparisons={
+            column.slug: statistics.compare(track.comparable(column)) for column in track.columns
+        },
         agreement=ranking.agreement,
     )
 

@@ -1,5 +1,7 @@
 """Generated results: real record files, case tables and configurations."""
 
+import dataclasses
+import datetime
 import hashlib
 import pathlib
 from collections.abc import Sequence
@@ -7,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from eva_coralbay.results import case_table, record
+from eva_coralbay.results import case_table, record, scores
 from eva_coralbay.results import folder as results_folder
 
 MODELS: dict[str, float] = {
@@ -20,6 +22,9 @@ MODELS: dict[str, float] = {
 }
 """The level of each model."""
 
+PARAMETERS = {"radiology/voco_b": 53_000_000, "radiology/coralbay_random": 3_400_000}
+"""The parameters of models that differ from the others."""
+
 TASKS: dict[str, list[str]] = {
     "btcv": ["spleen", "liver", "pancreas", "left adrenal gland", "aorta"],
     "lits17": ["liver", "tumour"],
@@ -29,6 +34,9 @@ TASKS: dict[str, list[str]] = {
 
 N_CASES = {"btcv": 9, "lits17": 26, "phantom": 6}
 """The number of cases of each task."""
+
+FEW_LABELS = ("dice_resampled", *(f"dice_resampled_at_{n_cases}" for n_cases in (1, 2, 5, 10)))
+"""The metrics of a probe beside `dice`."""
 
 _UNKNOWN = "0" * 64
 
@@ -79,6 +87,8 @@ def write_run(
         The path of the record.
     """
     rows = _rows(model, task, seed, N_CASES.get(task, 6) if n_cases is None else n_cases)
+    if protocol == "probe":
+        rows += [_weaken(row, metric) for metric in FEW_LABELS for row in rows]
     path = root / "draft.json"
     table = case_table.write(path.with_name("draft.cases.csv"), rows)
     entry = _record(model, task, seed, kind, protocol, rows, table)
@@ -133,8 +143,7 @@ def _record(
     table: record.CaseTable,
 ) -> record.Record:
     cases = sorted({row.case for row in rows})
-    by_case = [_mean([row for row in rows if row.case == case]) for case in cases]
-    names = dict.fromkeys(row.class_name for row in rows)
+    metrics = scores.summarize(rows)
     return record.Record(
         kind=kind,
         task=record.Task(id=task, version="1", config_sha256=None),
@@ -144,12 +153,12 @@ def _record(
             weights_sha256=_UNKNOWN,
             license=None,
             training_datasets=None,
-            parameters=53_200_000,
+            parameters=PARAMETERS.get(model, 53_200_000),
         ),
         protocol=protocol,
         seed=seed,
         split=record.Split(
-            name="v1", part="test", n=len(cases), ids_sha256=record.ids_sha256(cases)
+            name="v1@1", part="test", n=len(cases), ids_sha256=record.ids_sha256(cases)
         ),
         checkpoint=record.Checkpoint(selection="last", step=20000),
         dataset=record.Dataset(name=task, checksums=None, license="CC-BY-4.0"),
@@ -160,19 +169,19 @@ def _record(
             cuda="12.8" if kind == "measured" else None,
             device="NVIDIA H100" if kind == "measured" else "cpu x86_64",
         ),
-        cost=record.Cost(fit_seconds=5400.0, peak_memory_bytes=2**33, seconds_per_volume=3.5),
-        metrics={
-            "dice": float(np.mean(by_case)),
-            **{
-                f"dice_{name}": _mean([row for row in rows if row.class_name == name])
-                for name in names
-            },
-        },
+        cost=record.Cost(
+            fit_seconds=200.0 * len(model), peak_memory_bytes=2**33, seconds_per_volume=3.5
+        ),
+        metrics=dict(metrics),
         cases=table,
+        date=datetime.date(2026, 11, 1 + seed),
         config=None,
-        robustness={"window_shifted": {"dice": float(np.mean(by_case)) - 0.05}},
+        robustness={"window_shifted": {"dice": metrics["dice"] - 0.05}},
     )
 
 
-def _mean(rows: list[case_table.CaseRow]) -> float:
-    return float(np.mean([row.value for row in rows if row.value is not None]))
+def _weaken(row: case_table.CaseRow, metric: str) -> case_table.CaseRow:
+    """Returns a row of another metric, which is less with fewer labeled cases."""
+    n_cases = int(metric.rpartition("_")[2]) if "_at_" in metric else 20
+    value = None if row.value is None else row.value * (1 - 0.4 / n_cases)
+    return dataclasses.replace(row, metric=metric, value=value)

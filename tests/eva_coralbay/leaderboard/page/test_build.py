@@ -3,6 +3,7 @@
 import html.parser
 import json
 import pathlib
+import re
 import urllib.parse
 from typing import Any
 
@@ -143,8 +144,58 @@ def test_the_table_shows_the_numbers_of_the_json(site: pathlib.Path) -> None:
     assert len(scores) == 7
     for score in scores:
         low, high = score["interval"]
-        shown = f'<span class="score">{score["value"]:.3f}</span>\n'
-        assert f'{shown}<span class="interval">{low:.3f} to {high:.3f}</span>' in text
+        assert f">{score['value']:.3f}</span>" in text
+        assert f'<span class="interval">{low:.3f} to {high:.3f}</span>' in text
+
+
+def test_the_best_of_a_task_is_marked_and_the_others_have_their_gap(tmp_path: pathlib.Path) -> None:
+    """A gap is marked where it is significant: by 26 cases, not by 6."""
+    models = ["radiology/coralbay", "radiology/coralbay_random", "example/no_card"]
+    generated.write_results(tmp_path / "results", models=models, tasks=["phantom", "lits17"])
+    text = (_build(tmp_path / "results", tmp_path / "site") / "index.html").read_text()
+    assert text.count('class="score best"') == 2
+    assert text.count('class="gap first"') == 2
+    assert text.count('class="gap behind"') == 2
+    assert text.count('class="gap"') == 2
+    assert "the best,\nsignificant" in text and "the best,\nnot separable" in text
+
+
+def test_the_page_of_a_task_is_sorted_by_its_score(tmp_path: pathlib.Path) -> None:
+    """Whatever the ranks over all tasks are."""
+    root = tmp_path / "results"
+    generated.write_results(root, models=list(generated.MODELS), tasks=["btcv", "lits17"])
+    site = _build(root, tmp_path / "site")
+    (page,) = site.glob("track-*--lits17-1.html")
+    (track,) = json.loads((site / "leaderboard.json").read_text())["tracks"]
+    values = {
+        row["model"]: score["value"]
+        for row in track["models"]
+        for score in row["scores"]
+        if score["task"] == "lits17"
+    }
+    shown = re.findall(r'class="model" data-value="([^"]+)"', page.read_text())
+    assert shown == sorted(values, key=lambda model: -values[model])
+
+
+def test_a_probe_has_its_curves(tmp_path: pathlib.Path) -> None:
+    """The last point has all 18 training cases of the split."""
+    models = ["radiology/coralbay", "radiology/coralbay_random"]
+    generated.write_results(tmp_path / "results", models=models, tasks=["btcv"], protocol="probe")
+    site = _build(tmp_path / "results", tmp_path / "site")
+    for page in ("track-segmentation-probe", "track-segmentation-probe--btcv-1"):
+        text = (site / f"{page}.html").read_text()
+        (figure,) = re.findall(r"<svg(?:(?!</svg>).)*labeled training cases.*?</svg>", text, re.S)
+        assert re.findall(r'class="tick"[^>]*>(\d+)<', figure) == ["1", "2", "5", "10", "18"]
+        assert figure.count('class="series') == 2
+    assert "dice resampled</th>" in text and "at 5" not in text
+
+
+def test_score_is_drawn_by_size_and_by_cost(tmp_path: pathlib.Path) -> None:
+    generated.write_results(tmp_path / "results", tasks=["btcv"])
+    text = (_build(tmp_path / "results", tmp_path / "site") / "index.html").read_text()
+    for what in ("parameters of the encoder, in millions", "hours of all runs"):
+        figure = text[text.index(f'aria-label="Score by {what}"') :].split("</svg>")[0]
+        assert figure.count('class="mean"') == len(generated.MODELS)
 
 
 def test_missing_cells_are_dashes_and_unranked(site: pathlib.Path) -> None:
@@ -224,7 +275,7 @@ def test_the_steps_to_submit_are_those_of_the_documentation(site: pathlib.Path) 
     """The page has a task of the leaderboard where the documentation has generated scans."""
     others = {
         "data/btcv": "data/phantom",
-        "btcv.yaml": "phantom.yaml",
+        "config btcv": "config phantom",
         "N_RUNS=5": "N_RUNS=2",
         "leaderboard/results > ": "leaderboard/results --demo > ",
     }
