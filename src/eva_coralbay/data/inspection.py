@@ -17,7 +17,7 @@ from nibabel import nifti1, orientations
 from eva_coralbay import _atomic_files, _slice_drawing
 from eva_coralbay.data import datasets, task_datasets
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 _WINDOW = (-175.0, 250.0)
 """The HU that are drawn black and white by default: those that the protocol clips to."""
@@ -156,7 +156,7 @@ def draw(inspected: InspectedCase, *, window: tuple[float, float] | None = None)
     """
     window = window or _default_window(inspected)
     if window[0] >= window[1]:
-        raise ValueError(f"The window must be (lowest, highest), got {tuple(window)}.")
+        raise EvaCoralbayError(f"The window must be (lowest, highest), got {tuple(window)}.")
     depth, height, width = np.array(inspected.image.shape) * _spacing(inspected)
     center = _center(inspected)
     names = _names_in_planes(inspected, center)

@@ -17,7 +17,7 @@ import tqdm
 from eva_coralbay import _atomic_files
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, phantom_anatomy
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 CLASSES = phantom_anatomy.CLASSES
 """The name of each label value."""
@@ -96,10 +96,10 @@ def write_dataset(
 
     Raises:
         DatasetError: If the folder holds another data set.
-        ValueError: If no case is left to train on.
+        EvaCoralbayError: If no case is left to train on.
     """
     if not 0 <= val_cases < cases:
-        raise ValueError(f"`val_cases` must be from 0 to {cases - 1}, got {val_cases}.")
+        raise EvaCoralbayError(f"`val_cases` must be from 0 to {cases - 1}, got {val_cases}.")
     settings = {
         "version": _VERSION,
         "seed": seed,

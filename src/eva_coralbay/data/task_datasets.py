@@ -10,7 +10,7 @@ from loguru import logger
 from eva_coralbay.data import datasets
 from eva_coralbay.data.datasets import classification
 from eva_coralbay.data.datasets import task as task_lib
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 from eva_coralbay.tasks import catalog
 
 AnyDataset = datasets.SegmentationDataset | classification.ClassificationDataset
@@ -32,12 +32,12 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
         arguments: Further arguments of the data set.
 
     Raises:
-        ValueError: If the task is unknown.
+        EvaCoralbayError: If the task is unknown.
         DatasetError: If there is no such folder and nothing is to be downloaded.
     """
     if name not in catalog.TASKS and name not in OWN_DATA:
         known = ", ".join((*catalog.TASKS, *OWN_DATA))
-        raise ValueError(f"There is no task '{name}': choose one of {known}.")
+        raise EvaCoralbayError(f"There is no task '{name}': choose one of {known}.")
     if not os.path.isdir(os.path.expanduser(root)) and not arguments.get("download"):
         raise DatasetError(f"There is no folder '{root}'.")
     dataset = OWN_DATA.get(name) or pkgutil.resolve_name(catalog.TASKS[name].dataset)
@@ -68,14 +68,14 @@ def prepare(
 
     Raises:
         DatasetError: If files are missing or broken, or scans cannot be prepared.
-        ValueError: If the task is unknown, or an argument does not apply to it.
+        EvaCoralbayError: If the task is unknown, or an argument does not apply to it.
     """
     if download and name in OWN_DATA:
-        raise ValueError(f"'{name}' is for own scans, which cannot be downloaded.")
+        raise EvaCoralbayError(f"'{name}' is for own scans, which cannot be downloaded.")
     arguments: dict[str, Any] = {"download": True} if download else {}
     if prepared_root is not None:
         if _is_classification(name):
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"'{name}' is a classification, whose volumes need no preparation: leave out "
                 "`--prepared-root`."
             )

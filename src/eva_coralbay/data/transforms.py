@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation
+from eva_coralbay.errors import EvaCoralbayError
 
 MirrorPairs = Sequence[tuple[int, int]]
 """The label values of the left and the right one of each pair of organs."""
@@ -48,10 +49,10 @@ class EvalTransform:
 
         Raises:
             EvaCoralbayError: If the spacing cannot be.
-            ValueError: If the window is empty.
+            EvaCoralbayError: If the window is empty.
         """
         if hu_window[0] >= hu_window[1]:
-            raise ValueError(f"`hu_window` must be (lowest, highest) in HU, got {hu_window}.")
+            raise EvaCoralbayError(f"`hu_window` must be (lowest, highest) in HU, got {hu_window}.")
 
         self.preparation = preparation.Preparation(
             grid_lib.check_spacing(spacing), float(hu_window[0])
@@ -175,7 +176,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
     def _ratios(self, num_labels: int) -> npt.NDArray[np.float64]:
         ratios = np.asarray(self._class_ratios, dtype=np.float64)
         if len(ratios) < num_labels:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"`class_ratios` has {len(ratios)} entries but the label map holds the value "
                 f"{num_labels - 1}: give one ratio a class, background first."
             )

@@ -12,6 +12,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.errors import EvaCoralbayError
 
 
 class VolumeTransform(abc.ABC):
@@ -25,12 +26,12 @@ class VolumeTransform(abc.ABC):
             window: The lowest and the highest intensity, which become 0 and 1.
 
         Raises:
-            ValueError: If a length is not positive or the window is empty.
+            EvaCoralbayError: If a length is not positive or the window is empty.
         """
         if len(size) != 3 or min(size) < 1:
-            raise ValueError(f"`size` must be three positive numbers of voxels, got {size}.")
+            raise EvaCoralbayError(f"`size` must be three positive numbers of voxels, got {size}.")
         if len(window) != 2 or window[0] >= window[1]:
-            raise ValueError(f"The window must be (lowest, highest), got {window}.")
+            raise EvaCoralbayError(f"The window must be (lowest, highest), got {window}.")
 
         self._size = tuple(size)
         self._lowest, self._highest = window
@@ -105,10 +106,12 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
             max_rotation: The largest angle, in degrees, that is drawn for each axis.
 
         Raises:
-            ValueError: If a length is not positive or the window is empty.
+            EvaCoralbayError: If a length is not positive or the window is empty.
         """
         if len(size_mm) != 3 or min(size_mm) <= 0:
-            raise ValueError(f"`size_mm` must be three positive lengths in mm, got {size_mm}.")
+            raise EvaCoralbayError(
+                f"`size_mm` must be three positive lengths in mm, got {size_mm}."
+            )
         super().__init__(size=size, window=hu_window)
 
         self._step_mm = np.asarray(size_mm, dtype=np.float64) / np.asarray(size)

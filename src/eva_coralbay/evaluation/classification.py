@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.data.datasets.classification import base
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, run_module
 from eva_coralbay.models import description
 from eva_coralbay.tasks import protocols
@@ -171,11 +172,11 @@ class ClassificationModule(run_module.RunModule):
         """Computes the embeddings [B, E] of volumes.
 
         Raises:
-            ValueError: If the encoder gives something else.
+            EvaCoralbayError: If the encoder gives something else.
         """
         embeddings: Any = self.encoder(volumes)  # type: ignore[reportCallIssue]  # built by now
         if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2:
-            raise ValueError(
+            raise EvaCoralbayError(
                 "A classification needs one embedding [B, E] of the encoder, not feature maps: "
                 "leave its `out_indices` None."
             )
@@ -185,12 +186,12 @@ class ClassificationModule(run_module.RunModule):
         """Checks that embeddings are of this encoder and data, and that it is frozen.
 
         Raises:
-            ValueError: If not.
+            EvaCoralbayError: If not.
         """
         if self._embeddings_of is None:
             return
         if not self._is_frozen:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"Protocol '{self.protocol}' trains the encoder, so it needs the volumes and not "
                 "their embeddings: use the online config."
             )
@@ -201,7 +202,7 @@ class ClassificationModule(run_module.RunModule):
             if made_of.get(part) != value
         ]
         if differences:
-            raise ValueError(
+            raise EvaCoralbayError(
                 "The embeddings are made of something else than the config says:\n"
                 + "\n".join(differences)
                 + "\nChoose another EMBEDDINGS_ROOT, or delete the folder, and run "

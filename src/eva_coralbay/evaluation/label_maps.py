@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from eva_coralbay.data.label_values import IGNORE_LABEL
+from eva_coralbay.errors import EvaCoralbayError
 
 _CHUNK_VOXELS = 2**18
 """Voxels that are handled at once: few enough to stay in a CPU's cache."""
@@ -27,7 +28,7 @@ def argmax_labels(logits: torch.Tensor) -> torch.Tensor:
         The labels, of shape [B, D, H, W]; uint8, or int16 for more than 255 classes.
 
     Raises:
-        ValueError: If the logits have another number of axes, or contain NaN.
+        EvaCoralbayError: If the logits have another number of axes, or contain NaN.
     """
     if logits.ndim != 5:
         raise ValueError(f"Expected logits of shape [B, C, D, H, W], got {tuple(logits.shape)}.")
@@ -50,7 +51,7 @@ def argmax_labels(logits: torch.Tensor) -> torch.Tensor:
             has_nan |= best.isnan().any()
 
     if has_nan:
-        raise ValueError(
+        raise EvaCoralbayError(
             "The logits contain NaN, so they have no labels: the model has diverged. "
             "Lower the learning rate or train in a wider precision."
         )
@@ -72,7 +73,7 @@ def count_pairs(
         Counts of shape [n_classes, n_classes].
 
     Raises:
-        ValueError: If a label is no class.
+        EvaCoralbayError: If a label is no class.
     """
     dtype = torch.uint8 if n_classes**2 <= 256 else torch.int32
     counts = torch.zeros(n_classes**2, dtype=torch.int64, device=predicted.device)
@@ -151,7 +152,7 @@ def _check_labels(
     for name, labels in (("truth", truth), ("prediction", predicted)):
         low, high = (int(bound) for bound in labels.aminmax())
         if low < 0 or high >= n_classes:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"The {name} of case '{case}' has labels from {low} to {high}, but the "
                 f"{n_classes} classes have the labels 0 to {n_classes - 1}."
             )

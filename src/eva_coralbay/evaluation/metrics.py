@@ -15,6 +15,7 @@ import torchmetrics
 from torch import distributed
 from typing_extensions import override
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import label_maps, lesions, native_grid, surfaces
 from eva_coralbay.results import case_table, scores
 from eva_coralbay.tasks import facts
@@ -103,7 +104,7 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
         known = {row.case for row in self._rows}
         for case in cases:
             if case in known:
-                raise ValueError(f"Case '{case}' is scored twice: case ids must be unique.")
+                raise EvaCoralbayError(f"Case '{case}' is scored twice: case ids must be unique.")
             known.add(case)
         return cases
 
@@ -180,7 +181,7 @@ class CaseSegmentation(CaseMetric[case_table.CaseRow]):
 
         Raises:
             RuntimeError: If `classes` is not set, or the run is distributed.
-            ValueError: If shapes differ, a label is unknown or a case is scored twice.
+            EvaCoralbayError: If shapes differ, a label is unknown or a case is scored twice.
         """
         self._check_ready()
         if target.ndim == preds.ndim + 1 and target.shape[1] == 1:
@@ -279,8 +280,8 @@ class CaseClassification(CaseMetric[case_table.PredictionRow]):
 
         Raises:
             RuntimeError: If `classes` is not set, or the run is distributed.
-            ValueError: If shapes differ, a class is unknown, a probability is none, or a case is
-                scored twice.
+            EvaCoralbayError: If shapes differ, a class is unknown, a probability is none, or a case
+                is scored twice.
         """
         self._check_ready()
         _check_predictions(preds, target, n_classes=len(self.classes))
@@ -325,9 +326,11 @@ def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: 
             f"{tuple(preds.shape)} and {tuple(target.shape)}."
         )
     if len(target) and not 0 <= int(target.min()) <= int(target.max()) < n_classes:
-        raise ValueError(f"The targets {target.tolist()} are not all below {n_classes} classes.")
+        raise EvaCoralbayError(
+            f"The targets {target.tolist()} are not all below {n_classes} classes."
+        )
     if not torch.allclose(preds.sum(dim=1), preds.new_ones(()), atol=1e-2):
-        raise ValueError(
+        raise EvaCoralbayError(
             "The predictions are no probabilities: they do not add up to 1, or contain NaN. If "
             "the model has diverged, lower the learning rate or train in a wider precision."
         )

@@ -18,6 +18,7 @@ from torch.utils import data as torch_data
 from typing_extensions import override
 
 from eva_coralbay.data import preparation, transforms
+from eva_coralbay.errors import EvaCoralbayError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +126,10 @@ def check(dataset: Any) -> None:
         dataset: The data set that is scored.
 
     Raises:
-        ValueError: If they do not come from an `EvalTransform`.
+        EvaCoralbayError: If they do not come from an `EvalTransform`.
     """
     if not isinstance(getattr(dataset, "_transforms", None), transforms.EvalTransform):
-        raise ValueError(
+        raise EvaCoralbayError(
             "ROBUSTNESS perturbs the scans of a segmentation task, which come from "
             f"eva_coralbay.data.transforms.EvalTransform, but those of {type(dataset).__name__} do "
             "not: turn it off."

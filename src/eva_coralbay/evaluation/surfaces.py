@@ -16,6 +16,8 @@ import numpy.typing as npt
 from monai.metrics import utils as monai_metrics_utils
 from scipy import spatial
 
+from eva_coralbay.errors import EvaCoralbayError
+
 _INSIDE = 255
 """The code of eight neighbors that are all part of a segmentation."""
 
@@ -70,10 +72,10 @@ def measure(
         The distances.
 
     Raises:
-        ValueError: If one of the two is empty, so that there is no distance.
+        EvaCoralbayError: If one of the two is empty, so that there is no distance.
     """
     if not truth.any() or not prediction.any():
-        raise ValueError("An empty segmentation has no surface.")
+        raise EvaCoralbayError("An empty segmentation has no surface.")
     areas_by_code = _areas_by_code(tuple(float(length) for length in spacing_mm))
     surfaces = []
     for mask in (truth, prediction):

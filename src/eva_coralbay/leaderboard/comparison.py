@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eva_coralbay import _messages
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import statistics
 from eva_coralbay.results import case_values, record, scores
 from eva_coralbay.results import folder as results_folder
@@ -109,7 +110,7 @@ def compare(
         The comparison.
 
     Raises:
-        ValueError: If there is no result of a model, there are several of which one must be
+        EvaCoralbayError: If there is no result of a model, there are several of which one must be
             named, or those of the two cannot be compared.
     """
     runs_a, runs_b = (_select(entries, model, task, protocol) for model in (model_a, model_b))
@@ -166,14 +167,14 @@ def _select(
     ]
     if not found:
         known = _list(str(entry.record.model.id) for entry in on_task)
-        raise ValueError(
+        raise EvaCoralbayError(
             f"There is no result of '{model}' on '{task}' by the protocol '{protocol}'. "
             f"There are results of {known or 'no model'}."
         )
     names = {(_model_name(entry.record), _task_name(entry.record)) for entry in found}
     if len(names) > 1:
         several = _list(f"{name} on {of}" for name, of in names)
-        raise ValueError(
+        raise EvaCoralbayError(
             f"There are several results of '{model}' on '{task}': {several}. Name the model as "
             "<organization>/<model>@<revision> and the task as <id>@<version>."
         )
@@ -189,7 +190,7 @@ def _check_comparable(first: record.Record, second: record.Record, *models: str)
     }
     for what, (of_a, of_b) in differences.items():
         if of_a != of_b:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{' and '.join(models)} cannot be compared, as {what} differs: {of_a}, {of_b}."
             )
 

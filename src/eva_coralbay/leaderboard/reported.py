@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 
 
@@ -73,17 +74,19 @@ def read(path: str | os.PathLike[str]) -> list[Reported]:
         path: The path of the JSON file.
 
     Raises:
-        ValueError: If the file is not as it should be.
+        EvaCoralbayError: If the file is not as it should be.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         numbers = pydantic.TypeAdapter(list[Reported]).validate_python(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no list of reported numbers: {error}") from error
+        raise EvaCoralbayError(f"{path} is no list of reported numbers: {error}") from error
     expected = pathlib.Path(path).stem.replace("__", "/")
     others = sorted({number.model for number in numbers} - {expected})
     if others:
-        raise ValueError(f"{path} is for '{expected}', but has numbers of {', '.join(others)}.")
+        raise EvaCoralbayError(
+            f"{path} is for '{expected}', but has numbers of {', '.join(others)}."
+        )
     return numbers
 
 
@@ -94,7 +97,7 @@ def find(folder: str | os.PathLike[str]) -> list[Reported]:
         folder: The folder; if it is not there, there are no numbers.
 
     Raises:
-        ValueError: If a file is not as it should be, naming it.
+        EvaCoralbayError: If a file is not as it should be, naming it.
     """
     numbers = [
         number for path in sorted(pathlib.Path(folder).glob("*.json")) for number in read(path)

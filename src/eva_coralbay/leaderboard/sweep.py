@@ -43,6 +43,7 @@ import pydantic
 import yaml
 
 from eva_coralbay import _atomic_files, _hashes
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import submission
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
@@ -198,15 +199,15 @@ def read(path: str | os.PathLike[str]) -> Plan:
         path: The path of the YAML file.
 
     Raises:
-        ValueError: If the file is no sweep, naming the field.
+        EvaCoralbayError: If the file is no sweep, naming the field.
     """
     try:
         content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
         return Plan.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
+        raise EvaCoralbayError(f"{path} is no YAML file: {error}") from error
     except pydantic.ValidationError as error:
-        raise ValueError(f"{path} is no sweep: {error}") from error
+        raise EvaCoralbayError(f"{path} is no sweep: {error}") from error
 
 
 def list_cells(
@@ -227,7 +228,7 @@ def list_cells(
         seeds: The seeds to run, those of the sweep if None.
 
     Raises:
-        ValueError: If a model or task is not in the sweep, or a config cannot be read.
+        EvaCoralbayError: If a model or task is not in the sweep, or a config cannot be read.
     """
     return [
         _build_cell(plan, model, task, seed)
@@ -248,7 +249,7 @@ def look_up(cells: Sequence[Cell]) -> list[Outcome]:
         its log) or to do.
 
     Raises:
-        ValueError: If a record cannot be read, naming the file.
+        EvaCoralbayError: If a record cannot be read, naming the file.
     """
     return [_look_up(cell) for cell in cells]
 
@@ -281,7 +282,8 @@ def run(
         The outcomes, in the order of the cells.
 
     Raises:
-        ValueError: If submitit is not installed, a parameter is unknown, or there is no SLURM.
+        EvaCoralbayError: If submitit is not installed, a parameter is unknown, or there is no
+            SLURM.
     """
     executor = _make_executor(cluster, folder, parameters or {})
     outcomes = look_up(cells)
@@ -337,7 +339,9 @@ def _select(known: Mapping[str, Any], names: Sequence[str] | None, kind: str) ->
     """Returns the chosen names, all if none is."""
     for name in names or ():
         if name not in known:
-            raise ValueError(f"There is no {kind} {name} in the sweep: it has {', '.join(known)}.")
+            raise EvaCoralbayError(
+                f"There is no {kind} {name} in the sweep: it has {', '.join(known)}."
+            )
     return list(known if names is None else names)
 
 
@@ -384,7 +388,7 @@ def _read_config(path: str) -> tuple[Any, list[str]]:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"The config {path} cannot be read: {error}") from error
+        raise EvaCoralbayError(f"The config {path} cannot be read: {error}") from error
     return content, sorted(set(re.findall(r"\$\{oc\.env:\s*(\w+)", text)))
 
 
@@ -425,7 +429,7 @@ def _make_executor(
     try:
         import submitit
     except ImportError as error:
-        raise ValueError(
+        raise EvaCoralbayError(
             "`--local` and `--slurm` need submitit: pip install 'eva-coralbay[sweep]'. Without "
             "it, `--print` gives the commands."
         ) from error
@@ -442,7 +446,7 @@ def _make_executor(
             }
         )
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"submitit cannot use {cluster}: {error}") from error
+        raise EvaCoralbayError(f"submitit cannot use {cluster}: {error}") from error
     return executor
 
 

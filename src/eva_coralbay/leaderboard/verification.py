@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from eva_coralbay import _hashes
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import validation
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config, scores
@@ -68,7 +69,8 @@ def recompute(entry: results_folder.Entry) -> dict[str, record.Score]:
         The value over the cases by metric; `None` where it is not defined.
 
     Raises:
-        ValueError: If the case table cannot be read, or is not the one that the record states.
+        EvaCoralbayError: If the case table cannot be read, or is not the one that the record
+            states.
     """
     _check_beside(entry.cases_path, entry.record.cases.sha256)
     found = scores.summarize(entry.rows)
@@ -97,7 +99,7 @@ def verify(
         Distances, in mm, of the repetition are not compared: see :data:`RERUN_TOLERANCE`.
 
     Raises:
-        ValueError: If a file is missing or is not the record's, or the run fails.
+        EvaCoralbayError: If a file is missing or is not the record's, or the run fails.
     """
     found = recompute(entry)
     differences = _compare(entry.record, found, "case table", validation.TOLERANCE)
@@ -167,11 +169,11 @@ def _repeat(entry: results_folder.Entry) -> record.Record:
             [sys.executable, "-m", "eva", command, "--config", str(path)], stdout=2, check=False
         )
         if run.returncode:
-            raise ValueError(f"The run of {entry.config_path} failed: see its output.")
+            raise EvaCoralbayError(f"The run of {entry.config_path} failed: see its output.")
         split, checkpoint = entry.record.split.part, entry.record.checkpoint.selection
         found = sorted(folder.rglob(f"record_{split}_{checkpoint}.json"))
         if len(found) != 1:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"The run of {entry.config_path} has left {len(found)} records of the {split} "
                 f"cases and the {checkpoint} checkpoint, not one: see its output."
             )
@@ -182,7 +184,9 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
     """Reads the configuration that the record states."""
     path, stated = entry.config_path, entry.record.config
     if stated is None:
-        raise ValueError(f"{entry.path} states no configuration, so its run cannot be repeated.")
+        raise EvaCoralbayError(
+            f"{entry.path} states no configuration, so its run cannot be repeated."
+        )
     _check_beside(path, stated.sha256)
     return run_config.read(path)
 
@@ -192,12 +196,12 @@ def _check_beside(path: pathlib.Path, sha256: str) -> None:
     try:
         found = _hashes.sha256_of_file(path)
     except OSError as error:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{path} cannot be read ({error.strerror}): put the file that the run has written "
             "there, beside its record."
         ) from error
     if found != sha256:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{path} is not the file that the record states: its SHA-256 is {found}, not {sha256}. "
             "Take the file as the run has written it."
         )

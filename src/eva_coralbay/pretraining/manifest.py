@@ -16,7 +16,7 @@ import pydantic
 from eva_coralbay import _atomic_files
 from eva_coralbay.data import scan_file
 from eva_coralbay.data.quality import Statistics
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 VERSION = 1
 """The version of the format of the manifest."""
@@ -149,5 +149,5 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
             StoreError: If it is missing or damaged.
         """
         if case.path is None or case.key is None:
-            raise ValueError(f"Scan '{case.case}' was set aside: {case.reason}.")
+            raise EvaCoralbayError(f"Scan '{case.case}' was set aside: {case.reason}.")
         return scan_file.StoredScan(os.path.join(self._store, case.path), key=case.key)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.pretraining import heads, loss
 
@@ -48,11 +49,11 @@ class Masking:
         """Checks the range.
 
         Raises:
-            ValueError: If the ratio is no range within 0 to 1, or the weight is not above 0.
+            EvaCoralbayError: If the ratio is no range within 0 to 1, or the weight is not above 0.
         """
         least, most = self.ratio
         if not (0.0 < least <= most < 1.0 and self.weight > 0.0):
-            raise ValueError(
+            raise EvaCoralbayError(
                 "`masking` takes a `weight` above 0 and a `ratio` (least, most) between 0 and 1; "
                 f"got {self.weight} and ({least}, {most})."
             )

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from eva_coralbay.errors import EvaCoralbayError
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -30,10 +32,12 @@ class Schedule:
         """Checks the warm-up.
 
         Raises:
-            ValueError: If it is no part of the steps.
+            EvaCoralbayError: If it is no part of the steps.
         """
         if not 0.0 <= self.warmup <= 1.0:
-            raise ValueError(f"`warmup` is a part of all steps, from 0 to 1; got {self.warmup}.")
+            raise EvaCoralbayError(
+                f"`warmup` is a part of all steps, from 0 to 1; got {self.warmup}."
+            )
 
     def at(self, step: int, *, steps: int) -> float:
         """Returns the value at a step.

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import encoder
 
 _WIDE_WINDOW = (-1000.0, 1000.0)
@@ -97,26 +98,26 @@ class Views:
         """Checks the sizes.
 
         Raises:
-            ValueError: If the encoder cannot take a view, or the region cannot hold it.
+            EvaCoralbayError: If the encoder cannot take a view, or the region cannot hold it.
         """
         for name in ("global", "local"):
             size, (least, most) = getattr(self, f"{name}_size"), getattr(self, f"{name}_edge")
             if size < encoder.MIN_SIZE:
-                raise ValueError(
+                raise EvaCoralbayError(
                     f"`{name}_size` must be at least {encoder.MIN_SIZE} voxels; got {size}."
                 )
             if not 0 < least <= most <= self.region_size:
-                raise ValueError(
+                raise EvaCoralbayError(
                     f"`{name}_edge` must be (least, most) voxels, not more than `region_size` "
                     f"({self.region_size}); got ({least}, {most})."
                 )
         if not 0.0 < self.max_global_overlap <= 1.0:
-            raise ValueError(
+            raise EvaCoralbayError(
                 "`max_global_overlap` must be above 0 and at most 1; got "
                 f"{self.max_global_overlap}."
             )
         if self.num_locals < 0:
-            raise ValueError(f"`num_locals` must not be negative; got {self.num_locals}.")
+            raise EvaCoralbayError(f"`num_locals` must not be negative; got {self.num_locals}.")
 
 
 NUM_GLOBALS = 2

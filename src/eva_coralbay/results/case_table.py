@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import record
 
 
@@ -80,7 +81,7 @@ def write(
         The description of the table for the record.
 
     Raises:
-        ValueError: If a case, class and metric is there twice, or a value is not finite.
+        EvaCoralbayError: If a case, class and metric is there twice, or a value is not finite.
     """
     _check_rows(path, rows)
     text = io.StringIO()
@@ -109,7 +110,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
         The rows, in the order of the file.
 
     Raises:
-        ValueError: If the file is no case table, naming the line.
+        EvaCoralbayError: If the file is no case table, naming the line.
     """
     kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
     rows = []
@@ -120,9 +121,9 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
             for values in reader if header in kinds else ():
                 rows.append(_parse_row(values, kinds[header]))
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+            raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
     if header not in kinds:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{path} is no case table: its columns are {list(header)}, not "
             f"{' or '.join(str(list(columns)) for columns in kinds)}."
         )
@@ -139,7 +140,7 @@ def _parse_row(values: Sequence[str], kind: type[Row]) -> Row:
     """Parses the values of a row of the case table."""
     fields = dataclasses.fields(kind)
     if len(values) != len(fields):
-        raise ValueError(f"expected {len(fields)} values, got {len(values)}")
+        raise EvaCoralbayError(f"expected {len(fields)} values, got {len(values)}")
     parsers = {str: str, int: int, float | None: lambda text: float(text) if text else None}
     return kind(*(parsers[field.type](value) for field, value in zip(fields, values, strict=True)))
 
@@ -150,9 +151,11 @@ def _check_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     for row in rows:
         key = (row.case, row.class_name, row.metric)
         if key in seen:
-            raise ValueError(f"{path}: {row.metric} of {row.class_name} in {row.case} is twice.")
+            raise EvaCoralbayError(
+                f"{path}: {row.metric} of {row.class_name} in {row.case} is twice."
+            )
         if row.value is not None and not math.isfinite(row.value):
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{path}: {row.metric} of {row.class_name} in {row.case} is {row.value}, "
                 "but a value is finite, or empty if it is excluded."
             )

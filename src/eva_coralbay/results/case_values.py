@@ -59,11 +59,11 @@ class CaseValues:
                 "seed and two cases."
             )
         if len(set(self.cases)) < len(self.cases):
-            raise ValueError("A case id is there twice.")
+            raise EvaCoralbayError("A case id is there twice.")
         is_infinite = ~np.isfinite(self.values).all(axis=0)
         infinite = [self.cases[index] for index in np.flatnonzero(is_infinite)]
         if infinite:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"The values of the cases {_messages.list_names(infinite)} are not finite. "
                 "A case without a value is to be excluded."
             )
@@ -81,7 +81,7 @@ class CaseValues:
             The values, with the cases in the order of their ids.
 
         Raises:
-            ValueError: If the runs are of different cases, or a value is infinite, naming the
+            EvaCoralbayError: If the runs are of different cases, or a value is infinite, naming the
                 cases.
             TooFewCases: If fewer than two cases have values.
         """
@@ -138,7 +138,8 @@ def gather(
         The values; higher is better, so those of a metric of which lower is better are negated.
 
     Raises:
-        ValueError: If there are no values of this metric, or the seeds are of different cases.
+        EvaCoralbayError: If there are no values of this metric, or the seeds are of different
+            cases.
     """
     sign = -1.0 if metric in scores.LOWER_IS_BETTER else 1.0
     runs = []
@@ -146,7 +147,7 @@ def gather(
         values = scores.by_case(entry.rows, metric, class_name)
         if not values:
             of = "" if class_name is None else f" of the class '{class_name}'"
-            raise ValueError(f"{entry.cases_path} has no values by case of '{metric}'{of}.")
+            raise EvaCoralbayError(f"{entry.cases_path} has no values by case of '{metric}'{of}.")
         runs.append(
             {case: None if value is None else sign * value for case, value in values.items()}
         )
@@ -182,7 +183,7 @@ def check_same_cases(first: Iterable[str], second: Iterable[str], who: str) -> N
     """Checks that two sets of cases are the same."""
     different = sorted(set(first) ^ set(second))
     if different:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{who} do not have values of the same cases: only one of them has "
             f"{_messages.list_names(different)}. Use the cases that both have."
         )

@@ -13,6 +13,7 @@ import pathlib
 import re
 from typing import Final
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import case_table
 from eva_coralbay.results import record as record_lib
 
@@ -62,7 +63,7 @@ class Entry:
         """The rows of the case table.
 
         Raises:
-            ValueError: If it is no case table, naming the line.
+            EvaCoralbayError: If it is no case table, naming the line.
         """
         return case_table.read(self.cases_path)
 
@@ -77,11 +78,11 @@ def find(folder: str | os.PathLike[str]) -> list[Entry]:
         The entries, sorted by path.
 
     Raises:
-        ValueError: If the folder is not there, or a record cannot be read, naming the file.
+        EvaCoralbayError: If the folder is not there, or a record cannot be read, naming the file.
     """
     root = pathlib.Path(folder)
     if not root.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
+        raise EvaCoralbayError(f"There is no folder {folder}.")
     return [Entry(path, record_lib.Record.read(path)) for path in sorted(root.rglob("*.json"))]
 
 
@@ -92,11 +93,11 @@ def relative_path(result: record_lib.Record) -> pathlib.PurePosixPath:
         result: The record.
 
     Raises:
-        ValueError: If a name is missing, or has other characters than letters, digits, dots,
+        EvaCoralbayError: If a name is missing, or has other characters than letters, digits, dots,
             underscores and hyphens or begins with a dot, naming the field.
     """
     for field, problem in find_bad_names(result).items():
-        raise ValueError(f"`{field}` {problem}")
+        raise EvaCoralbayError(f"`{field}` {problem}")
     return pathlib.PurePosixPath(
         "__".join(str(result.model.id).split("/")),
         UNVERSIONED if result.model.revision is None else result.model.revision,
@@ -143,7 +144,7 @@ def read_verified(root: str | os.PathLike[str]) -> dict[pathlib.Path, str]:
         The SHA-256 by path of each record that is listed; empty if there is no list.
 
     Raises:
-        ValueError: If the list cannot be read, naming the line.
+        EvaCoralbayError: If the list cannot be read, naming the line.
     """
     path = pathlib.Path(root) / VERIFIED
     if not path.is_file():
@@ -152,7 +153,7 @@ def read_verified(root: str | os.PathLike[str]) -> dict[pathlib.Path, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         match = _VERIFIED_LINE.fullmatch(line.rstrip())
         if match is None:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{path}, line {number}: write the SHA-256 of a record and its path in this "
                 "folder, as `sha256sum` prints them."
             )

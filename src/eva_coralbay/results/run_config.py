@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.tasks import protocols
 from eva_coralbay.tasks import settings as task_settings
 
@@ -73,20 +74,24 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         The configuration, with `trainer`, `model` and `data`.
 
     Raises:
-        ValueError: If the file is no such configuration.
+        EvaCoralbayError: If the file is no such configuration.
     """
     try:
         config = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from error
+        raise EvaCoralbayError(
+            f"{path} is no YAML file: {' '.join(str(error).split())}."
+        ) from error
     if _has_many_values(config):
-        raise ValueError(f"{path} has more than {_MAX_VALUES} values, so it is no configuration.")
+        raise EvaCoralbayError(
+            f"{path} has more than {_MAX_VALUES} values, so it is no configuration."
+        )
     try:
         json.dumps(config, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} has values that JSON does not have: {error}.") from error
+        raise EvaCoralbayError(f"{path} has values that JSON does not have: {error}.") from error
     if not isinstance(config, dict) or not all(_is_class(config.get(part)) for part in _PARTS):
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{path} is no resolved configuration: it needs {', '.join(_PARTS)}, each with "
             "`class_path` and `init_args`."
         )

@@ -5,6 +5,8 @@ import json
 from importlib import resources
 from typing import NamedTuple
 
+from eva_coralbay.errors import EvaCoralbayError
+
 
 class Splits(NamedTuple):
     """The splits of a task, as its file in `splits/` has them."""
@@ -30,13 +32,13 @@ def read_splits(task: str) -> Splits:
         task: The id of the task.
 
     Raises:
-        ValueError: If the file is that of another task, or a case is in two splits of a scheme
-            or twice in one.
+        EvaCoralbayError: If the file is that of another task, or a case is in two splits of a
+            scheme or twice in one.
     """
     file = resources.files("eva_coralbay.tasks") / "splits" / f"{task}.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     if content["task"] != task:
-        raise ValueError(f"Splits of '{task}': the file is that of '{content['task']}'.")
+        raise EvaCoralbayError(f"Splits of '{task}': the file is that of '{content['task']}'.")
     schemes = {
         scheme: {split: cases for split, cases in lists.items() if split != "source"}
         for scheme, lists in content["splits"].items()
@@ -44,5 +46,7 @@ def read_splits(task: str) -> Splits:
     for scheme, lists in schemes.items():
         cases = sum(lists.values(), [])
         if len(cases) != len(set(cases)):
-            raise ValueError(f"Splits of '{task}', scheme '{scheme}': a case is listed twice.")
+            raise EvaCoralbayError(
+                f"Splits of '{task}', scheme '{scheme}': a case is listed twice."
+            )
     return Splits(content["version"], content["source"], content["default"], schemes)

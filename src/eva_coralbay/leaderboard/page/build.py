@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
 from eva_coralbay.leaderboard.page import (
@@ -100,7 +101,7 @@ def build(
         The path of the first page.
 
     Raises:
-        ValueError: If something cannot be read, or `out` is a folder with other files.
+        EvaCoralbayError: If something cannot be read, or `out` is a folder with other files.
     """
     root = pathlib.Path(results_root)
     content = gathering.gather(
@@ -132,9 +133,9 @@ def _put(site: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
 def _check_target(target: pathlib.Path) -> None:
     """Checks that nothing but a page of ours would be replaced."""
     if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file: name a folder for the page.")
+        raise EvaCoralbayError(f"{target} is a file: name a folder for the page.")
     if target.is_dir() and any(target.iterdir()) and not (target / _MARKER).is_file():
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{target} has files that are not of a page of ours: name a new or an empty folder."
         )
 

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from eva_coralbay import _hashes
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
 from eva_coralbay.leaderboard.page import board
@@ -34,7 +35,8 @@ def gather(
         results_root: The folder that the records lie in.
 
     Raises:
-        ValueError: If a case table cannot be read, or the seeds of a cell have different cases.
+        EvaCoralbayError: If a case table cannot be read, or the seeds of a cell have different
+            cases.
     """
     verified = results_folder.read_verified(results_root)
     groups: dict[tuple[bool, str, str], list[results_folder.Entry]] = collections.defaultdict(list)
@@ -187,7 +189,7 @@ def _case_values(entries: list[results_folder.Entry], metric: str) -> case_value
     except case_values.TooFewCases:
         return None
     except ValueError as error:
-        raise ValueError(f"{entries[0].path.parent}: {error}") from error
+        raise EvaCoralbayError(f"{entries[0].path.parent}: {error}") from error
 
 
 def _change(entries: list[results_folder.Entry], metric: str) -> dict[str, float | None]:

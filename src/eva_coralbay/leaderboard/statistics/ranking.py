@@ -89,7 +89,7 @@ def rank(
         The ranking.
 
     Raises:
-        ValueError: If two models have values of different cases of a task, naming the cases.
+        EvaCoralbayError: If two models have values of different cases of a task, naming the cases.
     """
     for task, models in tasks.items():
         significance.check_models(models, f"{task}: ")

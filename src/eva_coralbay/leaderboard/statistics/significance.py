@@ -67,7 +67,7 @@ def compare(models: Mapping[str, case_values.CaseValues]) -> list[Comparison]:
         The comparisons, in the order of the models.
 
     Raises:
-        ValueError: If two models have values of different cases, naming the cases.
+        EvaCoralbayError: If two models have values of different cases, naming the cases.
     """
     check_models(models)
     return correct(

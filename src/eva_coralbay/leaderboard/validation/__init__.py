@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard.validation import across, encoder, fault, files, table, task
 from eva_coralbay.leaderboard.validation.fault import Fault, printable
@@ -34,11 +35,11 @@ def validate(
         All faults, sorted by path; empty if there are none.
 
     Raises:
-        ValueError: If there is no such file or folder.
+        EvaCoralbayError: If there is no such file or folder.
     """
     root = pathlib.Path(os.path.abspath(path))
     if not root.exists():
-        raise ValueError(f"There is no file or folder {path}.")
+        raise EvaCoralbayError(f"There is no file or folder {path}.")
     found = files.walk(root) if root.is_dir() else files.list_files_of(root)
     faults: list[Fault] = []
     readable: set[pathlib.Path] = set()
