@@ -156,6 +156,13 @@ def quickstart(session: nox.Session) -> None:
 
 
 @nox.session
+def generate(session: nox.Session) -> None:
+    """Writes what follows from the catalog of the tasks: configs, settings, a table in the docs."""
+    session.install("-e", ".")
+    session.run("python", "-m", "tests.eva_coralbay.tasks.generate")
+
+
+@nox.session
 def results(session: nox.Session) -> None:
     """Checks `leaderboard/results/` as a submission is checked, and builds the page in `site/`."""
     session.install(".")

@@ -32,6 +32,13 @@ _NAMES = sorted(
     for path in (_CONFIGS / mode).rglob("*.yaml")
 )
 
+_RECORDED = sorted(
+    name
+    for folder in json.loads(_GOLDEN.read_text(encoding="utf-8"))["default"].values()
+    for name in folder
+)
+"""The configs on record; those of newer tasks are compared with the catalog alone."""
+
 _VARIABLES = {
     "ACCELERATOR": "cpu",
     "BATCH_SIZE": "3",
@@ -80,7 +87,7 @@ _VARIABLES = {
 """Another value than the default for every variable that a config of a task reads."""
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", _RECORDED)
 @pytest.mark.parametrize("variant", ["default", "variables"])
 def test_it_is_the_one_on_record(name: str, variant: str) -> None:
     resolved = _flatten(_resolve(name, _VARIABLES if variant == "variables" else {}))

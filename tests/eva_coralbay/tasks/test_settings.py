@@ -1,9 +1,8 @@
 """Tests that the settings of the tasks are those of their configs, and of what was released.
 
 Results are checked against these settings, so a change of one makes all results of the task
-invalid: raise the task's version with it. To write the settings of the current version anew:
-
-    python -m tests.eva_coralbay.tasks.test_settings
+invalid: raise the task's version with it, and write the settings of the new one by
+`nox -s generate`.
 """
 
 import functools
@@ -22,26 +21,15 @@ from eva.core import interface
 from eva_coralbay.results import run_config
 from eva_coralbay.tasks import catalog, protocols
 from eva_coralbay.tasks import settings as settings_lib
+from tests.eva_coralbay.tasks import generate
 
 _ROOT = pathlib.Path(__file__).parents[3]
 
 _CONFIGS = _ROOT / "configs/vision/radiology"
 
-_RELEASED = _ROOT / "src/eva_coralbay/tasks/released"
-
 _FROZEN = protocols.PROTOCOLS["frozen"]
 
-_MODES: tuple[settings_lib.Mode, ...] = ("online", "offline")
-
-_ALL = [
-    (task, mode)
-    for task in catalog.TASKS.values()
-    for mode in _MODES
-    if settings_lib.settings(task, mode) is not None
-]
-"""The tasks and the modes that they have."""
-
-_ids = [f"{mode}-{task.id}" for task, mode in _ALL]
+_ids = [f"{mode}-{task.id}" for task, mode in generate.ALL]
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,10 +48,10 @@ def _resolve(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _released(version: str) -> dict[str, Any]:
-    return json.loads((_RELEASED / f"settings_{version}.json").read_text(encoding="utf-8"))
+    return json.loads((generate.RELEASED / f"settings_{version}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("task", "mode"), _ALL, ids=_ids)
+@pytest.mark.parametrize(("task", "mode"), generate.ALL, ids=_ids)
 def test_they_are_those_of_the_config(task: catalog.Task, mode: settings_lib.Mode) -> None:
     config = _resolve(_CONFIGS / mode / task.kind / f"{task.id}.yaml")
     trainer = config["trainer"]["init_args"]
@@ -75,7 +63,7 @@ def test_they_are_those_of_the_config(task: catalog.Task, mode: settings_lib.Mod
     assert not run_config.find_changes(config, task.id, task.version, protocol)
 
 
-@pytest.mark.parametrize(("task", "mode"), _ALL, ids=_ids)
+@pytest.mark.parametrize(("task", "mode"), generate.ALL, ids=_ids)
 def test_a_released_version_does_not_change(task: catalog.Task, mode: settings_lib.Mode) -> None:
     expected = _released(task.version)[f"{task.id}, {mode}"]
     assert settings_lib.settings(task, mode) == expected
@@ -89,7 +77,7 @@ def test_every_version_up_to_the_current_one_was_released() -> None:
 
 
 def test_every_config_is_of_a_task_or_of_own_data() -> None:
-    names = {path.stem for mode in _MODES for path in (_CONFIGS / mode).rglob("*.yaml")}
+    names = {path.stem for mode in generate.MODES for path in (_CONFIGS / mode).rglob("*.yaml")}
     assert names == {*catalog.TASKS, "msd", "nnunet", "phantom"}
 
 
@@ -120,19 +108,3 @@ def test_every_key_of_the_machine_is_one_that_a_config_has() -> None:
     golden = (_ROOT / "tests/eva_coralbay/resolved_configs.json").read_text(encoding="utf-8")
     keys = {part for key in re.findall(r'"([\w.]+)":', golden) for part in key.split(".")}
     assert {*run_config._MACHINE_KEYS, *run_config._OTHER_MODEL_KEYS} <= keys
-
-
-def _write_released() -> None:
-    for version in {task.version for task in catalog.TASKS.values()}:
-        lines = [
-            f"{json.dumps(f'{task.id}, {mode}')}: "
-            + json.dumps(settings_lib.settings(task, mode), sort_keys=True)
-            for task, mode in sorted(_ALL, key=lambda pair: (pair[0].id, pair[1]))
-            if task.version == version
-        ]
-        path = _RELEASED / f"settings_{version}.json"
-        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _write_released()

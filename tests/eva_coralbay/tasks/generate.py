@@ -1,0 +1,182 @@
+"""Writes what follows from the catalog: configs, released settings, and the table of the documents.
+
+Run it after a task was added or changed, by `nox -s generate`. The tests compare the files with
+what it writes. It changes no settings of a version that was released: raise the version instead.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import settings as settings_lib
+from eva_coralbay.tasks import splits as splits_lib
+
+_ROOT = pathlib.Path(__file__).parents[3]
+"""The top of the repository."""
+
+DOCUMENT = _ROOT / "docs/tasks.md"
+"""The document with the table."""
+
+TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+"""The lines of the first table of the document."""
+
+RELEASED = _ROOT / "src/eva_coralbay/tasks/released"
+"""The folder of the settings of each version."""
+
+MODES: tuple[settings_lib.Mode, ...] = ("online", "offline")
+
+ALL = [
+    (task, mode)
+    for task in catalog.TASKS.values()
+    for mode in MODES
+    if settings_lib.settings(task, mode) is not None
+]
+"""The tasks and the modes that they have."""
+
+_COLUMNS = (
+    "task",
+    "data set",
+    "published",
+    "train / val / test",
+    "other schemes",
+    "classes",
+    "HU",
+    "steps",
+    "license",
+    "how to get it",
+)
+
+_RESIZED = {(64, 64, 64): "cube_resize", (64, 128, 128): "scan_resize"}
+"""The shared files that resize a volume, by its size."""
+
+
+def main() -> None:
+    """Writes all files."""
+    for task, mode in ALL:
+        config_path(task, mode).write_text(render_config(task, mode), encoding="utf-8")
+    for version in {task.version for task in catalog.TASKS.values()}:
+        _write_settings(version)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(TABLE.sub(lambda _: render_table(), text, count=1), encoding="utf-8")
+
+
+def config_path(task: catalog.Task, mode: settings_lib.Mode) -> pathlib.Path:
+    """Returns the path of the config of a task."""
+    return _ROOT / "configs/vision/radiology" / mode / task.kind / f"{task.id}.yaml"
+
+
+def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
+    """Returns the config of a task."""
+    is_segmentation = task.kind == "segmentation"
+    command, name = ("fit", task.id) if mode == "online" else ("predict_fit", f"offline/{task.id}")
+    folder = task.id if is_segmentation else f"{mode}/{task.id}"
+    model = "${oc.env:MODEL_NAME, radiology/coralbay}"
+    embeddings = "${oc.env:EMBEDDINGS_ROOT, ./data/embeddings}"
+    lines = [
+        f"# {task.title}: {', '.join(task.classes[:4])}{' ...' if len(task.classes) > 4 else '.'}",
+        f'#   DATA_ROOT=data/{task.id} eva {command} --config "$(eva-coralbay config {name})"',
+        "trainer:",
+        "  class_path: eva_coralbay.evaluation.Trainer",
+        "  init_args:",
+        f"    task: {task.id}",
+        f'    task_version: "{task.version}"',
+        f"    default_root_dir: ${{oc.env:OUTPUT_ROOT, logs/{model}/{folder}}}",
+    ]
+    if is_segmentation:
+        lines += [
+            f"    max_steps: ${{oc.env:MAX_STEPS, {task.steps}}}",
+            f"    val_check_interval: ${{oc.env:VAL_CHECK_INTERVAL, {task.val_interval}}}",
+        ]
+    if mode == "offline":
+        lines += [
+            "    callbacks:",
+            "      - class_path: eva_coralbay.evaluation.EmbeddingsWriter",
+            "        init_args:",
+            f'          output_dir: &EMBEDDINGS_ROOT "{embeddings}/\\',
+            f'            {model}/{task.id}"',
+        ]
+    kind = "Segmentation" if is_segmentation else "Classification"
+    lines += [
+        "data:",
+        f"  class_path: eva_coralbay.data.{kind}Data",
+        "  init_args:",
+        "    dataset:",
+        f"      class_path: {task.dataset}",
+        "      init_args:",
+        f"        root: ${{oc.env:DATA_ROOT, ./data/{task.id}}}",
+        "        split_scheme: ${oc.env:SPLIT_SCHEME, null}",
+    ]
+    if is_segmentation or task.resources:
+        lines += ["        download: ${oc.env:DOWNLOAD_DATA, false}"]
+    lines += _render_input(task, mode)
+    return "\n".join((*lines, f"config: ../../_shared/{mode}_{task.kind}.yaml", ""))
+
+
+def _render_input(task: catalog.Task, mode: settings_lib.Mode) -> list[str]:
+    """Returns the lines of a config that say what the encoder sees of a scan."""
+    if task.kind == "segmentation":
+        return [
+            "        prepared: ${oc.env:PREPARED, true}",
+            "        prepared_root: ${oc.env:PREPARED_ROOT, null}",
+            f"    hu_window: ${{oc.env:HU_WINDOW, {list(task.hu_window or ())}}}",
+        ]
+    is_crop = task.crop_mm is not None
+    shared = "nodule_crop" if is_crop else _RESIZED[task.crop]
+    lines = [f"    transform: ../../_shared/{shared}.yaml"]
+    if mode == "offline":
+        return [*lines, "    embeddings_root: *EMBEDDINGS_ROOT"]
+    return [*lines, *(["    train_transform: ../../_shared/nodule_crop_turned.yaml"] * is_crop)]
+
+
+def render_table() -> str:
+    """Returns the table of the documents."""
+    rule = f"|{'---|' * len(_COLUMNS)}\n"
+    header, *rows = (
+        f"| {' | '.join(cells)} |\n" for cells in (_COLUMNS, *map(cells, catalog.TASKS.values()))
+    )
+    return "".join((header, rule, *rows))
+
+
+def cells(task: catalog.Task) -> Sequence[str]:
+    """Returns the row of a task."""
+    splits = splits_lib.read_splits(task.id)
+    others = [
+        _describe_scheme(name, lists)
+        for name, lists in splits.schemes.items()
+        if name != splits.default
+    ]
+    restrictions = ", ".join(task.license.restrictions)
+    window = task.hu_window
+    return [
+        f"`{task.id}`",
+        f"[{task.title}]({task.homepage})",
+        str(task.published_cases),
+        _describe_scheme(splits.default, splits.schemes[splits.default]),
+        ", ".join(others) or "-",
+        str(len(task.classes)),
+        "-" if window is None else f"{window[0]:g} to {window[1]:g}",
+        str(task.steps),
+        task.license.name + (f" ({restrictions})" if restrictions else ""),
+        task.access,
+    ]
+
+
+def _describe_scheme(name: str, lists: Mapping[str, Sequence[str]]) -> str:
+    return f"`{name}` " + " / ".join(str(len(cases)) for cases in lists.values())
+
+
+def _write_settings(version: str) -> None:
+    lines = [
+        f"{json.dumps(f'{task.id}, {mode}')}: "
+        + json.dumps(settings_lib.settings(task, mode), sort_keys=True)
+        for task, mode in sorted(ALL, key=lambda pair: (pair[0].id, pair[1]))
+        if task.version == version
+    ]
+    path = RELEASED / f"settings_{version}.json"
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
