@@ -138,6 +138,13 @@ def fresh_resolve(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feeds 5,600 malformed inputs to the readers in minutes; `-- msd --inputs 100` for less."""
+    _install_package(session, "test")
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--inputs", "800"]))
+
+
+@nox.session
 def quickstart(session: nox.Session) -> None:
     """Generates phantoms, pre-trains, exports and evaluates an encoder; minutes on two cores."""
     session.install(".")

@@ -191,9 +191,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         if len(self.classes) < 2:
             raise DatasetError(f"{self._describe()} has no label but the background. Add some.")
         if not self._case_ids:
-            raise DatasetError(
-                f"{self._describe()} has no cases. Check that '{self._root}' is its folder."
-            )
+            raise DatasetError(f"{self._describe()} has no cases. Check that this is its folder.")
         problems = [
             f"{self._name_split(case)}{problem}"
             for case in self._case_ids
@@ -380,7 +378,8 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         )
 
     def _describe(self) -> str:
-        return f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name})"
+        split = f"split '{self._split or 'all'}' ({self.split_name})"
+        return f"Data set '{self.name}', {split} in '{self._root}'"
 
     def _checksum(self, files: list[tuple[str, ...]]) -> str:
         digest = hashlib.sha256()

@@ -185,10 +185,6 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
         self._warn_of_surplus(self._files)
 
     @override
-    def _describe(self) -> str:
-        return f"{super()._describe()} in '{self._root}'"
-
-    @override
     def _summarize(self, problems: list[str]) -> str:
         return f"{super()._summarize(problems)}\n{self.facts.how_to_get}"
 

@@ -8,8 +8,8 @@ import torch
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from eva_coralbay.data import foreign_files, nifti
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
@@ -93,7 +93,10 @@ class TotalSegmentator(task_lib.TaskDataset):
         path = self._path("meta.csv")
         if not os.path.isfile(path):
             return
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with (
+            foreign_files.reading(path, fix="Unpack it again."),
+            open(path, encoding="utf-8-sig", newline="") as file,
+        ):
             theirs = {row["image_id"]: row["split"] for row in csv.DictReader(file, delimiter=";")}
         moved = [
             case

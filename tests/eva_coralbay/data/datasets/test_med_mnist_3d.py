@@ -84,6 +84,6 @@ def test_broken_files_are_named(
     elif damage == "other shape":
         np.savez(path, **labels, train_images=np.zeros((4, 28, 28, 28), np.uint8))
     dataset = classification.NoduleMNIST3D(str(tmp_path), "train")
-    with pytest.raises(DatasetError, match="nodulemnist3d_64.npz': .*Download it again"):
+    with pytest.raises(DatasetError, match="nodulemnist3d_64.npz': .*(?i:download it again)"):
         dataset.setup()
         dataset[0]

@@ -132,6 +132,7 @@ class ClassificationDataset(
     @override
     def configure(self) -> None:
         self._cases = self._find_cases()
+        self._check_labels()
         self._case_ids = sorted(self._split_cases())
         self._warn_of_surplus(self._cases)
 
@@ -275,6 +276,19 @@ class ClassificationDataset(
                 name = os.path.relpath(path, self._root)
                 digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
+
+    def _check_labels(self) -> None:
+        """Checks that each case is of a class that there is."""
+        wrong = [
+            f"'{name}' ({case.label})"
+            for name, case in self._cases.items()
+            if not 0 <= case.label < len(self.facts.labels)
+        ]
+        if wrong:
+            raise DatasetError(
+                f"Data set '{self.name}' in '{self._root}': {len(wrong)} cases have classes that "
+                f"do not exist, such as {', '.join(wrong[:_MAX_NAMED])}. {self.facts.how_to_get}"
+            )
 
     def _find_problems(self, case: str) -> list[str]:
         """Returns what is missing of a case."""

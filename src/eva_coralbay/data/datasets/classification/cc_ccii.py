@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from typing_extensions import override
 
+from eva_coralbay.data import arrays, foreign_files
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import catalog, splits
 
 _ARRAYS = "CC-CCII_public/data"
@@ -20,9 +20,6 @@ _ARRAYS = "CC-CCII_public/data"
 
 _SLICE_ENDINGS = (".png", ".jpg", ".jpeg")
 """The ends of the names of slices."""
-
-_READ_ERRORS = (OSError, EOFError, ValueError, UnidentifiedImageError)
-"""What is raised for slices and arrays that are cut off or of another kind."""
 
 
 class CCCCII(base.ClassificationDataset):
@@ -58,17 +55,13 @@ class CCCCII(base.ClassificationDataset):
     @override
     def _read(self, case: str) -> eva_tv_tensors.Volume:
         path = self._path(self._cases[case].path)
-        try:
+        with foreign_files.reading(path, case=case, fix="Unpack it again."):
             if path.endswith(".npy"):
-                volume = np.load(path)
+                volume = arrays.read_npy(path, case=case)
             else:
-                volume = np.stack([_read_slice(file) for file in _slices(path)])
-            if volume.ndim != 3:
+                volume = np.stack([_read_slice(file, case) for file in _slices(path)])
+            if volume.ndim != 3 or min(volume.shape) < 1:
                 raise ValueError(f"the shape {volume.shape} is not that of a scan")
-        except _READ_ERRORS as error:
-            raise DatasetError(
-                f"Case '{case}', '{path}' is unreadable: {error}. Unpack it again."
-            ) from error
         return eva_tv_tensors.Volume(torch.from_numpy(volume[None].astype(np.float32)))
 
     def _find_folders(self) -> Iterator[tuple[str, str]]:
@@ -103,9 +96,6 @@ def _slices(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def _read_slice(path: str) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
-    except _READ_ERRORS as error:
-        raise ValueError(f"'{os.path.basename(path)}': {error}") from error
+def _read_slice(path: str, case: str) -> npt.NDArray[np.uint8]:
+    with foreign_files.reading(path, case=case, fix="Unpack it again."), Image.open(path) as image:
+        return np.asarray(image.convert("L"))

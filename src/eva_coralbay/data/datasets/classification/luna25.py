@@ -11,8 +11,8 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from typing_extensions import override
 
+from eva_coralbay.data import arrays, foreign_files
 from eva_coralbay.data.datasets.classification import base
-from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import catalog
 
 _TABLE = "LUNA25_Public_Training_Development_Data.csv"
@@ -20,18 +20,6 @@ _TABLE = "LUNA25_Public_Training_Development_Data.csv"
 
 _BLOCKS = "luna25_nodule_blocks"
 """The official folder of the blocks."""
-
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    pickle.UnpicklingError,
-)
-"""What is raised for files that are cut off, of another kind or without what they should hold."""
 
 _WORLD = np.diag([-1.0, -1.0, 1.0])[:, ::-1]
 """The matrix from the blocks' world (z, y, x), which is LPS reversed, to RAS+."""
@@ -52,17 +40,13 @@ class LUNA25(base.ClassificationDataset):
         path = self._path(_TABLE)
         if not os.path.isfile(path):
             return {}
-        try:
+        with foreign_files.reading(path, fix=self.facts.how_to_get):
             table = pd.read_csv(path, dtype={"AnnotationID": str, "PatientID": str})
             rows = zip(table["AnnotationID"], table["label"], table["PatientID"], strict=True)
             return {
                 case: base.Case(f"{_BLOCKS}/image/{case}.npy", int(label), patient)
                 for case, label, patient in rows
             }
-        except _READ_ERRORS as error:
-            raise DatasetError(
-                f"File '{path}' is unreadable: {error}. {self.facts.how_to_get}"
-            ) from error
 
     @override
     def _files(self, case: str) -> list[str]:
@@ -71,16 +55,16 @@ class LUNA25(base.ClassificationDataset):
     @override
     def _read(self, case: str) -> eva_tv_tensors.Volume:
         image, metadata = self._files(case)
-        try:
-            block = np.load(image)
+        with foreign_files.reading(metadata, case=case, fix="Unpack it again."):
             affine = _to_affine(**_read_dictionary(metadata))
-            if block.ndim != 3 or min(block.shape) < 2:
-                raise ValueError(f"the shape {block.shape} is not that of a block")
-        except _READ_ERRORS as error:
-            raise DatasetError(
-                f"Case '{case}', files '{image}' and '{metadata}' are unreadable: {error}. "
-                "Unpack them again."
-            ) from error
+        block = arrays.read_npy(image, case=case)
+        if block.ndim != 3 or min(block.shape) < 2:
+            raise foreign_files.problem(
+                f"the file is unreadable: the shape {block.shape} is not that of a block",
+                image,
+                case=case,
+                fix="Unpack it again.",
+            )
         return eva_tv_tensors.Volume(
             torch.from_numpy(block[None].astype(np.float32)), affine=torch.from_numpy(affine)
         )
@@ -120,4 +104,6 @@ def _to_affine(
     affine = np.eye(4)
     affine[:3, :3] = _WORLD @ (np.asarray(transform) * np.asarray(spacing)).T
     affine[:3, 3] = _WORLD @ np.asarray(origin)
+    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        raise ValueError(f"the place of the block is {affine[:3].tolist()}")
     return affine

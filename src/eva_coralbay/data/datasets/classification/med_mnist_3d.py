@@ -2,8 +2,6 @@
 
 import functools
 import os
-import zipfile
-import zlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,15 +10,13 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from typing_extensions import override
 
+from eva_coralbay.data import arrays
 from eva_coralbay.data.datasets.classification import base
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import catalog
 
 _PARTS = ("train", "val", "test")
 """The official parts of a file."""
-
-_READ_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for files that are cut off or no archives of arrays."""
 
 _SHAPE = (64, 64, 64)
 """The shape of a volume."""
@@ -78,13 +74,7 @@ class MedMNIST3D(base.ClassificationDataset):
 
     def _load(self, name: str) -> npt.NDArray[Any]:
         """Reads an array of the file."""
-        try:
-            with np.load(self._path(self.archive)) as archive:
-                return archive[name]
-        except KeyError as error:
-            raise self._error(f"it has no '{name}'") from error
-        except _READ_ERRORS as error:
-            raise self._error(f"it is unreadable ({error})") from error
+        return arrays.read_npz(self._path(self.archive), name)
 
     def _error(self, problem: str) -> DatasetError:
         return DatasetError(f"File '{self._path(self.archive)}': {problem}. Download it again.")

@@ -1,0 +1,20 @@
+"""The kinds of input of the campaign. To add one, write a module with a `Kind` and list it here."""
+
+from collections.abc import Mapping
+
+from tests.fuzz import archives, arrays, descriptions, http_answers, nifti_files
+from tests.fuzz.campaign import Kind
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        nifti_files.SCANS,
+        nifti_files.MASKS,
+        descriptions.NNUNET,
+        descriptions.MSD,
+        arrays.ARRAYS,
+        archives.ARCHIVES,
+        http_answers.ANSWERS,
+    )
+}
+"""All kinds by their names."""
