@@ -54,7 +54,11 @@ def test_a_dry_run_states_the_hours_and_leaves_the_folder_as_it_is(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = stores.write_store(tmp_path / "store", cases=2), tmp_path / "run"
-    small_config.set_environment(monkeypatch, STORE=store, OUTPUT_ROOT=str(run))
+    small_config.set_environment(
+        monkeypatch, STORE=store, OUTPUT_ROOT=str(run), MASKING="{weight: 0.5, ratio: [0.2, 0.3]}",
+        CLIP_BY="parameter", QUEUE_SIZE="8", MOMENTUM_BATCH="4", AUGMENTATION_WARMUP="0.5",
+        MAX_GLOBAL_OVERLAP="0.8",
+    )  # fmt: skip
     report = fit.dry_run(["--config", small_config.PATH], tflops=3.0)
     assert "hours at 3 TFLOP/s a device" in dict(report.rows)
     assert not run.exists()

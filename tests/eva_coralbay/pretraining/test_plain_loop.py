@@ -1,5 +1,6 @@
 """Tests that a loop without Lightning takes the steps of the trainer."""
 
+import functools
 import itertools
 import pathlib
 
@@ -54,7 +55,12 @@ def test_takes_the_steps_of_the_trainer(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_encoders_take_the_same_steps(tmp_path: pathlib.Path) -> None:
+def test_compiled_encoders_take_the_same_steps(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is captured and differentiated is the same; the code of Inductor is for GPUs."""
+    compiling = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", compiling)
     store = stores.write_store(tmp_path / "store", cases=2)
     data = PretrainingData(store=store, views=stores.VIEWS, batch_size=2)
     batch = data.probe_batch(2)
