@@ -100,7 +100,8 @@ def _unnest(
         nests.append(name)
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{where}: {place} holds a {type(content).__name__}, a state dict is needed."
+            f"{where}: {place} holds a {type(content).__name__}, a state dict is needed. Save the "
+            "`state_dict()` of the network."
         )
     tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not tensors:

@@ -5,13 +5,15 @@ import importlib
 import inspect
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.models import published_weights, weight_files, zoo
+
+_SWIN = encoder_lib.CoralBayEncoder.__name__
 
 _OPEN = "radiology/coralbay"
 """The name that takes any weights of a `CoralBayEncoder` as `checkpoint`."""
@@ -37,6 +39,23 @@ def load_encoder(source: str | pathlib.Path, **options: Any) -> nn.Module:
     if str(source) in zoo.ENTRIES:
         return build(zoo.ENTRIES[str(source)], **options)
     return encoder_lib.CoralBayEncoder(checkpoint=source, **options)
+
+
+def load_swin(source: str | pathlib.Path, **options: Any) -> encoder_lib.CoralBayEncoder:
+    """Builds a Swin encoder, as `load_encoder` does.
+
+    Args:
+        source: A name of the zoo, a file, a folder or a Hub id.
+        options: Arguments of `CoralBayEncoder`.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or are not those of the encoder.
+        EvaCoralbayError: The name is that of another network, or an option is impossible.
+    """
+    entry = zoo.ENTRIES.get(str(source))
+    if entry is not None and not entry.network.endswith(f".{_SWIN}"):
+        raise EvaCoralbayError(f"{entry.name} is no {_SWIN}, but {entry.network}.")
+    return cast("encoder_lib.CoralBayEncoder", load_encoder(source, **options))
 
 
 def build(entry: zoo.Entry, *, random_weights: bool = False, **options: Any) -> nn.Module:

@@ -245,6 +245,7 @@ def _conversion(path: pathlib.Path, refused: list[str]) -> str:
         "unpickling them could run code, so it is refused. If you trust who made the file, keep "
         'only the weights, in the environment that it was made in: python -c "import torch; '
         f"content = torch.load('{path}', map_location='cpu', weights_only=False); "
+        "content = content.state_dict() if hasattr(content, 'state_dict') else content; "
         f"torch.save(content.get('state_dict', content), '{target}')\""
     )
 

@@ -129,8 +129,9 @@ class SelfDistillation(modules.ModelModule):
                 parameter, as in DINO.
             drop_path_rate: The stochastic depth of the student's last block.
             freeze_prototypes_steps: For how many steps the prototypes stay as they are.
-            init_from: Weights that the encoder starts from (file, folder or Hub id) in place of
-                random ones, of any encoder of the Swin UNETR family and of the same size.
+            init_from: Weights that the encoder starts from (file, folder, Hub id, or a name of
+                `eva-coralbay models`) in place of random ones, of any encoder of the Swin UNETR
+                family and of the same size.
             warm_heads_steps: For how many steps the heads alone are trained; for `init_from`, whose
                 features the gradients of untrained heads would spoil.
             activation_checkpointing: Whether the student recomputes its activations in the

@@ -10,9 +10,7 @@ from loguru import logger
 from torch import optim
 from typing_extensions import override
 
-from eva_coralbay import _hashes
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import weight_files
 from eva_coralbay.pretraining import distillation, provenance
 from eva_coralbay.pretraining import samples as data_lib
 
@@ -208,6 +206,7 @@ class Distillation(distillation.SelfDistillation):
         Args:
             data: The data of the training.
         """
+        origin = self.student.encoder.origin
         return {
             "encoder": {
                 name: getattr(self.teacher.encoder, name)
@@ -218,7 +217,7 @@ class Distillation(distillation.SelfDistillation):
             "manifest_sha256": data.manifest.sha256,
             "num_scans": len(data.cases),
             "num_prototypes": self.num_prototypes,
-            "init_from_sha256": self._init_from and self._hash_init(),
+            "init_from_sha256": origin and origin.sha256,
             "config": json.dumps(
                 {"model": provenance.arguments(self), "data": provenance.arguments(data)}
             ),
@@ -280,10 +279,6 @@ class Distillation(distillation.SelfDistillation):
                 f"had the cases {named}. Look at them with `eva-coralbay pretrain views`, lower "
                 "the learning rate (`lr`), or go on from an older checkpoint."
             )
-
-    def _hash_init(self) -> str:
-        """Returns the hash of the weights that the encoder started from."""
-        return _hashes.sha256_of_file(weight_files.locate(str(self._init_from)).weights)
 
     @property
     def _optimizer(self) -> optim.Optimizer:

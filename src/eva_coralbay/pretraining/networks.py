@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.models import swin
+from eva_coralbay.models import loading, swin
 from eva_coralbay.pretraining import heads
 from eva_coralbay.pretraining import masking as masking_lib
 
@@ -81,19 +81,13 @@ class Architecture(NamedTuple):
 
         Args:
             trained: Whether it is the student.
-            init_from: The weights that the encoder starts from; random ones if None.
+            init_from: The weights that the encoder starts from: a file, a folder, a Hub id or a
+                Swin encoder of the zoo by name; random ones if None.
 
         Raises:
             CheckpointError: If the weights cannot be read, or are those of another architecture.
         """
-        encoder = encoder_lib.CoralBayEncoder(
-            feature_size=self.feature_size,
-            embeddings_type=EMBEDDINGS[self.scales],
-            patch_merging=self.patch_merging,
-            drop_path_rate=self.drop_path_rate if trained else 0.0,
-            checkpoint=init_from,
-            activation_checkpointing=self.activation_checkpointing and trained,
-        ).train()
+        encoder = self._build_encoder(trained=trained, init_from=init_from).train()
         *hidden_dims, bottleneck_dim = self.head_dims
         head = heads.Head(
             encoder.embedding_dim,
@@ -111,6 +105,20 @@ class Architecture(NamedTuple):
                 unused.requires_grad_(False)
         network = Network(encoder, head, token_head)
         return network if trained else network.requires_grad_(False)
+
+    def _build_encoder(
+        self, *, trained: bool, init_from: str | None
+    ) -> encoder_lib.CoralBayEncoder:
+        options: dict[str, Any] = {
+            "feature_size": self.feature_size,
+            "embeddings_type": EMBEDDINGS[self.scales],
+            "patch_merging": self.patch_merging,
+            "drop_path_rate": self.drop_path_rate if trained else 0.0,
+            "activation_checkpointing": self.activation_checkpointing and trained,
+        }
+        if init_from is None:
+            return encoder_lib.CoralBayEncoder(**options)
+        return loading.load_swin(init_from, **options)
 
 
 def suitable_prototypes(num_scans: int, *, balanced: int | None = None) -> int:

@@ -204,6 +204,19 @@ def test_refuses_given_weights_of_another_size(tmp_path: pathlib.Path) -> None:
         _built(init_from=str(tmp_path / "given"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("radiology/voco_b", "radiology/voco_b has feature_size=48"),
+        ("radiology/ct_fm", "radiology/ct_fm is no CoralBayEncoder"),
+    ],
+)
+def test_starts_from_the_zoo_by_name(name: str, message: str) -> None:
+    """A name is an entry of the zoo, whose network must be the one that is trained."""
+    with pytest.raises(ValueError, match=message):
+        _built(init_from=name)
+
+
 def test_prototypes_are_frozen_first(store: str, tmp_path: pathlib.Path) -> None:
     before = _built().student.head.prototypes.detach().clone()
     module = runs.train(store=store, out=str(tmp_path), steps=1, freeze_prototypes_steps=1)
