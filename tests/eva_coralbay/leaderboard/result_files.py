@@ -28,6 +28,7 @@ def write(
     *,
     model: str = "lab/net",
     task: str = "btcv",
+    version: str = "1",
     seed: int = 0,
     rows: Sequence[case_table.Row] | None = None,
     **changes: Any,
@@ -38,6 +39,7 @@ def write(
         root: The results folder.
         model: The name of the model.
         task: A task of the leaderboard, or a name of own data.
+        version: The version of the task.
         seed: The seed of the run, which the values follow from.
         rows: The rows of the case table, drawn if None.
         changes: Other fields of the record.
@@ -50,11 +52,11 @@ def write(
         scheme = "voco" if protocol == "frozen-eva" else splits.default
         cases, name = splits.schemes[scheme][part], f"{scheme}@{splits.version}"
     rows = draw_rows(cases, class_names(task), seed) if rows is None else rows
-    config = describe(task=task, model=model, protocol=protocol, seed=seed)
+    config = describe(task=task, version=version, model=model, protocol=protocol, seed=seed)
     content = yaml.safe_dump(config).encode()
     result = record.Record.model_validate(
         {
-            "task": {"id": task, "version": "1", "config_sha256": run_config.sha256(config)},
+            "task": {"id": task, "version": version, "config_sha256": run_config.sha256(config)},
             "model": {
                 "id": model,
                 "revision": None,
@@ -123,11 +125,19 @@ def draw_rows(cases: Sequence[str], classes: Sequence[str], seed: int) -> list[c
     return rows
 
 
-def describe(*, task: str, model: str, protocol: str, seed: int) -> dict[str, Any]:
+def describe(
+    *, task: str, model: str, protocol: str, seed: int, version: str = "1"
+) -> dict[str, Any]:
     """Returns a resolved configuration."""
-    names = {"task": task, "task_version": "1", "model": model, "protocol": protocol, "n_runs": 1}
+    names = {
+        "task": task,
+        "task_version": version,
+        "model": model,
+        "protocol": protocol,
+        "n_runs": 1,
+    }
     mode = protocols.PROTOCOLS[protocol].mode
-    settings = task_settings.find(task, "1", mode) or _OWN_SETTINGS
+    settings = task_settings.find(task, version, mode) or _OWN_SETTINGS
     module = settings["model"]
     own = {"seed": seed, "protocol": protocol, "encoder": {"class_path": "Net"}}
     return {

@@ -463,6 +463,29 @@ def test_mixed_versions_are_a_warning(
     assert "warning" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_record_of_each_released_version_is_valid(version: str, tmp_path: pathlib.Path) -> None:
+    result_files.write(tmp_path, task="msd_task06_lung", version=version)
+
+    assert [str(fault) for fault in validation.validate(tmp_path) if not fault.is_warning] == []
+
+
+def test_settings_of_an_older_version_are_no_settings_of_a_newer_one(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Version 2 of this task has another HU window."""
+    entry = result_files.write(tmp_path, task="msd_task06_lung", version="1")
+    config = run_config.read(entry.config_path)
+    protocol = protocols.PROTOCOLS["frozen"]
+
+    changes = run_config.find_changes(config, "msd_task06_lung", "2", protocol)
+
+    assert changes == {
+        "data.init_args.hu_window.0": (-175.0, -1000.0),
+        "data.init_args.hu_window.1": (250.0, 400.0),
+    }
+
+
 def test_a_demo_has_any_settings(folder: pathlib.Path) -> None:
     entry = _entry(folder)
     _edit_config(entry, "trainer", max_steps=6)
