@@ -8,7 +8,11 @@ The public names are imported when they are used, so that reading a record impor
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError("eva-coralbay runs on Linux and macOS. On Windows, install it in WSL.")
 
 if TYPE_CHECKING:
     from eva_coralbay.data.nifti import read_scan

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except BrokenPipeError:
         return _end_quietly()
-    except (errors.EvaCoralbayError, ArithmeticError, OSError, ValueError) as error:
+    except (errors.EvaCoralbayError, OSError) as error:
         if arguments.debug or errors.is_debugging():
             raise
         print(f"eva-coralbay: error: {errors.get_message(error)}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.tasks import facts, protocols, splits
 
 
@@ -135,10 +136,10 @@ class ClassificationData(_NumberedData):
             num_workers: The number of processes that load data.
 
         Raises:
-            ValueError: If embeddings are to be transformed in training.
+            EvaCoralbayError: If embeddings are to be transformed in training.
         """
         if embeddings_root is not None and train_transform is not None:
-            raise ValueError(
+            raise EvaCoralbayError(
                 "Embeddings are computed once, of what `transform` makes: leave out "
                 "`train_transform`, or use the online config."
             )

@@ -16,6 +16,7 @@ from monai import inferers
 from torch import nn
 from typing_extensions import override
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import label_maps, metrics, native_grid, run_module
 from eva_coralbay.tasks import catalog, protocols
 
@@ -89,7 +90,9 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             weight_decay: The weight decay of AdamW.
         """
         if criterion is not None and class_weights is not None:
-            raise ValueError("`class_weights` are of the default loss: give them to `criterion`.")
+            raise EvaCoralbayError(
+                "`class_weights` are of the default loss: give them to `criterion`."
+            )
         rules = protocols.PROTOCOLS[protocol]
         super().__init__(
             protocol=protocol,
@@ -217,19 +220,19 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         """Checks the size of the windows and of the crops before any training.
 
         Raises:
-            ValueError: If the decoder cannot take it, or if the crops are of another size.
+            EvaCoralbayError: If the decoder cannot take it, or if the crops are of another size.
         """
         crops = getattr(
             getattr(run_module.datasets(self.trainer).train, "_transforms", None), "roi_size", None
         )
         if crops is not None and tuple(crops) != self._roi_size:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"The train transform's `roi_size` {tuple(crops)} differs from the module's "
                 f"{self._roi_size}: set both to the same (ROI_SIZE sets both in our configs)."
             )
         valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self._roi_size)
         if isinstance(self.decoder, _SWIN_UNETR_DECODERS) and not valid:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"`roi_size` {self._roi_size} does not fit the SwinUNETR decoder: each side must "
                 f"be a multiple of {_ROI_MULTIPLE} and at least {_ROI_MINIMUM}, for example "
                 "(64, 64, 64) or (96, 96, 96)."

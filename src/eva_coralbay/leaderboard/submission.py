@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import validation
 from eva_coralbay.results import folder as results_folder
@@ -101,21 +102,21 @@ def submit(
         What was written.
 
     Raises:
-        ValueError: If there is no record, a cell is there twice or with other values in the
+        EvaCoralbayError: If there is no record, a cell is there twice or with other values in the
             results folder, a name is missing, or the validation finds a fault.
     """
     root = pathlib.Path(out)
     cards_folder = root.absolute().parent / "models"
     entries = find_ranked(folders)
     if not entries:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"There is no record below {', '.join(map(str, folders))}. Name the folders that a "
             "finished `eva fit` wrote to (OUTPUT_ROOT)."
         )
     names = {entry.record.model.id for entry in entries}
     if model_id is not None and len(names) > 1:
         known = ", ".join(sorted(map(str, names)))
-        raise ValueError(f"The runs are of several models ({known}): submit each by itself.")
+        raise EvaCoralbayError(f"The runs are of several models ({known}): submit each by itself.")
     cards = model_cards.find(cards_folder)
     adapted = [_adapt(entry, cards, model_id=model_id, is_demo=is_demo) for entry in entries]
     _check_distinct(entries, adapted)
@@ -140,7 +141,7 @@ def find_ranked(folders: Sequence[str | os.PathLike[str]]) -> list[results_folde
         The records that the protocols rank, sorted by path.
 
     Raises:
-        ValueError: If a record cannot be read, naming the file.
+        EvaCoralbayError: If a record cannot be read, naming the file.
     """
     paths = {path for folder in folders for path in pathlib.Path(folder).rglob("record_*.json")}
     ranked = []
@@ -216,13 +217,13 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
     """Reads the configuration of a run."""
     stated = entry.record.config
     if stated is None:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{entry.path} states no configuration, without which nobody can repeat the run: "
             "start it by `eva fit --config ...` with this version of eva-coralbay."
         )
     path = entry.path.with_name(stated.file)
     if hashlib.sha256(_read_bytes(path)).hexdigest() != stated.sha256:
-        raise ValueError(f"{path} is not as the run has written it: its hash is another.")
+        raise EvaCoralbayError(f"{path} is not as the run has written it: its hash is another.")
     return run_config.read(path)
 
 
@@ -231,7 +232,7 @@ def _read_bytes(path: pathlib.Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{path} cannot be read ({error.strerror}): put the file that the run has written "
             "there, beside its record."
         ) from error
@@ -241,17 +242,17 @@ def _name(entry: results_folder.Entry, config: Mapping[str, Any]) -> str:
     """Returns the name of the model of a run.
 
     Raises:
-        ValueError: If it has none, or other weights than the name stands for.
+        EvaCoralbayError: If it has none, or other weights than the name stands for.
     """
     problem = results_folder.find_bad_names(entry.record).get("model.id")
     if problem is not None:
-        raise ValueError(f"{entry.path}: `model.id` {problem} Give it by --model-id.")
+        raise EvaCoralbayError(f"{entry.path}: `model.id` {problem} Give it by --model-id.")
     encoder = config["model"]["init_args"].get("encoder") or {}
     arguments = encoder.get("init_args") or {}
     checkpoint = (arguments.get("model_kwargs") or {}).get("checkpoint")
     name = str(entry.record.model.id)
     if checkpoint is not None and arguments.get("model_name") == name:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"{entry.path} is of own weights (CHECKPOINT={checkpoint}) under the name of the "
             f"published ones, {name}: give your model a name of its own by --model-id."
         )
@@ -288,9 +289,9 @@ def _check_distinct(entries: Sequence[results_folder.Entry], adapted: Sequence[_
         try:
             place = results_folder.relative_path(result.record)
         except ValueError as error:
-            raise ValueError(f"{entry.path}: {error}") from error
+            raise EvaCoralbayError(f"{entry.path}: {error}") from error
         if place in paths:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{paths[place]} and {entry.path} are of the same model, task, protocol and seed: "
                 "name only the folder of the run that counts."
             )
@@ -303,7 +304,7 @@ def _validate(
     """Validates results in a temporary folder, and returns the warnings.
 
     Raises:
-        ValueError: If there is more than warnings, listing all.
+        EvaCoralbayError: If there is more than warnings, listing all.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name).absolute()
@@ -315,7 +316,9 @@ def _validate(
         ]
     errors = [str(fault) for fault in faults if not fault.is_warning]
     if errors:
-        raise ValueError("\n  ".join(["The results are not valid; nothing was written.", *errors]))
+        raise EvaCoralbayError(
+            "\n  ".join(["The results are not valid; nothing was written.", *errors])
+        )
     return faults
 
 
@@ -324,7 +327,7 @@ def _check_new(adapted: Sequence[_Result], root: pathlib.Path) -> None:
     for result in adapted:
         path = root / results_folder.relative_path(result.record)
         if path.exists() and _measured(record.Record.read(path)) != _measured(result.record):
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{path} is there with other values; nothing was written. Remove it and its two "
                 "files first if this run is to replace it."
             )

@@ -20,6 +20,7 @@ from eva.vision import models as eva_models
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import (
     automodel,  # noqa: F401  # makes AutoModel know the encoder
     checkpoints,
@@ -53,7 +54,7 @@ def export(checkpoint_path: str, folder: str) -> None:
         folder: The folder to write, which must not be there or be empty.
 
     Raises:
-        ValueError: If the checkpoint is none, or the folder holds something.
+        EvaCoralbayError: If the checkpoint is none, or the folder holds something.
         CheckpointError: If what was written does not load.
     """
     content = checkpoint_files.read(checkpoint_path)
@@ -76,12 +77,12 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
         folder: The folder to write, which must not be there or be empty.
 
     Raises:
-        ValueError: If the folder holds something.
+        EvaCoralbayError: If the folder holds something.
         CheckpointError: If what was written does not load.
     """
     target = pathlib.Path(folder)
     if target.exists() and any(target.iterdir()):
-        raise ValueError(f"'{folder}' is not empty: choose another folder, or remove it.")
+        raise EvaCoralbayError(f"'{folder}' is not empty: choose another folder, or remove it.")
     target.parent.mkdir(parents=True, exist_ok=True)
     _atomic_files.remove_leftovers(target.parent)
     with _atomic_files.temporary_folder(target) as written:

@@ -8,6 +8,7 @@ from typing import Any
 import jsonargparse
 from lightning.fabric.utilities import exceptions
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.pretraining import dry_run as dry_run_lib
 from eva_coralbay.pretraining import module as module_lib
 from eva_coralbay.pretraining import samples as data_lib
@@ -33,7 +34,7 @@ def fit(arguments: Sequence[str]) -> None:
         arguments: Those of `eva fit`, such as `--config FILE`, and overrides.
 
     Raises:
-        ValueError: If the config is wrong, or a job of SLURM has not started its tasks.
+        EvaCoralbayError: If the config is wrong, or a job of SLURM has not started its tasks.
     """
     trainer_lib.check_launch()
     trainer, model, data = _parse(_build, arguments)
@@ -48,7 +49,7 @@ def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> dry_run
         tflops: The TFLOP/s that a device reaches, to state the hours.
 
     Raises:
-        ValueError: If the config is wrong.
+        EvaCoralbayError: If the config is wrong.
     """
     # TensorBoard's thread may still write while the folder is removed
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -65,7 +66,7 @@ def read_views(config: str) -> views_lib.Views:
         config: The path of the config.
 
     Raises:
-        ValueError: If the config is wrong.
+        EvaCoralbayError: If the config is wrong.
     """
     return _parse(_build_views, ["--config", config])
 
@@ -86,7 +87,7 @@ def _parse(function: Callable[..., Any], arguments: Sequence[str]) -> Any:
     """Calls a function with what a config builds, and returns what it returns.
 
     Raises:
-        ValueError: If the config is wrong.
+        EvaCoralbayError: If the config is wrong.
     """
     try:
         return jsonargparse.CLI(
@@ -102,7 +103,7 @@ def _parse(function: Callable[..., Any], arguments: Sequence[str]) -> Any:
         TypeError,
         ValueError,
     ) as error:
-        raise ValueError(f"The config is wrong: {_summarize(str(error))}") from error
+        raise EvaCoralbayError(f"The config is wrong: {_summarize(str(error))}") from error
 
 
 def _summarize(message: str) -> str:

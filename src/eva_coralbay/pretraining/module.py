@@ -265,7 +265,7 @@ class Distillation(distillation.SelfDistillation):
         """Counts a step that is left out.
 
         Raises:
-            FloatingPointError: If there are too many.
+            EvaCoralbayError: If there are too many.
         """
         self._nonfinite_steps += 1
         named = ", ".join(self._cases)
@@ -274,7 +274,7 @@ class Distillation(distillation.SelfDistillation):
             f"({self._nonfinite_steps} so far). Cases: {named}."
         )
         if self._nonfinite_steps > self._max_nonfinite_steps:
-            raise FloatingPointError(
+            raise EvaCoralbayError(
                 f"More than {self._max_nonfinite_steps} steps had no finite gradient; the last one "
                 f"had the cases {named}. Look at them with `eva-coralbay pretrain views`, lower "
                 "the learning rate (`lr`), or go on from an older checkpoint."

@@ -21,6 +21,7 @@ from typing import (
 import pydantic
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.errors import EvaCoralbayError
 
 SCHEMA_VERSION: Final = 3
 """The version of the schema that is written. It grows whenever a written field changes."""
@@ -273,8 +274,8 @@ class Record(_Part):
             The record; what its version did not have is `None`.
 
         Raises:
-            ValueError: If the file cannot be read, is no record, or is from a newer version of
-                this package.
+            EvaCoralbayError: If the file cannot be read, is no record, or is from a newer version
+                of this package.
         """
         try:
             content = json.loads(
@@ -283,24 +284,24 @@ class Record(_Part):
                 parse_constant=_reject_constant,
             )
         except OSError as error:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{path} cannot be read ({error.strerror}): name the JSON file of a record."
             ) from error
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is no JSON file: {error}.") from error
+            raise EvaCoralbayError(f"{path} is no JSON file: {error}.") from error
 
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
-            raise ValueError(f"{path} is no record: it has no `schema_version`.")
+            raise EvaCoralbayError(f"{path} is no record: it has no `schema_version`.")
         if version > SCHEMA_VERSION:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"{path} has schema version {version}, but this version of eva-coralbay reads "
                 f"records up to {SCHEMA_VERSION}: upgrade eva-coralbay."
             )
         try:
             return cls.model_validate(_upgrade(content))
         except ValueError as error:  # pydantic's ValidationError is one
-            raise ValueError(f"{path} is no valid record: {error}") from error
+            raise EvaCoralbayError(f"{path} is no valid record: {error}") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the record as canonical JSON; the file is there as a whole or not at all.

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import case_table
 from eva_coralbay.tasks import catalog
 
@@ -118,7 +119,7 @@ def summarize_classification(
         defined.
 
     Raises:
-        ValueError: If a case lacks a class or its true class.
+        EvaCoralbayError: If a case lacks a class or its true class.
     """
     from sklearn import metrics as sklearn_metrics  # takes a second
 
@@ -305,7 +306,7 @@ def _read_case(
         or len({(row.case, row.patient) for row in rows}) > 1
         or sorted(truths) != [0] * (len(classes) - 1) + [1]
     ):
-        raise ValueError(
+        raise EvaCoralbayError(
             f"Case '{rows[0].case}' does not have the classes {list(classes)} in this order, of "
             "one patient and with one true class."
         )

@@ -87,9 +87,10 @@ def test_so_does_the_variable(raises: _Raises, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_bug_keeps_its_traceback(raises: _Raises) -> None:
-    raises.error = KeyError("a bug")
-    with pytest.raises(KeyError, match="a bug"):
-        main.main(["raise"])
+    for error in (KeyError("a bug"), ValueError("a bug"), ZeroDivisionError("a bug")):
+        raises.error = error
+        with pytest.raises(type(error), match="a bug"):
+            main.main(["raise"])
 
 
 def test_an_interruption_is_one_line(raises: _Raises, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +136,14 @@ def test_the_message_of_a_data_worker_is_that_of_the_error() -> None:
         ' last):\n  File "x.py", line 1, in f\neva_coralbay.errors.DatasetError: Case a is broken.'
     )
     assert errors.get_message(errors.DatasetError(message)) == "Case a is broken."
+
+
+def test_windows_is_named_as_the_reason() -> None:
+    code = "import sys; sys.platform = 'win32'; import eva_coralbay"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert result.returncode == 1
+    assert "ImportError: eva-coralbay runs on Linux and macOS." in result.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

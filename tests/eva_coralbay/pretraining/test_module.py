@@ -285,7 +285,7 @@ def test_an_overflow_of_the_scaler_is_no_step_without_a_finite_gradient(
 def test_stops_after_too_many_of_them_and_names_the_cases(
     store: str, tmp_path: pathlib.Path
 ) -> None:
-    with pytest.raises(FloatingPointError, match="case_"):
+    with pytest.raises(EvaCoralbayError, match="case_"):
         runs.train(
             store=store,
             out=str(tmp_path),

@@ -12,7 +12,7 @@ from typing_extensions import override
 from eva_coralbay.data import download as download_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 from eva_coralbay.tasks import catalog, splits
 
 _MAX_NAMED = 10
@@ -35,7 +35,7 @@ class PublicTask:
         """Chooses the lists of cases, those that are ranked if None.
 
         Raises:
-            ValueError: If the scheme is unknown or has no such split.
+            EvaCoralbayError: If the scheme is unknown or has no such split.
         """
         self._scheme = scheme or splits.read_splits(self.facts.id).default
         self._lists = self._find_lists()
@@ -95,13 +95,13 @@ class PublicTask:
         """Returns the case ids of each split of the scheme."""
         schemes = splits.read_splits(self.facts.id).schemes
         if self._scheme not in schemes:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"Task '{self.facts.id}' has no split scheme '{self._scheme}': choose one of "
                 f"{sorted(schemes)}."
             )
         lists = schemes[self._scheme]
         if self._split is not None and self._split not in lists:
-            raise ValueError(
+            raise EvaCoralbayError(
                 f"Scheme '{self._scheme}' of task '{self.facts.id}' has no split '{self._split}': "
                 f"it has {list(lists)}."
             )
@@ -151,7 +151,7 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
                 look like; "*" stands for all.
 
         Raises:
-            ValueError: If the scheme is unknown or has no such split.
+            EvaCoralbayError: If the scheme is unknown or has no such split.
         """
         super().__init__(
             root,

@@ -69,7 +69,7 @@ class ClassificationDataset(
             embeddings_root: The folder of the embeddings, to be used in place of the volumes.
 
         Raises:
-            ValueError: If the scheme is unknown or has no such split.
+            EvaCoralbayError: If the scheme is unknown or has no such split.
         """
         super().__init__(transforms=transforms)
 
