@@ -134,7 +134,7 @@ class _Rendered(torch_data.IterableDataset[Any]):
         self._sizes = sizes
 
     def __iter__(self) -> Iterator[Any]:
-        return (_render(batch, self._sizes) for batch in self._batches)  # type: ignore[reportGeneralTypeIssues]
+        return (_render(batch, self._sizes) for batch in self._batches)  # type: ignore[reportGeneralTypeIssues]  # the loader yields dictionaries
 
 
 def _our_loader(store: str, sizes: views.Views, batch_size: int) -> torch_data.DataLoader[_Batch]:

@@ -125,7 +125,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         self._class_ratios = class_ratios
 
     @override
-    def __call__(  # type: ignore[reportIncompatibleMethodOverride]
+    def __call__(  # type: ignore[reportIncompatibleMethodOverride]  # MONAI's transforms take any arguments
         self, scan: preparation.PreparedScan
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Draws the crops of one scan and reads no more than them.

@@ -215,7 +215,7 @@ class ClassificationModule(run_module.RunModule):
             return example.shape[1]
         with torch.no_grad():
             self.encoder.eval()  # type: ignore[reportAttributeAccessIssue]  # built by now
-            weight = next(self.encoder.parameters())  # type: ignore[reportAttributeAccessIssue]
+            weight = next(self.encoder.parameters())  # type: ignore[reportAttributeAccessIssue]  # built by now
             return self._encode(example.to(weight)).shape[1]
 
 
@@ -235,5 +235,5 @@ class EmbeddingsWriter(embeddings.ClassificationEmbeddingsWriter):
         super().on_predict_end(trainer, pl_module)
         path = os.path.join(self._output_dir, base.EMBEDDINGS_FILE)
         inputs = run_module.datasets(trainer).predict[0].describe_inputs()
-        made_of: Any = pl_module.describe_embeddings(inputs)  # type: ignore[reportCallIssue]
+        made_of: Any = pl_module.describe_embeddings(inputs)  # type: ignore[reportCallIssue]  # the module is ours
         _atomic_files.write_atomically(path, json.dumps(made_of, indent=2).encode())

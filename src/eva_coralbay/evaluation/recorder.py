@@ -284,7 +284,7 @@ def _dataset(trainer: pl.Trainer, part: rescoring.Part) -> Any:
     Raises:
         EvaCoralbayError: If there are several.
     """
-    datamodule: Any = trainer.datamodule  # type: ignore[reportAttributeAccessIssue]
+    datamodule: Any = trainer.datamodule  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
     dataset = getattr(datamodule.datasets, part)
     if isinstance(dataset, list):
         if len(dataset) != 1:

@@ -40,7 +40,7 @@ def is_scoring(trainer: pl.Trainer) -> bool:
 
 def is_reported(trainer: pl.Trainer, part: Part) -> bool:
     """Whether a result is of these cases: of test cases, where there are any."""
-    datamodule: Any = trainer.datamodule  # type: ignore[reportAttributeAccessIssue]
+    datamodule: Any = trainer.datamodule  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
     return part == "test" or datamodule.datasets.test is None
 
 

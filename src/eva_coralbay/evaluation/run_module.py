@@ -126,7 +126,7 @@ class RunModule(module.ModelModule):
 
 def datasets(trainer: pl.Trainer) -> Any:
     """Returns the data sets of a trainer."""
-    return trainer.datamodule.datasets  # type: ignore[reportAttributeAccessIssue]
+    return trainer.datamodule.datasets  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
 
 
 def encoder_sha256(encoder: nn.Module) -> str:

@@ -29,7 +29,7 @@ import pathlib
 import re
 import shlex
 import signal
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # starts eva and SLURM's own commands
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # starts eva and SLURM's own commands
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -165,7 +165,7 @@ def _repeat(entry: results_folder.Entry) -> record.Record:
         command = _adapt(config, entry.record, folder)
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        run = subprocess.run(  # nosec B603
+        run = subprocess.run(  # nosec B603  # a list of words, no shell
             [sys.executable, "-m", "eva", command, "--config", str(path)], stdout=2, check=False
         )
         if run.returncode:

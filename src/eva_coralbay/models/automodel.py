@@ -93,9 +93,9 @@ class CoralBayModel(transformers.PreTrainedModel):
         """
         embedding, maps = self.encoder.forward_intermediates(pixel_values)
         return modeling_outputs.BaseModelOutputWithPooling(
-            last_hidden_state=maps[-1],  # type: ignore[reportArgumentType]
-            pooler_output=embedding,  # type: ignore[reportArgumentType]
-            hidden_states=tuple(maps),  # type: ignore[reportArgumentType]
+            last_hidden_state=maps[-1],  # type: ignore[reportArgumentType]  # annotated as torch.FloatTensor
+            pooler_output=embedding,  # type: ignore[reportArgumentType]  # annotated as torch.FloatTensor
+            hidden_states=tuple(maps),  # type: ignore[reportArgumentType]  # annotated as torch.FloatTensor
         )
 
     def _init_weights(self, module: torch.nn.Module) -> None:

@@ -149,7 +149,7 @@ def draw_curves(folder: str, path: str | None = None) -> None:
         return
     rows = math.ceil(len(panels) / _COLUMNS)
     picture = figure.Figure(figsize=(5.4 * _COLUMNS, 0.5 + 3.4 * rows), layout="constrained")
-    picture.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[reportOptionalMemberAccess]
+    picture.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[reportOptionalMemberAccess]  # set by `layout`
     picture.suptitle(
         f"{pathlib.Path(folder).resolve().name}, {max(metrics.index) + 1:,.0f} steps",
         fontsize=13,

@@ -117,7 +117,7 @@ def prove(encoder: encoder_lib.CoralBayEncoder, folder: str) -> None:
     kwargs = {"checkpoint": folder, "feature_size": encoder.feature_size}
     own = encoder_lib.CoralBayEncoder.from_pretrained(folder)
     evas = eva_models.ModelFromRegistry("radiology/coralbay", kwargs).eval()
-    automodels = transformers.AutoModel.from_pretrained(folder).eval()  # nosec B615
+    automodels = transformers.AutoModel.from_pretrained(folder).eval()  # nosec B615  # a local folder that was just written
     volume = torch.rand(1, encoder.in_channels, *(_PROOF_SIZE,) * 3)
     with torch.no_grad():
         expected = encoder.eval()(volume)

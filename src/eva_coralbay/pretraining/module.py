@@ -68,7 +68,7 @@ class Distillation(distillation.SelfDistillation):
     @property
     def data(self) -> data_lib.PretrainingData:
         """The data module of the training."""
-        return self.trainer.datamodule  # type: ignore[reportAttributeAccessIssue]
+        return self.trainer.datamodule  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
 
     @property
     def effective_batch(self) -> int:
@@ -283,5 +283,5 @@ class Distillation(distillation.SelfDistillation):
     @property
     def _optimizer(self) -> optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, optim.Optimizer)  # nosec B101
+        assert isinstance(optimizer, optim.Optimizer)  # nosec B101  # for the type checker
         return optimizer

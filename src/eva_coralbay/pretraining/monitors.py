@@ -277,7 +277,7 @@ class Monitors(pl_callbacks.Callback):
         """Logs what is due after a step of the optimizer."""
         step = trainer.global_step
         looks = step % self._every_n_steps == 0 or step == trainer.max_steps
-        logs = step % trainer.log_every_n_steps == 0  # type: ignore[reportAttributeAccessIssue]
+        logs = step % trainer.log_every_n_steps == 0  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
         if logs or looks:
             self._log_batches(trainer, pl_module, step=step - 1)
         if looks:

@@ -78,7 +78,7 @@ class _OrganCrops(transforms.EvalTransform):
         self._size = size
 
     @override
-    def __call__(  # type: ignore[reportIncompatibleMethodOverride]
+    def __call__(  # type: ignore[reportIncompatibleMethodOverride]  # MONAI's transforms take any arguments
         self, scan: preparation.PreparedScan
     ) -> tuple[list[torch.Tensor], list[int]]:
         """Returns the HU of the crops, each of shape [1, D, H, W], and their organs."""

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 import signal
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # starts eva and SLURM's own commands
 import sys
 from typing import Any
 
@@ -89,7 +89,7 @@ class Trainer(eva.Trainer):
 
     @property
     def _checkpoints(self) -> "Checkpoints":
-        callbacks = self.callbacks  # type: ignore[reportAttributeAccessIssue]
+        callbacks = self.callbacks  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
         return next(known for known in callbacks if isinstance(known, Checkpoints))
 
     @override
@@ -224,7 +224,7 @@ def _requeue(number: int | None) -> None:
         return
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    outcome = subprocess.run(["scontrol", "requeue", job], check=False)  # nosec B603 B607
+    outcome = subprocess.run(["scontrol", "requeue", job], check=False)  # nosec B603 B607  # a list of words, no shell
     if outcome.returncode == 0:
         logger.info(f"The checkpoint is written, and job {job} is in the queue again.")
     else:

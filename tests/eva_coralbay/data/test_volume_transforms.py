@@ -120,8 +120,8 @@ def _center_of_mass(image: torch.Tensor) -> npt.NDArray[np.float64]:
 def test_rotations_follow_from_the_random_state() -> None:
     transform = volume_transforms.CropTransform(size=(8, 8, 8), max_rotation=20.0)
     volume = _volume(_noise(64, 128, 128))
-    first = transform.set_random_state(3)(volume)  # type: ignore[reportCallIssue]
-    assert torch.equal(first, transform.set_random_state(3)(volume))  # type: ignore
+    first = transform.set_random_state(3)(volume)  # type: ignore[reportCallIssue]  # MONAI annotates its return as Randomizable
+    assert torch.equal(first, transform.set_random_state(3)(volume))  # type: ignore  # MONAI annotates its return as Randomizable
     assert not torch.equal(first, transform(volume))
 
 

@@ -33,7 +33,7 @@ def _allocate(encoder: CoralBayEncoder, views: Views) -> int:
         crops = [torch.rand(2, 1, *(views.global_size,) * 3)]
         crops += [torch.rand(views.num_locals, 1, *(views.local_size,) * 3)]
         torch.cat([encoder(crop) for crop in crops]).sum().backward()
-    results = profile.profiler.kineto_results  # type: ignore[reportOptionalMemberAccess]
+    results = profile.profiler.kineto_results  # type: ignore[reportOptionalMemberAccess]  # there after a profile
     memory = [event for event in results.events() if event.name() == "[memory]"]
     live = peak = 0
     for event in sorted(memory, key=lambda event: event.start_ns()):

@@ -4,7 +4,7 @@ import abc
 import hashlib
 import json
 import os
-import pickle  # nosec B403
+import pickle  # nosec B403  # only for the error that PyTorch and NumPy raise
 from typing import Any, Literal, NamedTuple
 
 import torch

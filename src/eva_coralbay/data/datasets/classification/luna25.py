@@ -1,7 +1,7 @@
 """LUNA25."""
 
 import os
-import pickle  # nosec B403
+import pickle  # nosec B403  # only what admits nothing but arrays
 from typing import Any
 
 import numpy as np
