@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _SECONDS_OF_A_DAY = 24 * 60 * 60
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file such that it is there as a whole or not at all.
+    """Writes a file atomically: completely or not at all.
 
     Args:
         path: The path of the file; missing parent folders are made.
@@ -31,7 +31,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 @contextlib.contextmanager
 def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file for writing such that it is there as a whole or not at all.
+    """Opens a file for atomic writing: it appears completely or not at all.
 
     Args:
         path: The path of the file; missing parent folders are made.

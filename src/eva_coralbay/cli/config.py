@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"(?<=\s)[\w./-]+\.yaml\b")
 
 
 class Config(_subcommand.Subcommand):
-    """Prints the path of a config, to be given to eva; without a name, the names of all.
+    """Prints the path of a config, for eva's `--config`; without a name, lists all names.
 
     A config takes what it shares with others from files beside it, so copy it by `--copy` only.
     """

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Validate(_subcommand.Subcommand):
-    """Checks results as a submission is checked: everything that can be known without the data."""
+    """Checks results like a submission: everything that can be checked without the data."""
 
     name = "validate"
-    help = "check a results folder or a record, and print every fault with its place"
+    help = "check a results folder or a record, and print every error with its place"
     examples = """
         eva-coralbay leaderboard validate leaderboard/results
         eva-coralbay leaderboard validate leaderboard/results --json > faults.json
@@ -76,8 +76,8 @@ class Verify(_subcommand.Subcommand):
             "--tolerance",
             type=float,
             default=0.01,
-            help="how far a metric of the repetition may be off that lies in 0 to 1 (default: "
-            "%(default)s); its distances, in mm, are not compared",
+            help="the largest accepted difference of a metric between 0 and 1 (default: "
+            "%(default)s); distances in mm are not compared",
         )
         parser.add_argument("--json", action="store_true", help="print the differences as JSON")
 
@@ -234,12 +234,12 @@ class Submit(_subcommand.Subcommand):
         parser.add_argument(
             "--demo",
             action="store_true",
-            help="the results show the machinery, not the model: never ranked with measured ones",
+            help="mark the results as a demonstration, which is never ranked",
         )
 
     @override
     def run(self, arguments: argparse.Namespace) -> int:
-        """Writes the results; the text goes to standard output, what else is said to error."""
+        """Writes the results; only the text goes to standard output, the rest to standard error."""
         from eva_coralbay.leaderboard import submission
 
         submitted = submission.submit(
@@ -253,7 +253,7 @@ class Submit(_subcommand.Subcommand):
         for entry in submitted.entries:
             print(f"written: {entry.path}", file=sys.stderr)
         for path in submitted.templates:
-            print(f"to fill in, then submit again: {path}", file=sys.stderr)
+            print(f"fill in this card, then submit again: {path}", file=sys.stderr)
         print(submitted.pull_request, end="")
         return 0
 
@@ -261,10 +261,10 @@ class Submit(_subcommand.Subcommand):
 class Sweep(_subcommand.Subcommand):
     """Runs models on tasks with several seeds, as a YAML file lists them.
 
-    By default it prints the commands, and to standard error a table of which cells are done, have
-    failed or are to do. With --local or --slurm it runs them, skips what is finished with the same
-    settings, and can be interrupted: the same command goes on. The file and what it may hold is
-    described in docs/submit.md.
+    By default it prints the commands and, on standard error, a table of the runs that are done,
+    have failed or are still to do. With --local or --slurm it starts the runs, except those that
+    are finished with the same settings. After an interruption, the same command continues.
+    docs/submit.md describes the file.
     """
 
     name = "sweep"
@@ -280,20 +280,20 @@ class Sweep(_subcommand.Subcommand):
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", help="the YAML file of the sweep")
-        parser.add_argument("--models", metavar="MODEL", nargs="+", help="only these of the file")
-        parser.add_argument("--tasks", metavar="TASK", nargs="+", help="only these of the file")
+        parser.add_argument("--models", metavar="MODEL", nargs="+", help="only these of the file's")
+        parser.add_argument("--tasks", metavar="TASK", nargs="+", help="only these of the file's")
         parser.add_argument(
             "--seeds",
             metavar="SEED",
             nargs="+",
             type=_subcommand.at_least(0),
-            help="these instead of the file's",
+            help="use these seeds instead of those of the file",
         )
         how = parser.add_mutually_exclusive_group()
         how.add_argument(
             "--print",
             action="store_true",
-            help="print the commands, and to standard error what of them is done (the default)",
+            help="only print the commands, and the state of each run on standard error (default)",
         )
         how.add_argument("--local", action="store_true", help="run them on this machine")
         how.add_argument(
@@ -307,14 +307,14 @@ class Sweep(_subcommand.Subcommand):
             "--jobs",
             metavar="N",
             type=_subcommand.at_least(1),
-            help="how many at once (default: 1; with --slurm all)",
+            help="how many runs at once (default: 1; with --slurm, all)",
         )
         parser.add_argument(
             "--retries",
             metavar="N",
             type=_subcommand.at_least(0),
             default=0,
-            help="how often to try a failed one again (default: %(default)s)",
+            help="how often to retry a failed run (default: %(default)s)",
         )
 
     @override
@@ -346,7 +346,7 @@ class Sweep(_subcommand.Subcommand):
         for outcome in failed:
             print(sweep.describe_failure(outcome))
         if any(outcome.state == "interrupted" for outcome in outcomes):
-            print("The same command goes on with what is not done.")
+            print("Run the same command again to continue.")
             return 130
         return 1 if failed else 0
 

@@ -8,7 +8,7 @@ from eva_coralbay.cli import _output, _subcommand
 
 
 class Prepare(_subcommand.Subcommand):
-    """Finds scans, sets aside what cannot be used with the reason, and prepares the others."""
+    """Finds scans, sets aside those that cannot be used (with a reason), and prepares the rest."""
 
     name = "prepare"
     help = "make a store of NIfTI files and DICOM series"
@@ -24,7 +24,10 @@ class Prepare(_subcommand.Subcommand):
             "sources", metavar="SRC", nargs="+", help="a folder to search, or a NIfTI file"
         )
         parser.add_argument(
-            "--out", metavar="STORE", required=True, help="the store; what is in it is kept"
+            "--out",
+            metavar="STORE",
+            required=True,
+            help="the store; scans that are already in it are kept",
         )
         parser.add_argument(
             "--spacing",
@@ -41,15 +44,15 @@ class Prepare(_subcommand.Subcommand):
             # given twice, both count
             action="extend",
             default=[],
-            help="leave out paths relative to SRC, such as the cases of an evaluation; what the "
-            "store has of them is set aside; give the same at each call (an error if one fits "
-            "nothing)",
+            help="patterns of paths below SRC to leave out, such as the cases of an evaluation; "
+            "scans of the store that match are set aside; give the same patterns every time; a "
+            "pattern that matches nothing is an error",
         )
         parser.add_argument(
             "--workers",
             metavar="N",
             type=_subcommand.at_least(1),
-            help="processes (default: one a core, at most 8)",
+            help="the number of processes (default: one per core, at most 8)",
         )
 
     @override
@@ -72,7 +75,11 @@ class Prepare(_subcommand.Subcommand):
                 ("set aside", reason, number)
                 for reason, number in prepare_lib.count_reasons(content).items()
             ),
-            *([("found", "prepared when their source is named again", waiting)] if waiting else []),
+            *(
+                [("found", "will be prepared when their source is given again", waiting)]
+                if waiting
+                else []
+            ),
         ]
         _output.print_table(
             ("status", "reason", "scans"),
@@ -102,7 +109,10 @@ class Views(_subcommand.Subcommand):
             "--config", metavar="FILE", help="a config of `pretrain fit`, for its views"
         )
         parser.add_argument(
-            "--seed", type=int, default=0, help="what the views follow from (default: %(default)s)"
+            "--seed",
+            type=int,
+            default=0,
+            help="the random seed of the views (default: %(default)s)",
         )
 
     @override
@@ -121,13 +131,13 @@ class Views(_subcommand.Subcommand):
 
 
 class Fit(_subcommand.Subcommand):
-    """Trains as a config says; the same command goes on after an interruption.
+    """Trains as a config says; after an interruption, the same command continues.
 
-    What is not listed here is an override of the config, as with `eva fit`.
+    Other options override values of the config, as with `eva fit`.
     """
 
     name = "fit"
-    help = "train, or say what a training takes"
+    help = "train, or estimate what a training takes"
     examples = """
         eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/quickstart.yaml
         eva-coralbay pretrain fit --config coralbay.yaml --dry-run --tflops 400
@@ -141,10 +151,10 @@ class Fit(_subcommand.Subcommand):
         parser.add_argument(
             "--dry-run",
             action="store_true",
-            help="state parameters, memory, FLOPs and hours, and prove that the export loads",
+            help="state parameters, memory, FLOPs and hours, and check that the export will load",
         )
         parser.add_argument(
-            "--tflops", type=float, help="the TFLOP/s a device reaches, to state the hours"
+            "--tflops", type=float, help="the TFLOP/s that a device reaches, to estimate the hours"
         )
         parser.set_defaults(overrides=())
 

@@ -102,7 +102,7 @@ def _is_complete(path: str, checksum: str | None) -> bool:
         return False
     if checksum is None or _checksum(path, checksum) == checksum:
         return True
-    logger.warning(f"The checksum of '{path}' is not {checksum}: it is downloaded anew.")
+    logger.warning(f"The checksum of '{path}' is not {checksum}: it is downloaded again.")
     return False
 
 

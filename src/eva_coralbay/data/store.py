@@ -47,7 +47,7 @@ class Source(NamedTuple):
     """The id of the case."""
 
     files: tuple[str, ...]
-    """The files it is made of, the scan first: when one changes, it is prepared anew."""
+    """The files it is made of, the scan first: when one changes, it is prepared again."""
 
     load: Callable[[], tuple[eva_tv_tensors.Volume, tv_tensors.Mask | None]]
     """Loads the scan in HU and its label map, each of shape [1, D, H, W]; can be pickled."""
@@ -274,7 +274,7 @@ def _is_outdated(scan: scan_file.StoredScan, path: str, source: Source) -> bool:
         return False
     logger.warning(
         f"Case '{source.case}': a file, such as '{changed[0]}', has been replaced by another of "
-        "the same size and time; the case is prepared anew."
+        "the same size and time; the case is prepared again."
     )
     return True
 

@@ -100,7 +100,7 @@ def leave_out_ignored(
 
 
 def select_known(logits: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Selects the voxels that a loss is of, in a shape that losses take.
+    """Selects the voxels that count in a loss, in the shape that losses expect.
 
     Args:
         logits: The logits, of shape [B, classes, D, H, W].

@@ -75,7 +75,7 @@ class Recorder(pl.Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Reads what is to be recorded, so that an error shows before the training.
+        """Reads everything that will be recorded, so that errors appear before the training.
 
         Raises:
             EvaCoralbayError: If the run is none that can be recorded, its command line cannot be

@@ -175,7 +175,7 @@ def _choose(entries: Sequence[results_folder.Entry]) -> list[results_folder.Entr
 
 
 def _cell(result: record.Record) -> tuple[Any, ...]:
-    """Returns what there is one result of."""
+    """Returns what identifies a result: no two results may share it."""
     model, task = result.model.id, result.task
     return model, task.id, task.version, result.protocol, result.seed
 

@@ -283,7 +283,7 @@ class SelfDistillation(modules.ModelModule):
         return embeddings, maps[masking_lib.MAP]
 
     def _draw_masks(self, global_views: torch.Tensor) -> torch.Tensor | None:
-        """Draws what is hidden of the student's global views, if there is a masked term."""
+        """Draws the masks of the student's global views, if there is a masked term."""
         if self._masking is None:
             return None
         number, size = len(global_views), global_views.shape[-1]
@@ -309,7 +309,7 @@ class SelfDistillation(modules.ModelModule):
         )
 
     def clip_gradient(self) -> torch.Tensor:
-        """Takes away the gradients of what is frozen, and clips the others.
+        """Drops the gradients of frozen parameters, and clips the others.
 
         Returns:
             The norm of the gradient as a whole, before it is clipped, a scalar.

@@ -46,13 +46,13 @@ class Report(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a step of the encoders takes on some samples, beside what their weights take."""
+    """The cost of one step of the encoders on some samples, besides that of their weights."""
 
     flops: float
     """The operations of student and teacher; what the backward pass computes again is counted."""
 
     memory: float
-    """The most bytes that are allocated at a time."""
+    """The peak number of allocated bytes."""
 
 
 def describe(

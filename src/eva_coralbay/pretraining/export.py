@@ -69,7 +69,7 @@ def export(checkpoint_path: str, folder: str) -> None:
 
 
 def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], folder: str) -> None:
-    """Writes an encoder as a whole or not at all, and proves that it loads.
+    """Writes an encoder completely or not at all, and checks that it loads.
 
     Args:
         encoder: The encoder.

@@ -107,6 +107,6 @@ def _parse(function: Callable[..., Any], arguments: Sequence[str]) -> Any:
 
 
 def _summarize(message: str) -> str:
-    """Returns what of a message of jsonargparse says what is wrong, in a line."""
+    """Returns the part of a message of jsonargparse that says what is wrong, in one line."""
     lines = [line.strip(" -") for line in message.splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(_NOISE))

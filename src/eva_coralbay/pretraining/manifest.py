@@ -60,7 +60,7 @@ class Case(pydantic.BaseModel, extra="forbid", frozen=True):
     """The hash of where it was found, by which scans of other places get other ids."""
 
     status: Literal["found", "prepared", "quarantined"]
-    """Whether it can be used; `found` if it is to be prepared yet."""
+    """Whether it can be used; `found` if it is not prepared yet."""
 
     reason: str | None = None
     """Why it was set aside."""
@@ -123,7 +123,7 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
         return manifest
 
     def write(self, store: str) -> None:
-        """Writes the manifest into a store, as a whole or not at all."""
+        """Writes the manifest into a store, completely or not at all."""
         text = self.model_dump_json(indent=1, exclude_none=True)
         _atomic_files.write_atomically(os.path.join(store, NAME), text.encode())
 

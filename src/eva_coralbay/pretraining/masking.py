@@ -81,7 +81,7 @@ class TokenHead(heads.Head):
 
 
 def draw_masks(masking: Masking, *, views: int, size: int) -> torch.Tensor:
-    """Draws what is hidden of views, by PyTorch's generator of the CPU.
+    """Draws the masks of views with PyTorch's CPU generator.
 
     Args:
         masking: How much.

@@ -55,7 +55,7 @@ def arguments(instance: object) -> dict[str, Any]:
 
 
 def check_same_networks(stated: str, own: str, *, path: str) -> None:
-    """Checks that a checkpoint is of networks as the configuration describes.
+    """Checks that a checkpoint has the networks that the configuration describes.
 
     Args:
         stated: The configuration of the checkpoint's run, as JSON.

@@ -27,7 +27,7 @@ _CHECKPOINTS = "checkpoints"
 
 
 class Trainer(eva.Trainer):
-    """Trains in a folder, and goes on where the last training in it stopped.
+    """Trains in a folder, and continues where the last training in it stopped.
 
     <default_root_dir>/
         checkpoints/step=1000.ckpt     the last ones, each with all that the next step follows from
@@ -228,7 +228,7 @@ def _requeue(number: int | None) -> None:
     if outcome.returncode == 0:
         logger.info(f"The checkpoint is written, and job {job} is in the queue again.")
     else:
-        logger.error(f"Job {job} could not be put into the queue again: submit it anew.")
+        logger.error(f"Job {job} could not be put into the queue again: submit it again.")
 
 
 class _CheckpointIO(TorchCheckpointIO):

@@ -77,10 +77,10 @@ class Views:
     """The number of local views; global ones are two."""
 
     global_edge: tuple[int, int] = (96, 144)
-    """The range of the edge of what a global view shows, in voxels of the prepared scan."""
+    """The least and the largest edge of a global view, in voxels of the prepared scan."""
 
     local_edge: tuple[int, int] = (40, 72)
-    """The range of the edge of what a local view shows, in voxels of the prepared scan."""
+    """The least and the largest edge of a local view, in voxels of the prepared scan."""
 
     region_size: int = 144
     """The edge of the region that all views of a sample lie in, in voxels."""

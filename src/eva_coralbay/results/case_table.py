@@ -68,7 +68,7 @@ Row: TypeAlias = CaseRow | PredictionRow
 def write(
     path: str | os.PathLike[str], rows: Sequence[CaseRow] | Sequence[PredictionRow]
 ) -> record.CaseTable:
-    """Writes the case table; the file is there as a whole or not at all.
+    """Writes the case table, completely or not at all.
 
     The columns are the fields of the rows, with `class` for `class_name`. An excluded value is
     empty; any other has as many digits as reading it back exactly needs.

@@ -229,7 +229,7 @@ class Record(_Part):
     """Version of this schema."""
 
     kind: Literal["measured", "demo"] = "measured"
-    """How the values came to be: `demo` shows the machinery and is never ranked with others."""
+    """How the values were obtained: `demo` only demonstrates the software, and is never ranked."""
 
     task: Task
     model: Model
@@ -304,7 +304,7 @@ class Record(_Part):
             raise EvaCoralbayError(f"{path} is no valid record: {error}") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the record as canonical JSON; the file is there as a whole or not at all.
+        """Writes the record as canonical JSON, completely or not at all.
 
         Args:
             path: The path of the JSON file.

@@ -36,7 +36,7 @@ LOWER_IS_BETTER: Final = ("hd95", "lesion_false_positives")
 
 
 def task_kind(metrics: Collection[str]) -> catalog.Kind:
-    """Returns the kind of the task that a record is of.
+    """Returns the kind of a record's task.
 
     Args:
         metrics: The names of the record's metrics.
@@ -45,7 +45,7 @@ def task_kind(metrics: Collection[str]) -> catalog.Kind:
 
 
 def headline_metric(metrics: Collection[str]) -> str:
-    """Returns the metric by which the models are ranked on the task that a record is of.
+    """Returns the metric that ranks the models on a record's task.
 
     Args:
         metrics: The names of the record's metrics.

@@ -300,7 +300,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             scan = self.prepared_store.open(source)
             return *transforms(scan), scan.grid.affine
         except store.StoreError as error:
-            logger.warning(f"{error} It is prepared anew.")
+            logger.warning(f"{error} It is prepared again.")
             self.prepared_store.prepare([source])
             if random is not None:
                 transforms.R = random

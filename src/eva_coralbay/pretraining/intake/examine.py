@@ -87,7 +87,7 @@ def estimate(found: Sequence[find_lib.Found]) -> tuple[int, float]:
 
 
 def is_tried_again(reason: str | None) -> bool:
-    """Returns whether the reason that a scan is set aside for is none of the scan."""
+    """Returns whether a scan was set aside for a reason that is not in the scan."""
     return reason is not None and (reason == KILLED or reason.startswith(FAILED))
 
 
@@ -117,7 +117,7 @@ def log_killed(found: find_lib.Found) -> None:
 
 
 def _row_of(found: find_lib.Found) -> manifest.Case:
-    """Returns the row of what is set aside, as far as it is known before it is looked at."""
+    """Returns the row of a scan that is set aside before it is examined."""
     return manifest.Case(
         case=found.case,
         kind=found.kind,

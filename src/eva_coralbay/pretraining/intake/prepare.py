@@ -144,7 +144,7 @@ def _open_manifest(out: str, spacing: tuple[float, float, float]) -> manifest.Ma
 
 
 def _set_excluded_aside(excluded: Sequence[find_lib.Found], rows: dict[str, manifest.Case]) -> None:
-    """Takes what is excluded now out of what an earlier call took."""
+    """Sets aside the scans of earlier calls that are excluded now."""
     places = {one.place for one in excluded}
     known = {(one.case, one.identity()) for one in excluded}
     for row in list(rows.values()):
@@ -188,7 +188,7 @@ def _look_at(
     content: manifest.Manifest,
     workers: int | None,
 ) -> None:
-    """Looks at what is new, and saves now and then what is known by then."""
+    """Examines the new scans, and saves the state from time to time."""
     new = [one for one in found if _is_new(one, rows.get(one.case))]
     size, minutes = examine_lib.estimate(new)
     logger.info(
@@ -207,7 +207,7 @@ def _look_at(
 
 
 def _is_new(found: find_lib.Found, row: manifest.Case | None) -> bool:
-    """Returns whether something is to be looked at, or once more."""
+    """Returns whether a scan must be examined, or examined again."""
     if row is None or row.reason == _EXCLUDED or examine_lib.is_tried_again(row.reason):
         return True
     return row.identity != found.identity()
