@@ -96,6 +96,11 @@ _PANELS = (
         with_start=True,
     ),
     _Panel(
+        "Linear probe of labeled scans (dotted: untrained)",
+        [("probe/balanced_accuracy", "balanced accuracy"), ("probe/dice", "Dice, estimated")],
+        with_start=True,
+    ),
+    _Panel(
         "Norms", [("train/grad_norm", "gradient"), ("monitor/center_norm", "center")],
         logarithmic=True,
     ),

@@ -249,7 +249,9 @@ class _Overflow(callbacks.Callback):
 
     def on_after_backward(self, trainer, pl_module) -> None:
         if trainer.global_step in self._steps:
-            pl_module.student.encoder.encoder1.layer.conv1.conv.weight.grad[:] = math.inf
+            gradient = pl_module.student.encoder.encoder1.layer.conv1.conv.weight.grad
+            assert gradient is not None
+            gradient[:] = math.inf
             pl_module._losses_are_finite = not self._loss
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:

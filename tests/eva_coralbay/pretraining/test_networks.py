@@ -38,7 +38,9 @@ def test_clips_the_gradient_of_each_parameter_as_dino_does() -> None:
 @pytest.mark.parametrize("by", ["whole", "parameter"])
 def test_a_gradient_that_is_not_finite_has_no_finite_norm(by) -> None:
     network = _with_gradients()
-    next(network.parameters()).grad[0, 0] = torch.nan
+    gradient = next(network.parameters()).grad
+    assert gradient is not None
+    gradient[0, 0] = torch.nan
     assert not torch.isfinite(networks.clip_gradient(network, 3.0, by=by))
 
 
