@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""How text begins that a spreadsheet takes for a formula."""
+
 _SHOWN = 10
 """The most names that a message lists."""
 
@@ -19,3 +22,16 @@ def list_names(names: Iterable[str], *, limit: int = _SHOWN) -> str:
     every = list(names)
     rest = len(every) - limit
     return ", ".join(every[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def csv_text(value: object) -> object:
+    """Makes a value of a CSV file one that a spreadsheet does not take for a formula.
+
+    Args:
+        value: The value; only text is changed.
+
+    Returns:
+        The value, text that begins like a formula with an apostrophe before it.
+    """
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
+    return f"'{value}" if is_formula else value

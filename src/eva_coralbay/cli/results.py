@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
+from eva_coralbay import _messages
 from eva_coralbay.cli import _output, _subcommand
 from eva_coralbay.results import scores, summary
 
@@ -99,7 +100,8 @@ def _print_csv(summaries: Sequence[summary.Summary]) -> None:
     writer.writerow((*_GROUP, "metric", "mean", "deviation", "runs"))
     for each in summaries:
         for name, value in each.metrics.items():
-            writer.writerow([*_describe(each), name, value.mean, value.deviation, value.n_runs])
+            line = [*_describe(each), name, value.mean, value.deviation, value.n_runs]
+            writer.writerow(map(_messages.csv_text, line))
 
 
 def _describe(each: summary.Summary) -> list[str]:

@@ -7,13 +7,12 @@ A card is a YAML file `leaderboard/models/<org>__<model>.yaml`. What nobody has 
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
-import yaml
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import record
+from eva_coralbay.results import foreign_files, record
 
 OverlapKind = Literal["none", "unlabeled-train", "labeled-train", "test", "unknown"]
 """What of a task's cases a model was pre-trained on, by the split that is ranked.
@@ -22,8 +21,11 @@ OverlapKind = Literal["none", "unlabeled-train", "labeled-train", "test", "unkno
 their labels. `test`: cases that are scored, whether with labels or not. `unknown`: not published.
 """
 
-_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-"""A part of the name of a model."""
+MAX_BYTES: Final = 100_000
+"""The most bytes of the file of a card."""
+
+_NAME = r"[A-Za-z0-9-](?:_?[A-Za-z0-9.-])*"
+"""A part of the name of a model: no two underscores in a row, which stand for the slash."""
 
 _Id = Annotated[str, pydantic.Field(pattern=f"^{_NAME}(/{_NAME})+$")]
 """The name of a model, <organization>/<model>."""
@@ -163,16 +165,13 @@ def read(path: str | os.PathLike[str]) -> ModelCard:
         CardError: If the file is no card, or is not named after the model.
     """
     try:
-        content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-        card = ModelCard.model_validate(content)
-    except OSError as error:
-        raise CardError(path, [("", f"it cannot be read ({error.strerror}).")]) from error
+        card = ModelCard.model_validate(foreign_files.read_yaml(path, max_bytes=MAX_BYTES))
+    except foreign_files.ForeignFileError as error:
+        message = str(error).removeprefix(f"{path} ")
+        raise CardError(path, [("", f"it {message}")]) from error
     except pydantic.ValidationError as error:
         faults = [_explain(detail) for detail in error.errors(include_url=False)]
         raise CardError(path, faults) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CardError(path, [("", f"it is no YAML file: {reason}.")]) from error
     expected = f"{card.id.replace('/', '__')}.yaml"
     if pathlib.Path(path).name != expected:
         raise CardError(path, [("id", f"is '{card.id}', so name the file {expected}.")])

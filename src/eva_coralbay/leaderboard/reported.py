@@ -3,15 +3,18 @@
 There is a JSON file a model, `leaderboard/reported/<org>__<model>.json`, with a list of them.
 """
 
-import json
 import os
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import pydantic
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.results import foreign_files
+
+MAX_BYTES: Final = 100_000
+"""The most bytes of a file of numbers."""
 
 
 class Source(pydantic.BaseModel):
@@ -77,9 +80,9 @@ def read(path: str | os.PathLike[str]) -> list[Reported]:
         EvaCoralbayError: If the file is not as it should be.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = foreign_files.read_json(path, max_bytes=MAX_BYTES)
         numbers = pydantic.TypeAdapter(list[Reported]).validate_python(content)
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise EvaCoralbayError(f"{path} is no list of reported numbers: {error}") from error
     expected = pathlib.Path(path).stem.replace("__", "/")
     others = sorted({number.model for number in numbers} - {expected})

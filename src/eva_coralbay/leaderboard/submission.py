@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import re
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,10 @@ import yaml
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
-from eva_coralbay.leaderboard import validation
+from eva_coralbay.leaderboard import private_text, validation
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config
 from eva_coralbay.tasks import protocols
-
-_MACHINE_PATH = re.compile(r"(/|~|\.\.|file:|[A-Za-z]:[\\/]|\\\\)")
-"""How a value begins that is a path of the machine."""
 
 _METRICS = ("dice", "nsd", "hd95", "balanced_accuracy", "auroc")
 """The metrics that the text of a pull request shows, in this order."""
@@ -193,7 +189,7 @@ def _adapt(
     card = cards.get(name)
     config["trainer"]["init_args"] |= {"model": name, "n_runs": 1}
     config["model"]["init_args"]["seed"] = entry.record.seed
-    config = _without_machine_paths(config)
+    config = private_text.clean(config)
     content = yaml.safe_dump(config, sort_keys=False).encode()
 
     result = entry.record
@@ -269,17 +265,6 @@ def _facts(card: model_cards.ModelCard | None) -> dict[str, Any]:
         "license": card.license,
         "training_datasets": None if sets is None else [each.name for each in sets],
     }
-
-
-def _without_machine_paths(value: Any) -> Any:
-    """Returns a configuration with the last part of each path of this machine in its place."""
-    if isinstance(value, dict):
-        return {key: _without_machine_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_machine_paths(item) for item in value]
-    if isinstance(value, str) and _MACHINE_PATH.match(value):
-        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
 
 
 def _check_distinct(entries: Sequence[results_folder.Entry], adapted: Sequence[_Result]) -> None:

@@ -40,13 +40,12 @@ from typing import (
 )
 
 import pydantic
-import yaml
 
 from eva_coralbay import _atomic_files, _hashes
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import submission
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import record
+from eva_coralbay.results import foreign_files, record
 
 Cluster = Literal["local", "slurm"]
 """Where cells run."""
@@ -63,6 +62,9 @@ _MACHINE_VARIABLES = (
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 """What a model or a task may be called."""
+
+_MAX_BYTES = 1_000_000
+"""The most bytes of a sweep or of a config."""
 
 _FAILURE = "failed.txt"
 """A file in the folder of a cell whose last attempt has failed, with the path of its log."""
@@ -202,10 +204,7 @@ def read(path: str | os.PathLike[str]) -> Plan:
         EvaCoralbayError: If the file is no sweep, naming the field.
     """
     try:
-        content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-        return Plan.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EvaCoralbayError(f"{path} is no YAML file: {error}") from error
+        return Plan.model_validate(foreign_files.read_yaml(path, max_bytes=_MAX_BYTES))
     except pydantic.ValidationError as error:
         raise EvaCoralbayError(f"{path} is no sweep: {error}") from error
 
@@ -384,11 +383,8 @@ def _build_cell(plan: Plan, model: str, task: str, seed: int) -> Cell:
 @functools.lru_cache
 def _read_config(path: str) -> tuple[Any, list[str]]:
     """Reads a config, and the names of the variables that it reads."""
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise EvaCoralbayError(f"The config {path} cannot be read: {error}") from error
+    text = foreign_files.read_text(path, max_bytes=_MAX_BYTES)
+    content = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES)
     return content, sorted(set(re.findall(r"\$\{oc\.env:\s*(\w+)", text)))
 
 

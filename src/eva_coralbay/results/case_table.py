@@ -8,11 +8,14 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import record
+from eva_coralbay.results import foreign_files, record
+
+MAX_BYTES: Final = 20_000_000
+"""The most bytes of the file of a case table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,14 +117,14 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     """
     kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
     rows = []
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = tuple(next(reader, []))
-            for values in reader if header in kinds else ():
-                rows.append(_parse_row(values, kinds[header]))
-        except (ValueError, csv.Error) as error:
-            raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
+    text = foreign_files.read_text(path, max_bytes=MAX_BYTES)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = tuple(next(reader, []))
+        for values in reader if header in kinds else ():
+            rows.append(_parse_row(values, kinds[header]))
+    except (ValueError, csv.Error) as error:
+        raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
     if header not in kinds:
         raise EvaCoralbayError(
             f"{path} is no case table: its columns are {list(header)}, not "

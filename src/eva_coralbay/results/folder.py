@@ -32,6 +32,9 @@ _VERIFIED_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 """What a part of a path may be."""
 
+_MODEL_NAME = re.compile(r"(?!.*__)[A-Za-z0-9-]([A-Za-z0-9._-]{0,98}[A-Za-z0-9.-])?")
+"""What a part of a model's name may be, so that no two models have the same folder."""
+
 _NAME_RULE = (
     "is {!r}, but a name has at most 100 letters, digits, dots, underscores and hyphens, and does "
     "not begin with a dot."
@@ -124,10 +127,12 @@ def find_bad_names(result: record_lib.Record) -> dict[str, str]:
     }
     problems = {field: _NAME_RULE.format(name) for field, name in names.items() if _is_bad(name)}
     parts = (result.model.id or "").split("/")
-    if len(parts) < 2 or any(map(_is_bad, parts)):
+    if len(parts) < 2 or not all(map(_MODEL_NAME.fullmatch, parts)):
         problems["model.id"] = (
             f"is {result.model.id!r}, but a model is named <organization>/<model>, both of "
-            "letters, digits, dots, underscores and hyphens and not beginning with a dot."
+            "letters, digits, dots, underscores and hyphens, without two underscores in a row, "
+            "which stand for the slash in the name of its folder, and without a dot or an "
+            "underscore at the start or an underscore at the end."
         )
     if result.seed is None or result.seed < 0:
         problems["seed"] = f"is {result.seed}, but a result has one from 0 on."

@@ -8,23 +8,25 @@ import hashlib
 import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import (
     Annotated,
     Any,
     Final,
     Literal,
-    NoReturn,
 )
 
 import pydantic
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.results import foreign_files
 
 SCHEMA_VERSION: Final = 3
 """The version of the schema that is written. It grows whenever a written field changes."""
+
+MAX_BYTES: Final = 1_000_000
+"""The most bytes of the file of a record."""
 
 _ADDED: Final[Mapping[int, Mapping[str, Any]]] = {
     2: {"config": None, "robustness": None},
@@ -277,19 +279,7 @@ class Record(_Part):
             EvaCoralbayError: If the file cannot be read, is no record, or is from a newer version
                 of this package.
         """
-        try:
-            content = json.loads(
-                pathlib.Path(path).read_text(encoding="utf-8"),
-                object_pairs_hook=_distinct,
-                parse_constant=_reject_constant,
-            )
-        except OSError as error:
-            raise EvaCoralbayError(
-                f"{path} cannot be read ({error.strerror}): name the JSON file of a record."
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise EvaCoralbayError(f"{path} is no JSON file: {error}.") from error
-
+        content = foreign_files.read_json(path, max_bytes=MAX_BYTES)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise EvaCoralbayError(f"{path} is no record: it has no `schema_version`.")
@@ -334,20 +324,6 @@ def ids_sha256(case_ids: Sequence[str]) -> str:
 def json_schema() -> dict[str, Any]:
     """Returns the JSON Schema of a record."""
     return Record.model_json_schema()
-
-
-def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes a JSON object; a name may be there once only, as programs choose differently."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` is twice")
-    return content
-
-
-def _reject_constant(constant: str) -> NoReturn:
-    """Rejects NaN and infinity, which Python reads but JSON does not have."""
-    raise ValueError(f"{constant} is no value in JSON; what is not defined is null")
 
 
 def _upgrade(content: dict[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import yaml
+from typing import Any, Final
 
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.results import foreign_files
 from eva_coralbay.tasks import protocols
 from eva_coralbay.tasks import settings as task_settings
 
@@ -60,8 +58,8 @@ _MACHINE_KEYS = (
 _PARTS = ("trainer", "model", "data")
 """The classes that a configuration names."""
 
-_MAX_VALUES = 20_000
-"""The most values that a configuration has; a small file can name one value over and over."""
+MAX_BYTES: Final = 100_000
+"""The most bytes of the file of a configuration."""
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -76,16 +74,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         EvaCoralbayError: If the file is no such configuration.
     """
-    try:
-        config = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise EvaCoralbayError(
-            f"{path} is no YAML file: {' '.join(str(error).split())}."
-        ) from error
-    if _has_many_values(config):
-        raise EvaCoralbayError(
-            f"{path} has more than {_MAX_VALUES} values, so it is no configuration."
-        )
+    config = foreign_files.read_yaml(path, max_bytes=MAX_BYTES)
     try:
         json.dumps(config, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -195,8 +184,8 @@ def _read_texts(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
+        read = foreign_files.parse_yaml(value)
+    except ValueError:
         return value
     return read if isinstance(read, (bool, int, float, list)) else value
 
@@ -217,16 +206,3 @@ def _is_class(part: Any) -> bool:
         and isinstance(part.get("class_path"), str)
         and isinstance(part.get("init_args"), dict)
     )
-
-
-def _has_many_values(config: Any) -> bool:
-    """Whether there are more values than a configuration has, those counted anew that recur."""
-    values, seen = [config], 0
-    while values and seen <= _MAX_VALUES:
-        value = values.pop()
-        seen += 1
-        if isinstance(value, dict):
-            values.extend(value.values())
-        elif isinstance(value, list):
-            values.extend(value)
-    return bool(values)

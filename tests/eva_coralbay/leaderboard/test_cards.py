@@ -109,7 +109,7 @@ def test_every_fault_of_a_card_is_named(tmp_path: pathlib.Path) -> None:
 
 def test_a_folder_in_place_of_a_card_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "org__model.yaml").mkdir()
-    with pytest.raises(model_cards.CardError, match="org__model.yaml.*\n.*Is a directory"):
+    with pytest.raises(model_cards.CardError, match="org__model.yaml.*\n.*is no regular file"):
         model_cards.find(tmp_path)
 
 

@@ -173,7 +173,7 @@ def test_a_file_that_is_no_sweep(
 def test_a_config_that_is_not_there(plan: dict[str, Any]) -> None:
     plan["tasks"]["btcv"]["config"] = "nowhere.yaml"
 
-    with pytest.raises(ValueError, match="The config nowhere.yaml cannot be read"):
+    with pytest.raises(ValueError, match="nowhere.yaml cannot be read"):
         _list(plan)
 
 

@@ -91,7 +91,7 @@ def test_a_file_that_is_not_there_is_named(
     entry.path.unlink()
     assert main.main(["leaderboard", "verify", str(entry.path)]) == 1
     message = capsys.readouterr().err
-    assert f"error: {entry.path} cannot be read (No such file or directory): name" in message
+    assert f"error: {entry.path} cannot be read (No such file or directory)" in message
 
 
 def test_distances_of_a_repetition_are_not_compared(

@@ -91,13 +91,12 @@ _CLASSES = "trainer: {class_path: a, init_args: {}}\nmodel: {class_path: a, init
     [
         ("", "is no resolved configuration: it needs trainer, model, data"),
         (_CLASSES + "data: {class_path: a}\n", "is no resolved configuration"),
-        (_CLASSES + "data: {class_path: a, init_args: {b: 2020-01-01}}", "type date is not JSON"),
         (_CLASSES + "data: {class_path: a, init_args: {b: .nan}}", "JSON does not have"),
         ("a: [", "is no YAML file"),
         ("a: !!python/object/apply:os.getcwd []", "is no YAML file.*python/object"),
         ("[" * 1500, "is no YAML file"),
         ("a: &a [1]\nb: &b [*a, *a]\n" + "c: [" + "*b, " * 10**4 + "]", "more than 20000 values"),
-        ("&a [*a]", "more than 20000 values"),
+        ("&a [*a]", "nested more than 60 deep"),
     ],
 )
 def test_other_files_are_rejected(tmp_path: pathlib.Path, content: str, message: str) -> None:

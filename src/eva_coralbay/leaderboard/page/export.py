@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any
 
+from eva_coralbay import _messages
 from eva_coralbay.leaderboard import statistics
 from eva_coralbay.leaderboard.page import board
 
@@ -63,7 +64,7 @@ def as_csv(content: board.Board) -> str:
         for row in track.rows:
             for column in track.columns:
                 if column.slug in row.cells:
-                    writer.writerow(_line(track, row, column))
+                    writer.writerow(map(_messages.csv_text, _line(track, row, column)))
     return text.getvalue()
 
 

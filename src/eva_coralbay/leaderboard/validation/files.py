@@ -11,20 +11,18 @@ from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported
 from eva_coralbay.leaderboard.validation import fault
 from eva_coralbay.leaderboard.validation.fault import Fault
+from eva_coralbay.results import case_table, record, run_config
 from eva_coralbay.results import folder as results_folder
 
 _SIZES: Mapping[str, int] = {
-    ".cases.csv": 20_000_000,
-    ".config.yaml": 100_000,
-    ".json": 1_000_000,
+    ".cases.csv": case_table.MAX_BYTES,
+    ".config.yaml": run_config.MAX_BYTES,
+    ".json": record.MAX_BYTES,
 }
 """The most bytes of a file by the end of its name."""
 
 _OTHERS = ("README.md", results_folder.VERIFIED)
 """The files that may lie in the folder beside the models."""
-
-_FACTS_SIZE = 100_000
-"""The most bytes of a model card, or of a file of reported numbers."""
 
 
 def walk(root: pathlib.Path) -> list[pathlib.Path]:
@@ -116,7 +114,7 @@ def read_cards(root: pathlib.Path) -> dict[str, model_cards.ModelCard]:
 
 def _find_fact_problem(path: pathlib.Path, suffix: str) -> str | None:
     """Returns why a card or a file of reported numbers is not read, `None` if it is."""
-    return _find_kind_problem(path) or _find_size_problem(path, suffix, _FACTS_SIZE)
+    return _find_kind_problem(path) or _find_size_problem(path, suffix, model_cards.MAX_BYTES)
 
 
 def check_facts(root: pathlib.Path) -> Iterator[Fault]:

@@ -62,3 +62,16 @@ def test_demonstrations_are_not_ranked_with_measured_results(content: board.Boar
     lines = list(csv.DictReader(io.StringIO(export.as_csv(content))))
     assert {line["rank"] for line in lines if line["kind"] == "demo"} == {""}
     assert {line["rank"] for line in lines if line["kind"] == "measured"} == {"1", "2"}
+
+
+def test_no_text_is_a_formula_of_a_spreadsheet(tmp_path: pathlib.Path) -> None:
+    """A revision may begin with a hyphen."""
+    path = generated.write_run(tmp_path, model="lab/net", task="btcv")
+    content = json.loads(path.read_text())
+    content["model"]["revision"] = "-2+3"
+    content["environment"]["device"] = "=1+1"
+    path.write_text(json.dumps(content))
+    track = gathering.gather(results_folder.find(tmp_path), {}, [], tmp_path)
+    (line,) = csv.DictReader(io.StringIO(export.as_csv(track)))
+    assert (line["revision"], line["device"]) == ("'-2+3", "'=1+1")
+    assert float(line["value"]) > 0
