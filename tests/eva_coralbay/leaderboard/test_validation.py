@@ -253,7 +253,7 @@ _TAMPERINGS = [
         lambda entry: _edit(entry, model__id="lab/../../net"),
         ".json",
         "model.id",
-        "not beginning with a dot",
+        "without two underscores in a row",
     ),
     _Tampering(
         "path traversal in a revision",
