@@ -29,7 +29,7 @@ CONFIGS = pathlib.Path("configs/vision/radiology")
 """Where the configs lie."""
 
 CONFIG = CONFIGS / "online/segmentation/phantom.yaml"
-"""The config of the quickstart's evaluation."""
+"""The config of a short evaluation."""
 
 QUICKSTART = pathlib.Path("quickstart")
 """Where the quickstart writes its data and its results."""
@@ -146,19 +146,33 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def quickstart(session: nox.Session) -> None:
-    """Generates phantoms, pre-trains, exports and evaluates an encoder; minutes on two cores."""
+    """Generates scans and compares two encoders by linear probes; two minutes on two cores."""
     session.install(".")
-    data, store = QUICKSTART / "phantom", QUICKSTART / "store"
-    session.run("eva-coralbay", "phantom", str(data))
-    _pretrain(session, data, store)
-    env = {
-        "MODEL_NAME": "radiology/coralbay",
-        "CHECKPOINT": str(QUICKSTART / "encoder"),
-        "IN_FEATURES": "12",
-        "DATA_ROOT": str(data),
-        "OUTPUT_ROOT": str(QUICKSTART / "logs"),
-    }
-    session.run("eva", "fit", "--config", str(CONFIG), env=env)
+    session.log("1 of 4: generating 20 scans with known organs (seconds)")
+    session.run("eva-coralbay", "phantom", str(QUICKSTART / "phantom"))
+    session.log("2 of 4: probing CoralBay's encoder with random weights. Until the first bar moves,")
+    session.log("        eva is being imported (10 to 30 s); then the scans are prepared.")
+    _probe(session, "radiology/coralbay_random")
+    session.log("3 of 4: probing no network at all, but the derivatives of the scans")
+    no_network = '{"class_path": "eva_coralbay.evaluation.probe.encoders.GaussianDerivatives"}'
+    _probe(session, "no_network", f"--model.init_args.encoder={no_network}")
+    session.log("4 of 4: the table, and the label-efficiency curves of both in one picture")
+    session.run("eva-coralbay", "results", str(QUICKSTART / "logs"))
+    session.run("eva-coralbay", "curves", str(QUICKSTART / "logs"))
+
+
+@nox.session
+def quickstart_pretraining(session: nox.Session) -> None:
+    """Pre-trains an encoder on the scans of the quickstart, exports and probes it; minutes."""
+    session.install(".")
+    session.log("1 of 4: generating 20 scans with known organs (seconds)")
+    session.run("eva-coralbay", "phantom", str(QUICKSTART / "phantom"))
+    session.log("2 of 4: preparing those for training, and training for a minute or two")
+    _pretrain(session, QUICKSTART / "phantom", QUICKSTART / "store")
+    session.log("3 of 4: probing the encoder that was trained")
+    session.env["CHECKPOINT"] = str(QUICKSTART / "encoder")
+    _probe(session, "radiology/coralbay")
+    session.log("4 of 4: the table")
     session.run("eva-coralbay", "results", str(QUICKSTART / "logs"))
 
 
@@ -198,6 +212,17 @@ def build(session: nox.Session) -> None:
     wheel = max(pathlib.Path("dist").glob("*.whl"), key=os.path.getmtime)
     session.install("--reinstall-package", "eva-coralbay", str(wheel))
     session.run("eva-coralbay", "--help", silent=True)
+
+
+def _probe(session: nox.Session, model: str, *options: str) -> None:
+    """Probes an encoder on the phantoms."""
+    env = {
+        "MODEL_NAME": model,
+        "IN_FEATURES": "12",
+        "DATA_ROOT": str(QUICKSTART / "phantom"),
+        "OUTPUT_ROOT": str(QUICKSTART / "logs" / model),
+    }
+    session.run("eva", "fit", "--config", str(CONFIGS / "probe/phantom.yaml"), *options, env=env)
 
 
 def _pretrain(session: nox.Session, data: pathlib.Path, store: pathlib.Path) -> None:

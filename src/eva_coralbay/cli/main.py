@@ -13,6 +13,7 @@ from eva_coralbay.cli import (
     _subcommand,
     check_backbone,
     config,
+    curves,
     data,
     env,
     leaderboard,
@@ -33,6 +34,7 @@ SUBCOMMANDS: tuple[_subcommand.Subcommand, ...] = (
     phantom.Phantom(),
     pretrain.Pretrain(),
     results.Results(),
+    curves.Curves(),
     leaderboard.Leaderboard(),
     env.Env(),
 )

@@ -8,7 +8,7 @@ from eva.core.data import dataloaders, datamodules
 from eva.core.data.datamodules import schemas
 from eva.core.utils import parser
 from eva.vision.data.dataloaders import collate_fn
-from lightning.pytorch.utilities.types import TRAIN_DATALOADERS
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 from typing_extensions import override
 
 from eva_coralbay.data import seeding, transforms, volume_transforms
@@ -35,7 +35,7 @@ class _NumberedData(datamodules.DataModule):
 
 
 class SegmentationData(_NumberedData):
-    """The train, val and, where the split scheme has one, test cases of a data set."""
+    """The train, val and test cases of a data set, as far as its split scheme has them."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class SegmentationData(_NumberedData):
             num_workers: The number of processes that load data.
         """
         scoring = transforms.EvalTransform(spacing=spacing, hu_window=hu_window)
-        training = transforms.TrainTransform(
+        augmenting = transforms.TrainTransform(
             roi_size=roi_size,
             num_samples=num_samples,
             class_ratios=class_ratios,
@@ -74,17 +74,21 @@ class SegmentationData(_NumberedData):
             hu_window=hu_window,
         )
         self._protocol: protocols.ProtocolName = protocol
+        self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
+        training = scoring if self._is_probe else augmenting
         self._scoring, self._training = scoring, training
         dataset = _with_scheme(dataset, protocol)
         train = _build(dataset, "train", training)
         super().__init__(
             datasets=schemas.DatasetsSchema(
                 train=train,
-                val=_build(dataset, "val", scoring),
-                test=(_build(dataset, "test", scoring) if train.has_split("test") else None),
+                val=_build(dataset, "val", scoring) if train.has_split("val") else None,
+                test=_build(dataset, "test", scoring) if train.has_split("test") else None,
             ),
             dataloaders=schemas.DataloadersSchema(
-                train=_loader(
+                train=_loader(num_workers)
+                if self._is_probe
+                else _loader(
                     num_workers,
                     batch_size=batch_size,
                     collate_fn=collate_fn.collection_collate,
@@ -97,10 +101,21 @@ class SegmentationData(_NumberedData):
     @override
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        pairs = _find_mirror_pairs(self.datasets.val.classes)
+        pairs = _find_mirror_pairs(self.datasets.train.classes)
         self._scoring.mirror_pairs = pairs
         # eva flips scans and keeps their labels, so a flipped left kidney is still a left one
         self._training.mirror_pairs = () if self._protocol == "frozen-eva" else pairs
+
+    @override
+    def train_dataloader(self) -> TRAIN_DATALOADERS:
+        if self._is_probe:
+            # each case once, whole and in the order of the ids
+            return datamodules.DataModule.train_dataloader(self)
+        return super().train_dataloader()
+
+    @override
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        return [] if self.datasets.val is None else super().val_dataloader()
 
 
 class ClassificationData(_NumberedData):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from eva_coralbay.evaluation.classification import ClassificationModule, EmbeddingsWriter
     from eva_coralbay.evaluation.figures import CaseFigures
     from eva_coralbay.evaluation.metrics import CaseClassification, CaseSegmentation
+    from eva_coralbay.evaluation.probe.module import ProbeModule
     from eva_coralbay.evaluation.recorder import Recorder
     from eva_coralbay.evaluation.segmentation import SegmentationModule
     from eva_coralbay.evaluation.trainer import Trainer
@@ -20,6 +21,7 @@ _MODULES = {
     "CaseFigures": "figures",
     "ClassificationModule": "classification",
     "EmbeddingsWriter": "classification",
+    "ProbeModule": "probe.module",
     "Recorder": "recorder",
     "SegmentationModule": "segmentation",
     "Trainer": "trainer",
@@ -32,6 +34,7 @@ __all__ = [
     "CaseSegmentation",
     "ClassificationModule",
     "EmbeddingsWriter",
+    "ProbeModule",
     "Recorder",
     "SegmentationModule",
     "Trainer",

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from eva.core.models.modules import module
 from eva.core.utils import parser
+from lightning.pytorch.trainer import states
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn, optim
 from torch.optim import lr_scheduler
@@ -16,7 +17,7 @@ from eva_coralbay.data import seeding
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics
 from eva_coralbay.models import checkpoints
-from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import facts, protocols
 
 
 class RunModule(module.ModelModule):
@@ -69,7 +70,8 @@ class RunModule(module.ModelModule):
         """
         self._set_classes()
         if stage == "fit":
-            _check_length(self.trainer)
+            if protocols.PROTOCOLS[self.protocol].mode != "probe":
+                _check_length(self.trainer)
             self.run_seed = self.seed + _run_index(self.trainer)
             pl.seed_everything(self.run_seed, workers=True, verbose=False)
 
@@ -122,11 +124,22 @@ class RunModule(module.ModelModule):
     def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
         """Tells a metric what it needs to know of the data."""
         metric.classes = self.classes
+        task: facts.Task | None = getattr(dataset, "facts", None)
+        if task is not None and isinstance(metric, metrics.CaseSegmentation):
+            metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
+            metric.lesion_classes = task.lesion_classes
 
 
 def datasets(trainer: pl.Trainer) -> Any:
     """Returns the data sets of a trainer."""
     return trainer.datamodule.datasets  # type: ignore[reportAttributeAccessIssue]  # Lightning adds it later
+
+
+def scored_dataset(trainer: pl.Trainer) -> Any:
+    """Returns the data set whose cases are scored."""
+    known = datasets(trainer)
+    dataset = known.test if trainer.state.fn == states.TrainerFn.TESTING else known.val
+    return dataset[0] if isinstance(dataset, list) else dataset
 
 
 def encoder_sha256(encoder: nn.Module) -> str:

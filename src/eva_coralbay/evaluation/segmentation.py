@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import label_maps, metrics, native_grid, run_module
-from eva_coralbay.tasks import catalog, protocols
+from eva_coralbay.tasks import protocols
 
 _SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
 """The decoders that double the resolution five times."""
@@ -181,28 +181,15 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             data, network=self._forward_networks, device=self._stitching_device(data)
         )
         if not is_monitoring and metadata is not None and "affine" in metadata:
-            native = native_grid.restore_cases(logits, metadata, self._scored_dataset())
+            native = native_grid.restore_cases(
+                logits, metadata, run_module.scored_dataset(self.trainer)
+            )
             metadata = {**metadata, "native": native}
         return {
             "predictions": label_maps.argmax_labels(logits).to(data.device),
             "targets": targets,
             "metadata": metadata,
         }
-
-    def _scored_dataset(self) -> Any:
-        """Returns the data set whose cases are scored."""
-        known = run_module.datasets(self.trainer)
-        is_test = self.trainer.state.fn == states.TrainerFn.TESTING
-        dataset = known.test if is_test else known.val
-        return dataset[0] if isinstance(dataset, list) else dataset
-
-    @override
-    def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
-        super()._configure_metric(metric, dataset)
-        task = getattr(dataset, "facts", None)
-        if isinstance(task, catalog.Task) and isinstance(metric, metrics.CaseSegmentation):
-            metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
-            metric.lesion_classes = task.lesion_classes
 
     def _stitching_device(self, data: torch.Tensor) -> torch.device:
         """Returns where the logits of a scan are put together: on the CPU if they are large."""

@@ -8,6 +8,7 @@ from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
 
 from eva_coralbay.evaluation import eva_variables, figures, recorder
+from eva_coralbay.evaluation.probe import label_curve
 from eva_coralbay.tasks import protocols
 
 
@@ -59,20 +60,22 @@ class Trainer(eva.Trainer):
             EvaCoralbayError: If an environment variable is set that only eva's own configs read.
         """
         eva_variables.check(os.environ)
+        rules = protocols.PROTOCOLS[protocol]
+        in_steps = rules.mode != "probe"
         super().__init__(
             default_root_dir=default_root_dir,
             n_runs=n_runs,
-            checkpoint_type=protocols.PROTOCOLS[protocol].checkpoint,
-            max_steps=max_steps,
-            max_epochs=None,
-            val_check_interval=val_check_interval,
-            check_val_every_n_epoch=None,
+            checkpoint_type=rules.checkpoint,
+            # a closed form reads every training case once, and validates nothing on the way
+            max_steps=max_steps if in_steps else -1,
+            max_epochs=None if in_steps else 1,
+            val_check_interval=val_check_interval if in_steps else 1.0,
+            check_val_every_n_epoch=None if in_steps else 2,
             num_sanity_val_steps=0,
             log_every_n_steps=log_every_n_steps,
             callbacks=[
                 pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate),
-                pl_callbacks.LearningRateMonitor(logging_interval="step"),
-                pl_callbacks.ModelCheckpoint(filename="best", monitor=monitor, mode="max"),
+                *(_monitors(monitor) if in_steps else []),
                 pl_callbacks.ModelCheckpoint(filename="last"),
                 recorder.Recorder(
                     task=task,
@@ -81,6 +84,7 @@ class Trainer(eva.Trainer):
                     robustness=bool(robustness),
                 ),
                 figures.CaseFigures(),
+                *([] if in_steps else [label_curve.LabelCurve()]),
                 *(callbacks or []),
             ],
             logger=[
@@ -89,3 +93,11 @@ class Trainer(eva.Trainer):
             ],
             **kwargs,
         )
+
+
+def _monitors(metric: str) -> list[pl_callbacks.Callback]:
+    """Returns what only a training by steps has."""
+    return [
+        pl_callbacks.LearningRateMonitor(logging_interval="step"),
+        pl_callbacks.ModelCheckpoint(filename="best", monitor=metric, mode="max"),
+    ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-ProtocolName = Literal["frozen", "frozen-eva", "frozen-offline", "finetuned", "scratch"]
+ProtocolName = Literal["frozen", "frozen-eva", "frozen-offline", "probe", "finetuned", "scratch"]
 """The names of the protocols."""
 
 
@@ -22,8 +22,9 @@ class Protocol(NamedTuple):
     monitor_overlap: float = 0.25
     """The same for the validation during the training."""
 
-    mode: Literal["online", "offline"] = "online"
-    """Whether the encoder sees every crop anew, or its embeddings are computed once."""
+    mode: Literal["online", "offline", "probe"] = "online"
+    """Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
+    classifier is solved for in one pass over the training cases, without a step."""
 
     split_schemes: tuple[str, ...] = ()
     """The split schemes by preference; where a task has none of them, the one that is ranked."""
@@ -35,10 +36,12 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = {
         checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_schemes=("eva", "voco")
     ),
     "frozen-offline": Protocol(mode="offline"),
+    "probe": Protocol(mode="probe", overlap=0.25),
     "finetuned": Protocol(trains_encoder=True),
     "scratch": Protocol(trains_encoder=True),
 }
 """`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
 cases, reported on them, on the splits that eva uses. `frozen-offline` trains heads of a
-classification on embeddings without augmentation, which takes minutes. `finetuned` trains the
-encoder from its weights, `scratch` from random ones: the floor."""
+classification on embeddings without augmentation, which takes minutes. `probe` solves for a linear
+classifier on the features, with all training cases and with few of them, which takes minutes too.
+`finetuned` trains the encoder from its weights, `scratch` from random ones: the floor."""

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from eva_coralbay.tasks import catalog
 
-Mode = Literal["online", "offline"]
-"""Whether the encoder sees every crop anew, or its embeddings are computed once."""
+Mode = Literal["online", "offline", "probe"]
+"""Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
+classifier is solved for."""
 
 _OFFLINE_STEPS = 12_500
 """The number of training steps on embeddings, which cost next to nothing."""
@@ -72,11 +73,31 @@ def settings(task: catalog.Task, mode: Mode) -> dict[str, Any] | None:
         mode: How its encoder is used.
 
     Returns:
-        The settings, None if the task has no such mode: a segmentation needs every crop anew.
+        The settings, None if the task has no such mode: a segmentation needs every crop anew, and
+        a probe of embeddings has no settings yet.
     """
     if task.kind == "classification":
-        return _classification(task, mode)
-    return _segmentation(task) if mode == "online" else None
+        return None if mode == "probe" else _classification(task, mode)
+    if mode == "offline":
+        return None
+    return _segmentation(task) if mode == "online" else _probe(task)
+
+
+def _probe(task: catalog.Task) -> dict[str, Any]:
+    return {
+        # the defaults: no step is made
+        "trainer": _trainer("val/dice", 20_000, 500),
+        "model": _class(
+            "eva_coralbay.evaluation.ProbeModule",
+            background_voxels=2048,
+            maps="all",
+            overlap=None,
+            roi_size=list(task.crop),
+            task=task.id,
+            voxels_per_class=256,
+        ),
+        "data": _segmentation_data(task),
+    }
 
 
 def _segmentation(task: catalog.Task) -> dict[str, Any]:
@@ -96,17 +117,21 @@ def _segmentation(task: catalog.Task) -> dict[str, Any]:
             roi_size=list(task.crop),
             weight_decay=0.01,
         ),
-        "data": _class(
-            "eva_coralbay.data.SegmentationData",
-            batch_size=2,
-            class_ratios=None,
-            dataset=_class(task.dataset, split_scheme=None),
-            hu_window=_list(task.hu_window),
-            num_samples=4,
-            roi_size=list(task.crop),
-            spacing=_list(task.spacing),
-        ),
+        "data": _segmentation_data(task),
     }
+
+
+def _segmentation_data(task: catalog.Task) -> dict[str, Any]:
+    return _class(
+        "eva_coralbay.data.SegmentationData",
+        batch_size=2,
+        class_ratios=None,
+        dataset=_class(task.dataset, split_scheme=None),
+        hu_window=_list(task.hu_window),
+        num_samples=4,
+        roi_size=list(task.crop),
+        spacing=_list(task.spacing),
+    )
 
 
 def _classification(task: catalog.Task, mode: Mode) -> dict[str, Any]:

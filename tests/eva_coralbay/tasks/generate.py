@@ -25,7 +25,7 @@ TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 RELEASED = _ROOT / "src/eva_coralbay/tasks/released"
 """The folder of the settings of each version."""
 
-MODES: tuple[settings_lib.Mode, ...] = ("online", "offline")
+MODES: tuple[settings_lib.Mode, ...] = ("online", "offline", "probe")
 
 ALL = [
     (task, mode)
@@ -64,14 +64,17 @@ def main() -> None:
 
 def config_path(task: catalog.Task, mode: settings_lib.Mode) -> pathlib.Path:
     """Returns the path of the config of a task."""
-    return _ROOT / "configs/vision/radiology" / mode / task.kind / f"{task.id}.yaml"
+    folder = _ROOT / "configs/vision/radiology" / mode
+    # only segmentations are probed
+    return (folder if mode == "probe" else folder / task.kind) / f"{task.id}.yaml"
 
 
 def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
     """Returns the config of a task."""
     is_segmentation = task.kind == "segmentation"
-    command, name = ("fit", task.id) if mode == "online" else ("predict_fit", f"offline/{task.id}")
-    folder = task.id if is_segmentation else f"{mode}/{task.id}"
+    command = "predict_fit" if mode == "offline" else "fit"
+    name = task.id if mode == "online" else f"{mode}/{task.id}"
+    folder = task.id if is_segmentation and mode == "online" else f"{mode}/{task.id}"
     model = "${oc.env:MODEL_NAME, radiology/coralbay}"
     embeddings = "${oc.env:EMBEDDINGS_ROOT, ./data/embeddings}"
     lines = [
@@ -84,7 +87,14 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
         f'    task_version: "{task.version}"',
         f"    default_root_dir: ${{oc.env:OUTPUT_ROOT, logs/{model}/{folder}}}",
     ]
-    if is_segmentation:
+    if mode == "probe":
+        lines += [
+            "model:",
+            "  class_path: eva_coralbay.evaluation.ProbeModule",
+            "  init_args:",
+            f"    task: {task.id}",
+        ]
+    elif is_segmentation:
         lines += [
             f"    max_steps: ${{oc.env:MAX_STEPS, {task.steps}}}",
             f"    val_check_interval: ${{oc.env:VAL_CHECK_INTERVAL, {task.val_interval}}}",
@@ -111,7 +121,8 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
     if is_segmentation or task.resources:
         lines += ["        download: ${oc.env:DOWNLOAD_DATA, false}"]
     lines += _render_input(task, mode)
-    return "\n".join((*lines, f"config: ../../_shared/{mode}_{task.kind}.yaml", ""))
+    shared = f"../_shared/{mode}_{task.kind}.yaml"
+    return "\n".join((*lines, f"config: {shared if mode == 'probe' else f'../{shared}'}", ""))
 
 
 def _render_input(task: catalog.Task, mode: settings_lib.Mode) -> list[str]:
@@ -120,6 +131,7 @@ def _render_input(task: catalog.Task, mode: settings_lib.Mode) -> list[str]:
         return [
             "        prepared: ${oc.env:PREPARED, true}",
             "        prepared_root: ${oc.env:PREPARED_ROOT, null}",
+            f"    spacing: ${{oc.env:SPACING, {list(task.spacing or ())}}}",
             f"    hu_window: ${{oc.env:HU_WINDOW, {list(task.hu_window or ())}}}",
         ]
     is_crop = task.crop_mm is not None
@@ -168,13 +180,18 @@ def _describe_scheme(name: str, lists: Mapping[str, Sequence[str]]) -> str:
 
 
 def _write_settings(version: str) -> None:
-    lines = [
-        f"{json.dumps(f'{task.id}, {mode}')}: "
-        + json.dumps(settings_lib.settings(task, mode), sort_keys=True)
-        for task, mode in sorted(ALL, key=lambda pair: (pair[0].id, pair[1]))
-        if task.version == version
-    ]
+    """Writes the settings of a version, beside those of tasks that have left it."""
     path = RELEASED / f"settings_{version}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known |= {
+        f"{task.id}, {mode}": settings_lib.settings(task, mode)
+        for task, mode in ALL
+        if task.version == version
+    }
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(value, sort_keys=True)}"
+        for name, value in sorted(known.items())
+    ]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

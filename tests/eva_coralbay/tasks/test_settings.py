@@ -53,7 +53,7 @@ def _released(version: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("task", "mode"), generate.ALL, ids=_ids)
 def test_they_are_those_of_the_config(task: catalog.Task, mode: settings_lib.Mode) -> None:
-    config = _resolve(_CONFIGS / mode / task.kind / f"{task.id}.yaml")
+    config = _resolve(generate.config_path(task, mode))
     trainer = config["trainer"]["init_args"]
     protocol = protocols.PROTOCOLS[trainer["protocol"]]
 

@@ -18,6 +18,7 @@ from eva_coralbay.data.datasets.msd_task import (
     MSDTask,
 )
 from eva_coralbay.data.datasets.nnunet import NnUNet
+from eva_coralbay.data.datasets.openkbp import OpenKBP
 from eva_coralbay.data.datasets.task import TaskDataset
 from eva_coralbay.data.datasets.totalsegmentator import TotalSegmentator
 from eva_coralbay.data.datasets.word import WORD
@@ -40,6 +41,7 @@ __all__ = [
     "MSDSpleen",
     "MSDTask",
     "NnUNet",
+    "OpenKBP",
     "SegmentationDataset",
     "TaskDataset",
     "TotalSegmentator",

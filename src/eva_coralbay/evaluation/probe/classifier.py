@@ -15,12 +15,12 @@ the Dice of the case is estimated from its drawn voxels, each of which stands fo
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
-from eva_coralbay.evaluation.probe import sums
+from eva_coralbay.evaluation.probe import subsets, sums
 
 
 class Strength(NamedTuple):
@@ -61,6 +61,9 @@ class Classifier:
     strength: Strength
     """How it was regularized."""
 
+    balanced_bias: torch.Tensor
+    """The bias if every class were equally frequent, for the balanced accuracy."""
+
 
 def fit(
     samples: Sequence[sums.Samples], parts: Sequence[sums.Sums], *, maps: Sequence[int]
@@ -73,8 +76,35 @@ def fit(
         maps: Which feature maps these are.
     """
     strength = choose_strength(samples, parts)
-    weights, bias = solve(_total(parts), [strength])
-    return Classifier(weights[0], bias[0], tuple(maps), strength)
+    weights, biases = solve(_total(parts), [strength, strength._replace(prior=0.0)])
+    return Classifier(weights[0], biases[0], tuple(maps), strength, biases[1])
+
+
+def fit_subsets(
+    cases: Mapping[str, sums.Samples], chosen: Sequence[subsets.Subset], *, maps: sums.Maps
+) -> list[Classifier]:
+    """Fits a classifier to each of some subsets of the training cases.
+
+    Args:
+        cases: The drawn voxels of each training case, with the features of all maps.
+        chosen: The subsets.
+        maps: Which feature maps count.
+
+    Raises:
+        EvaCoralbayError: If the encoder has no such maps.
+    """
+    n_maps = len(next(iter(cases.values())).channels)
+    counted = sums.resolve_maps(maps, n_maps)
+    selected = {case: samples.select(counted) for case, samples in cases.items()}
+    parts = {case: sums.Sums.of(samples) for case, samples in selected.items()}
+    return [
+        fit(
+            [selected[case] for case in subset.cases],
+            [parts[case] for case in subset.cases],
+            maps=counted,
+        )
+        for subset in chosen
+    ]
 
 
 def choose_strength(samples: Sequence[sums.Samples], parts: Sequence[sums.Sums]) -> Strength:
@@ -92,7 +122,7 @@ def choose_strength(samples: Sequence[sums.Samples], parts: Sequence[sums.Sums])
     total = _total(parts)
     scores = torch.stack(
         [
-            _estimate_dice(left_out, *solve(total - part, STRENGTHS))
+            estimate_dice(left_out, *solve(total - part, STRENGTHS))
             for left_out, part in zip(samples, parts, strict=True)
         ]
     )
@@ -147,10 +177,13 @@ def _total(parts: Sequence[sums.Sums]) -> sums.Sums:
     return total
 
 
-def _estimate_dice(
-    samples: sums.Samples, weights: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
+def estimate_dice(samples: sums.Samples, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Estimates the mean Dice of a case under several classifiers from its drawn voxels.
+
+    Args:
+        samples: The drawn voxels, each of which stands for as many as there are a drawn one.
+        weights: The weights of the classifiers, of shape [classifiers, classes, E].
+        bias: The biases, of shape [classifiers, classes].
 
     Returns:
         The mean over the foreground classes that it holds, of shape [classifiers].

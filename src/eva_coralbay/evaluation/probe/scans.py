@@ -20,6 +20,9 @@ Encoder = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 _LOGITS = 2**24
 """How many logits are computed at once."""
 
+_LOWEST_LOGIT = -1e6
+"""The logit of a class that no training case holds: infinite ones cannot be interpolated."""
+
 
 class Sliding(NamedTuple):
     """How windows cover a scan."""
@@ -66,7 +69,16 @@ def sample_case(
     )
 
 
-@torch.no_grad()
+class Segmentation(NamedTuple):
+    """A scan that was segmented by several classifiers."""
+
+    labels: torch.Tensor
+    """The labels by each classifier, of shape [classifiers, D, H, W], uint8."""
+
+    logits: torch.Tensor
+    """The logits of the last classifier, of shape [classes, D, H, W], float32 and finite."""
+
+
 def label_scan(
     encoder: Encoder,
     image: torch.Tensor,
@@ -74,18 +86,31 @@ def label_scan(
     *,
     sliding: Sliding,
 ) -> torch.Tensor:
-    """Labels the voxels of a scan by some classifiers, in one pass of the encoder.
+    """Labels the voxels of a scan; see :func:`segment_scan`, whose labels it returns."""
+    return segment_scan(encoder, image, fitted, sliding=sliding).labels
+
+
+@torch.no_grad()
+def segment_scan(
+    encoder: Encoder,
+    image: torch.Tensor,
+    fitted: Sequence[classifiers.Classifier],
+    *,
+    sliding: Sliding,
+) -> Segmentation:
+    """Segments a scan by some classifiers, in one pass of the encoder.
 
     Args:
         encoder: The encoder, in eval mode.
         image: The scan as the encoder takes it, of shape [1, D, H, W], on the encoder's device.
-        fitted: The classifiers, all of the same classes.
+        fitted: The classifiers, all of the same classes and maps.
         sliding: How windows cover the scan.
 
     Returns:
-        The labels, of shape [classifiers, D, H, W], uint8, on the device of the scan.
+        The segmentation, on the device of the scan.
     """
     shape = image.shape[1:]
+    last = torch.zeros((len(fitted[-1].bias), *shape), device=image.device)
     labels = torch.zeros((len(fitted), *shape), dtype=torch.uint8, device=image.device)
     for window in windows.place(shape, sliding.size, sliding.overlap):
         maps = _encode(encoder, image, window, sliding.size)
@@ -93,7 +118,9 @@ def label_scan(
             logits = _logits(maps, group, window, sliding.size)
             target = (slice(first, first + len(group)), *window.core)
             labels[target] = _argmax(logits)
-    return labels
+        # of the group that the last classifier is in
+        last[(slice(None), *window.core)] = logits[-1].clamp_min(_LOWEST_LOGIT)
+    return Segmentation(labels, last)
 
 
 def _encode(

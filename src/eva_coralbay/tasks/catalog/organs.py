@@ -1,6 +1,6 @@
 """Data sets of many organs."""
 
-from eva_coralbay.tasks.catalog import _common
+from eva_coralbay.tasks.catalog import _common, _downloads
 from eva_coralbay.tasks.facts import BACKGROUND, License, Resource, Task
 
 # the label values of the challenge (https://www.synapse.org/Synapse:syn3193805)
@@ -328,5 +328,43 @@ TOTALSEGMENTATOR = Task(
     val_interval=5000,
     spacing=(1.5, 1.5, 1.5),
     hu_window=_common.WHOLE_BODY_HU,
+    nsd_tolerance=_common.OTHER_STRUCTURES_MM,
+)
+
+OPENKBP = Task(
+    id="openkbp",
+    version="1",
+    title="OpenKBP",
+    kind="segmentation",
+    # the names of the files; the values are ours, as each organ is a file of its own
+    labels=(
+        BACKGROUND,
+        "Brainstem",
+        "SpinalCord",
+        "RightParotid",
+        "LeftParotid",
+        "Mandible",
+    ),
+    dataset="eva_coralbay.data.datasets.OpenKBP",
+    published_cases=99,
+    license=License("MIT", "https://github.com/ababier/open-kbp/blob/master/LICENSE"),
+    homepage="https://github.com/ababier/open-kbp",
+    how_to_get=(
+        "Set `download` (99 patients, 240 MB), or clone https://github.com/ababier/open-kbp: the "
+        "clone is the root."
+    ),
+    # the archives of a repository are made on demand: they have no checksum and cannot be resumed
+    resources=_downloads.read_list(
+        "openkbp",
+        base_url=(
+            "https://raw.githubusercontent.com/ababier/open-kbp/"
+            "ce625e62f3b04203f22bd9d1634f3e8fb0245e46"
+        ),
+    ),
+    steps=500,
+    val_interval=500,
+    # the voxels are 4 to 5 mm wide and 2 to 3 mm thick
+    spacing=(3.0, 3.0, 3.0),
+    hu_window=_common.SOFT_TISSUE_HU,
     nsd_tolerance=_common.OTHER_STRUCTURES_MM,
 )

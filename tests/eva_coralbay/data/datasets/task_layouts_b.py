@@ -1,4 +1,4 @@
-"""Writes small scans in the layouts of KiTS23, WORD, AMOS22, CHAOS and TotalSegmentator."""
+"""Writes small scans in the layouts of KiTS23, WORD, AMOS22, CHAOS, TotalSegmentator, OpenKBP."""
 
 import gzip
 import pathlib
@@ -139,3 +139,35 @@ def _write_folders(
 def _encode(array: npt.NDArray[Any]) -> bytes:
     """Returns the content of the file of a volume."""
     return gzip.compress(nifti1.Nifti1Image(array, _AFFINE).to_bytes(), 1)
+
+
+def write_openkbp(
+    root: pathlib.Path, cases: Sequence[str] | None = None, shape: tuple[int, ...] = SHAPE
+) -> None:
+    """Writes OpenKBP as its repository holds it."""
+    _, labels = task_layouts.make_scan(shape, 6)
+    cube = np.zeros((2, 128, 128, 128), dtype=np.int64)
+    # a scan of soft tissue that is a part of the cube as large as that of a head
+    cube[0, 40:80, 40:80, 40:80] = 1030
+    cube[(1, *(slice(40, 40 + length) for length in shape))] = labels
+    for case in cases or task_layouts.all_cases(datasets.OpenKBP):
+        folder = root / "provided-data" / "train-pats" / case
+        write_openkbp_case(folder, cube[0], cube[1], (3.0, 3.0, 3.0))
+
+
+def write_openkbp_case(
+    folder: pathlib.Path,
+    values: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    spacing: Sequence[float],
+) -> None:
+    """Writes a cube of stored values and its labels as the repository of OpenKBP has them."""
+    folder.mkdir(parents=True)
+    index = np.flatnonzero(values)
+    stored = zip(index, values.flat[index], strict=True)
+    lines = [f"{place},{float(value)}" for place, value in stored]
+    (folder / "ct.csv").write_text("\n".join([",data", *lines]) + "\n")
+    for label, organ in enumerate(datasets.OpenKBP.facts.classes, start=1):
+        lines = [f"{place}," for place in np.flatnonzero(labels == label)]
+        (folder / f"{organ}.csv").write_text("\n".join([",data", *lines]) + "\n")
+    (folder / "voxel_dimensions.csv").write_text("\n".join(f"{edge:.18e}" for edge in spacing))

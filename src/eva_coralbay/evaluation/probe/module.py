@@ -1,0 +1,172 @@
+"""The module of the protocol `probe`: a linear classifier on frozen features, in closed form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from eva.core.metrics import structs as metrics_lib
+from eva.core.models.modules.typings import INPUT_TENSOR_BATCH
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import nn
+from typing_extensions import override
+
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import native_grid, run_module
+from eva_coralbay.evaluation.probe import classifier, curve_metric, scans, subsets, sums
+from eva_coralbay.tasks import protocols
+
+
+class ProbeModule(run_module.RunModule):
+    """Solves for linear classifiers on an encoder's feature maps, and segments by them.
+
+    The fit reads each training case once and keeps the features of the voxels that are drawn from
+    it. At its end there is a classifier of every subset of the cases that
+    :func:`eva_coralbay.evaluation.probe.subsets.draw` names; that of all cases is the one that
+    segments, the others give the label-efficiency curve. Nothing is trained, so a run equals its
+    repetition, and neither the batch size nor the number of workers matters. It saves nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: dict[str, Any] | nn.Module,
+        task: str = "",
+        protocol: protocols.ProtocolName = "probe",
+        seed: int = 0,
+        roi_size: Sequence[int] = (96, 96, 96),
+        overlap: float | None = None,
+        maps: sums.Maps = "all",
+        voxels_per_class: int = sums.VOXELS_PER_CLASS,
+        background_voxels: int = sums.BACKGROUND_VOXELS,
+    ) -> None:
+        """Initializes the module.
+
+        Args:
+            encoder: The backbone, or its `class_path` and `init_args`, from which each run
+                builds one. It maps [B, 1, D, H, W] to a list of feature maps, fine to coarse, of
+                any number and resolution.
+            task: The id of the task, which the subsets of its cases follow from.
+            protocol: Decides how it is scored.
+            seed: The seed of run 0; run k has `seed` + k. Only a random encoder depends on it.
+            roi_size: The size of a window in voxels, as (D, H, W).
+            overlap: The smallest overlap of two windows, as a share of the window; the
+                protocol's if None.
+            maps: Which feature maps count.
+            voxels_per_class: How many voxels of each foreground class are drawn from a case.
+            background_voxels: How many voxels of the background are drawn.
+        """
+        super().__init__(protocol=protocol, seed=seed, lr=0.0, lr_end=0.0, weight_decay=0.0)
+
+        self.automatic_optimization = False
+        self.encoder: Any = encoder
+        self.classifiers: list[classifier.Classifier] = []
+        self.subsets: list[subsets.Subset] = []
+
+        rules = protocols.PROTOCOLS[protocol]
+        depth, height, width = roi_size
+        share = rules.overlap if overlap is None else overlap
+        self._task = task
+        self._sliding = scans.Sliding((depth, height, width), share)
+        self._maps: sums.Maps = maps
+        self._per_class = voxels_per_class
+        self._background = background_voxels
+        self._samples: dict[str, sums.Samples] = {}
+
+    @property
+    @override
+    def default_metrics(self) -> metrics_lib.MetricsSchema:
+        return metrics_lib.MetricsSchema(evaluation=curve_metric.CurveSegmentation())
+
+    @override
+    def configure_model(self) -> None:
+        if self._trainer is None:
+            # eva calls this before the run is seeded, Lightning once more after
+            return
+        self.encoder = self._build(self.encoder, "encoder")
+        if self.encoder_sha256 is None:
+            self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
+        self.encoder.requires_grad_(False)
+        self.train(self.training)
+
+    @override
+    def configure_optimizers(self) -> None:
+        """Returns no optimizer, as nothing is trained."""
+
+    @override
+    def train(self, mode: bool = True) -> "ProbeModule":
+        super().train(mode)
+        if isinstance(self.encoder, nn.Module):
+            self.encoder.eval()
+        return self
+
+    @override
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Logs nothing, as there is no loss."""
+
+    @override
+    def training_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
+        cases = (metadata or {}).get("case")
+        if cases is None:
+            raise EvaCoralbayError("The probe needs the id of each case as `{'case': [...]}`.")
+        for image, mask, case in zip(data, targets, cases, strict=True):
+            draw = sums.draw_voxels(
+                mask[0],
+                case,
+                n_classes=len(self.classes),
+                per_class=self._per_class,
+                background=self._background,
+            )
+            self._samples[case] = scans.sample_case(
+                self.encoder,
+                image,
+                draw,
+                sliding=self._sliding,
+            )
+        return None
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        cases = dict(sorted(self._samples.items()))
+        self._samples = {}
+        self.subsets = subsets.draw(self._task, list(cases))
+        self.classifiers = classifier.fit_subsets(cases, self.subsets, maps=self._maps)
+
+    @override
+    def validation_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._segment(batch)
+
+    @override
+    def test_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        return self._segment(batch)
+
+    def _segment(self, batch: INPUT_TENSOR_BATCH) -> STEP_OUTPUT:
+        """Segments whole scans by every classifier.
+
+        Returns:
+            The label maps [B, D, H, W] of the classifier of all training cases, beside the
+            targets, the metadata, and the Dice of all classifiers as `curve`.
+        """
+        data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
+        predictions, logits, curves = [], [], []
+        for image, mask in zip(data, targets, strict=True):
+            labels, of_all = scans.segment_scan(
+                self.encoder,
+                image,
+                self.classifiers,
+                sliding=self._sliding,
+            )
+            predictions.append(labels[-1])
+            logits.append(of_all)
+            curves.append(curve_metric.dice(labels, mask[0], n_classes=len(self.classes)))
+        if metadata is not None and "affine" in metadata:
+            dataset = run_module.scored_dataset(self.trainer)
+            native = native_grid.restore_cases(torch.stack(logits), metadata, dataset)
+            metadata = {**metadata, "native": native}
+        return {
+            "predictions": torch.stack(predictions),
+            "targets": targets,
+            "metadata": metadata,
+            "curve": torch.stack(curves),
+            "labeled_cases": [(subset.size, subset.draw) for subset in self.subsets],
+        }

@@ -1,0 +1,50 @@
+"""Label-efficiency curves: their tables, intervals and areas."""
+
+import math
+import pathlib
+
+import pytest
+
+from eva_coralbay.results import label_curves
+
+POINTS = [
+    label_curves.Point(f"case_{case}", size, draw, 0.1 * size + 0.02 * case + 0.01 * draw)
+    for size, draws in ((1, 10), (2, 10), (4, 1))
+    for draw in range(draws)
+    for case in range(8)
+]
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
+    label_curves.write(tmp_path / "curve.csv", POINTS)
+
+    assert label_curves.read(tmp_path / "curve.csv") == POINTS
+
+
+def test_another_table_is_an_error(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "other.csv").write_text("case,dice\n")
+
+    with pytest.raises(ValueError, match="other.csv is no curve"):
+        label_curves.read(tmp_path / "other.csv")
+
+
+def test_the_mean_lies_in_its_interval_which_cases_and_draws_widen() -> None:
+    summary = label_curves.summarize(POINTS)
+
+    assert list(summary) == [1, 2, 4]
+    assert summary[1].mean == pytest.approx(0.1 + 0.07 + 0.045)
+    assert all(one.low < one.mean < one.high for one in summary.values())
+    # of one draw, the interval is over the cases alone
+    assert summary[4].high - summary[4].low < summary[1].high - summary[1].low
+
+
+def test_the_area_is_over_the_logarithm_of_the_cases() -> None:
+    assert label_curves.area({1: 0.0, 10: 1.0, 100: 1.0}) == pytest.approx(0.75)
+    assert label_curves.area({1: math.nan, 10: 1.0}) == 1.0
+    assert math.isnan(label_curves.area({1: math.nan}))
+
+
+def test_curves_are_drawn(tmp_path: pathlib.Path) -> None:
+    label_curves.draw(tmp_path / "curves.png", {"one": POINTS, "two": POINTS})
+
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
