@@ -150,7 +150,9 @@ def quickstart(session: nox.Session) -> None:
     session.install(".")
     session.log("1 of 4: generating 20 scans with known organs (seconds)")
     session.run("eva-coralbay", "phantom", str(QUICKSTART / "phantom"))
-    session.log("2 of 4: probing CoralBay's encoder with random weights. Until the first bar moves,")
+    session.log(
+        "2 of 4: probing CoralBay's encoder with random weights. Until the first bar moves,"
+    )
     session.log("        eva is being imported (10 to 30 s); then the scans are prepared.")
     _probe(session, "radiology/coralbay_random")
     session.log("3 of 4: probing no network at all, but the derivatives of the scans")
