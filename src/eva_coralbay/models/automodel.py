@@ -49,8 +49,8 @@ class CoralBayConfig(transformers.PretrainedConfig):
         self.feature_size = feature_size
         self.in_channels = in_channels
         self.use_v2 = use_v2
-        self.patch_merging = patch_merging
-        self.embeddings_type = embeddings_type
+        self.patch_merging: swin.PatchMergingVariant | None = patch_merging
+        self.embeddings_type: encoder_lib.EmbeddingsType = embeddings_type
         super().__init__(**kwargs)
 
 

@@ -26,10 +26,10 @@ def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
         network says nothing of it; `preprocessing`, a dictionary, empty where it is not stated; and
         `sha256`, the hash of all of that as JSON with sorted keys.
     """
-    network = getattr(encoder, "model", encoder)
-    describe = getattr(network, "describe", None)
-    stated: Mapping[str, Any] = describe() if callable(describe) else _describe_layers(network)
-    preprocessing = getattr(network, "preprocessing", None)
+    network: Any = getattr(encoder, "model", encoder)
+    is_ours = callable(getattr(network, "describe", None))
+    stated: Mapping[str, Any] = network.describe() if is_ours else _describe_layers(network)
+    preprocessing: Any = getattr(network, "preprocessing", None)
     description = {
         "class_path": _class_path(type(network)),
         "architecture": dict(stated["architecture"]),

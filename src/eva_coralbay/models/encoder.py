@@ -381,7 +381,7 @@ def _read_preprocessing(config: Mapping[str, Any]) -> preprocessing_lib.Preproce
     spacing, orientation, window = (
         config.get(name) for name in ("spacing_mm", "orientation", "hu_window")
     )
-    if None in (spacing, orientation, window):
+    if spacing is None or orientation is None or window is None:
         return None
     return preprocessing_lib.Preprocessing.of_window(
         *window, spacing=tuple(spacing), orientation=orientation

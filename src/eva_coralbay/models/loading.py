@@ -83,7 +83,7 @@ def build(entry: zoo.Entry, *, random_weights: bool = False, **options: Any) -> 
             )
         network = kind(**arguments).eval()
     else:
-        network = _with_weights(entry, kind, arguments, checkpoint)
+        network: Any = _with_weights(entry, kind, arguments, checkpoint)
     network.preprocessing = entry.preprocessing or network.preprocessing
     return network
 

@@ -1,9 +1,14 @@
 """What an encoder's input has to be: grid, orientation, intensities and sizes."""
 
 import dataclasses
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eva_coralbay.errors import EvaCoralbayError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Axes = tuple[int, int, int]
 """Voxels along the three axes of a volume."""
@@ -112,6 +117,31 @@ class Preprocessing:
     def orient_back(self, volume: _Array, *, orientation: str = "SPL") -> _Array:
         """Turns a feature map [..., D, H, W] of the network back; the inverse of `orient`."""
         return _reorient(volume, self.orientation, orientation)
+
+    def orient_affine(
+        self,
+        affine: "npt.NDArray[np.float64]",
+        size: Sequence[int],
+        *,
+        orientation: str = "SPL",
+    ) -> "npt.NDArray[np.float64]":
+        """Returns the affine of what `orient` returns.
+
+        Args:
+            affine: The affine [4, 4] of the volume: from its indices to mm.
+            size: Voxels of the volume along its three axes.
+            orientation: Axis codes of these axes.
+        """
+        import numpy as np  # here, as reading the facts of the zoo needs no NumPy
+
+        turned = np.zeros((4, 4))
+        turned[3, 3] = 1.0
+        for index, code in enumerate(self.orientation):
+            axis = _axis_of(code, orientation)
+            is_flipped = orientation[axis] != code
+            turned[axis, index] = -1.0 if is_flipped else 1.0
+            turned[axis, 3] = size[axis] - 1.0 if is_flipped else 0.0
+        return affine @ turned
 
     def as_dict(self) -> dict[str, Any]:
         """The values as JSON types."""

@@ -202,7 +202,8 @@ _WITHOUT_V2 = {"SuPreM", "whole SwinUNETR", "wrapped in FSDP"}
 @pytest.mark.parametrize("layout", _LAYOUTS)
 def test_layouts(layout: str, tmp_path: pathlib.Path) -> None:
     """Each layout gives the tensors of eva's encoder, and says what was done to them."""
-    build, expected_report, key = (*_LAYOUTS[layout], None)[:3]
+    build, expected_report, *keys = _LAYOUTS[layout]
+    key = keys[0] if keys else None
     use_v2 = layout not in _WITHOUT_V2
     reference = radiology.SwinUNETREncoder(feature_size=12, use_v2=use_v2)
     path = tmp_path / "weights.pt"

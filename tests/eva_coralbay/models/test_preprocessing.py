@@ -1,17 +1,23 @@
 """Tests what an encoder's input has to be."""
 
 import itertools
+import os
+import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from monai import transforms
 from monai.data import MetaTensor
-from monai.transforms import Orientation
 
+from eva_coralbay.data import nifti, resampling
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import zoo
 from eva_coralbay.models.preprocessing import Preprocessing
+
+REAL_DATA = os.environ.get("EVA_CORALBAY_REAL_DATA")
 
 _VALID: dict[str, Any] = {
     "spacing": (1.5, 1.5, 1.5),
@@ -54,6 +60,43 @@ def test_normalizes_as_the_published_code() -> None:
     np.testing.assert_allclose(voxelfm.normalize(hu.numpy()), expected)
 
 
+@pytest.mark.skipif(not REAL_DATA, reason="EVA_CORALBAY_REAL_DATA names no folder with real CT")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "radiology/voco_b",  # Self-supervised/utils/data_trans.py, line 62
+        "radiology/suprem_swin_unetr",  # supervised_pretraining/dataset/dataloader_bdmap.py, 173
+        "radiology/universal_swinunetr",  # dataset/dataloader.py, line 231
+        "radiology/ct_fm",  # experiments/fm/frameworks/intrasample_simclr.yaml
+    ],
+)
+def test_input_is_that_of_the_original_pipeline(name: str) -> None:
+    """Of a real scan: orientation, spacing and intensities, in this order, by MONAI."""
+    stated = zoo.ENTRIES[name].preprocessing
+    assert stated is not None and stated.spacing is not None and stated.hu_clip is not None
+    path = sorted((pathlib.Path(REAL_DATA or "") / "openkbp_oar" / "imagesTr").iterdir())[0]
+    original = transforms.Compose(
+        [
+            transforms.LoadImage(ensure_channel_first=True),
+            transforms.Orientation(axcodes=stated.orientation),
+            transforms.Spacing(pixdim=stated.spacing, mode="bilinear"),
+            transforms.ScaleIntensityRange(
+                a_min=stated.hu_clip[0], a_max=stated.hu_clip[1], b_min=0.0, b_max=1.0, clip=True
+            ),
+        ]
+    )
+    expected = torch.as_tensor(original(path))
+
+    scan = nifti.read_scan(str(path), case="case")
+    affine = stated.orient_affine(np.asarray(scan.affine), scan.shape[1:])
+    turned = stated.orient(scan.as_subclass(torch.Tensor))
+    turned = eva_tv_tensors.Volume(turned, affine=torch.from_numpy(affine))
+    actual = stated.normalize(resampling.resample(turned, stated.spacing).as_subclass(torch.Tensor))
+
+    assert actual.shape == expected.shape
+    assert float((actual - expected).abs().max()) < 1e-3
+
+
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SPL", "PIR"])
 def test_orients_as_monai(orientation: str) -> None:
     """From our SPL, by MONAI's transform as the oracle, and back."""
@@ -61,7 +104,7 @@ def test_orients_as_monai(orientation: str) -> None:
     preprocessing = Preprocessing(**_VALID | {"orientation": orientation})
     # index axes (S, P, L) of a volume in RAS+ coordinates
     affine = torch.tensor([[0.0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-    expected = Orientation(axcodes=orientation)(MetaTensor(volume, affine=affine))
+    expected = transforms.Orientation(axcodes=orientation)(MetaTensor(volume, affine=affine))
 
     oriented = preprocessing.orient(volume)
 

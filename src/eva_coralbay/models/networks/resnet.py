@@ -39,7 +39,7 @@ class ResNet50(PyramidEncoder):
 
     @override
     def forward_features(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        core = self.core
+        core: Any = self.core
         hidden = core.act(core.bn1(core.conv1(tensor)))
         maps = [hidden]
         hidden = core.maxpool(hidden)

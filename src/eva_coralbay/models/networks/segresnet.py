@@ -95,7 +95,8 @@ class SegResNetEncoder(PyramidEncoder):
 
     @override
     def forward_features(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        return self.core.encode(tensor)[1]
+        core: Any = self.core
+        return core.encode(tensor)[1]
 
     @override
     def embed(self, maps: list[torch.Tensor]) -> torch.Tensor:

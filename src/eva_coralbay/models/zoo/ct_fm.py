@@ -21,7 +21,7 @@ ENTRIES = (
         ),
         parameters=77_760_992,
         embedding_dim=512,
-        maps=tuple(FeatureMap(32 * 2**level, (2**level,) * 3) for level in range(5)),
+        maps=tuple(FeatureMap.of_stride(32 * 2**level, 2**level) for level in range(5)),
         license="Apache-2.0",
         pretraining="148,000 CT scans of the Imaging Data Commons, without labels",
         pretraining_tasks=None,

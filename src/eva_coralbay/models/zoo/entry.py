@@ -17,6 +17,11 @@ class FeatureMap:
     stride: tuple[int, int, int]
     """Voxels of the input for one of the map, along its three axes."""
 
+    @classmethod
+    def of_stride(cls, channels: int, stride: int) -> "FeatureMap":
+        """Describes a map with the same stride along all axes."""
+        return cls(channels, (stride, stride, stride))
+
 
 @dataclasses.dataclass(frozen=True)
 class KeyLayout:

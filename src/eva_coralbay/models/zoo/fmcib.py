@@ -32,7 +32,7 @@ ENTRIES = (
         ),
         parameters=184_477_824,
         embedding_dim=4096,
-        maps=tuple(FeatureMap(channels, (stride,) * 3) for channels, stride in _MAPS),
+        maps=tuple(FeatureMap.of_stride(channels, stride) for channels, stride in _MAPS),
         license="CC BY 4.0",
         pretraining="11,467 lesions of DeepLesion, without labels",
         pretraining_tasks=(),

@@ -19,7 +19,7 @@ def arguments(feature_size: int, *, use_v2: bool) -> dict[str, Any]:
 def maps(feature_size: int) -> tuple[FeatureMap, ...]:
     """Returns the feature maps, from fine to coarse."""
     factors = ((1, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))
-    return tuple(FeatureMap(feature_size * f, (stride,) * 3) for f, stride in factors)
+    return tuple(FeatureMap.of_stride(feature_size * f, stride) for f, stride in factors)
 
 
 def embedding_dim(feature_size: int) -> int:
