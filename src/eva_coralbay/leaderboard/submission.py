@@ -160,7 +160,7 @@ def _choose(entries: Sequence[results_folder.Entry]) -> list[results_folder.Entr
     """Returns the record of a run that its protocol ranks: of the test cases if there are any."""
     ranked = {}
     for entry in entries:
-        protocol = protocols.PROTOCOLS.get(entry.record.protocol)  # type: ignore[reportArgumentType]  # any text is looked up
+        protocol = protocols.PROTOCOLS.get(str(entry.record.protocol))
         if protocol is not None and entry.record.checkpoint.selection == protocol.checkpoint:
             ranked[entry.record.split.part] = (entry, protocol)
     if not ranked:

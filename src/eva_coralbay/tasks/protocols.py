@@ -30,7 +30,7 @@ class Protocol(NamedTuple):
     """The split schemes by preference; where a task has none of them, the one that is ranked."""
 
 
-PROTOCOLS: Mapping[ProtocolName, Protocol] = {
+PROTOCOLS: Mapping[str, Protocol] = {
     "frozen": Protocol(),
     "frozen-eva": Protocol(
         checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_schemes=("eva", "voco")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from typing_extensions import override
 
 from eva_coralbay import errors
 from eva_coralbay.cli import _subcommand, main
@@ -41,10 +40,8 @@ class _Raises(_subcommand.Subcommand):
     examples = "eva-coralbay raise"
     error: BaseException
 
-    @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
-    @override
     def run(self, arguments: argparse.Namespace) -> int:
         raise self.error
 

@@ -38,7 +38,7 @@ def check_task(entry: results_folder.Entry) -> Iterator[Fault]:
             f"there is no version {result.task.version!r} of this task: known are "
             f"{', '.join(versions)}.",
         )
-    protocol = protocols.PROTOCOLS.get(result.protocol)  # type: ignore[reportArgumentType]  # any text is looked up
+    protocol = protocols.PROTOCOLS.get(str(result.protocol))
     if protocol is None:
         known = ", ".join(protocols.PROTOCOLS)
         yield Fault(
@@ -118,7 +118,7 @@ def check_config(entry: results_folder.Entry, config: Mapping[str, Any]) -> Iter
             "config.yaml of the same run.",
         )
     yield from _check_run(entry.config_path, config, entry.record)
-    protocol = protocols.PROTOCOLS.get(entry.record.protocol)  # type: ignore[reportArgumentType]  # any text is looked up
+    protocol = protocols.PROTOCOLS.get(str(entry.record.protocol))
     if entry.record.kind == "measured" and protocol is not None:
         yield from _check_settings(entry, config, protocol)
 
@@ -173,7 +173,7 @@ def _check_settings(
 
 def cases_of(result: record.Record) -> list[str] | None:
     """Returns the ids of the cases that a record is to be of, `None` if that is not known."""
-    protocol = protocols.PROTOCOLS.get(result.protocol)  # type: ignore[reportArgumentType]  # any text is looked up
+    protocol = protocols.PROTOCOLS.get(str(result.protocol))
     if protocol is None or result.task.id not in catalog.TASKS:
         return None
     splits = splits_lib.read_splits(result.task.id)
