@@ -1,0 +1,150 @@
+"""Proves that everything works on a GPU and measures how fast, in one command and without network.
+
+Sections, in this order:
+    correctness  `pytest -m cuda`: each step against the CPU, with the largest difference.
+    compile      `torch.compile` of the encoder: time to compile, and forward and backward against
+                 eager.
+    encoder      Time and memory against MONAI, with and without its flash attention, bf16.
+    step         The whole step of self-distillation: samples and TFLOP a second, data seconds
+                 against compute seconds.
+    profile      Where the time of a step goes.
+    batch        The largest batch that fits.
+    probe        The dense probe on a task of the size of BTCV.
+    experiment   Pre-trained encoders against random ones on real CT (needs `--data`).
+
+The figures go to a JSON file after each section, so that a run that is cut short loses one section
+only. `--toy` runs every section at a small size on the CPU: run it before you go to a GPU.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+SECTIONS = ("correctness", "compile", "encoder", "step", "profile", "batch", "probe", "experiment")
+"""The sections, in the order in which they run."""
+
+_EXAMPLES = """examples:
+  python benchmarks/gpu.py --toy               # everything, small, on the CPU
+  python benchmarks/gpu.py --out gpu.json      # on a GPU; the experiment is left out
+  python benchmarks/gpu.py --sections encoder step --out gpu.json
+  python benchmarks/gpu.py --sections experiment --data .../data --seeds 5 --steps 500
+"""
+
+
+def main() -> None:
+    """Runs the sections and prints their tables."""
+    arguments = _parse()
+    report: dict[str, Any] = {"machine": _describe_machine(arguments)}
+    print(json.dumps(report["machine"]), flush=True)
+    for name in arguments.sections:
+        print(f"\n## {name}\n", flush=True)
+        started = time.perf_counter()
+        try:
+            report[name] = _section(name)(arguments)
+        except Exception:  # a section that fails must not take the others with it
+            report[name] = {"error": traceback.format_exc()}
+            print(report[name]["error"], flush=True)
+        print(f"\n{name}: {time.perf_counter() - started:.0f} s", flush=True)
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(report, indent=1))
+    failed = [name for name in arguments.sections if "error" in (report[name] or {})]
+    if failed:
+        sys.exit(f"Sections that failed: {', '.join(failed)}")
+
+
+def _section(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    """Returns a section; its code and what that imports is loaded only when it runs."""
+    if name == "correctness":
+        return _check
+    if name == "experiment":
+        import _gpu_experiment
+
+        return _gpu_experiment.run
+    if name == "probe":
+        import _gpu_probe
+
+        return _gpu_probe.run
+    import _gpu_speed
+
+    return getattr(_gpu_speed, f"measure_{name}")
+
+
+def _check(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs the tests that compare the GPU with the CPU, and lists the largest differences."""
+    report = pathlib.Path(arguments.work) / "cuda.xml"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    tests = pathlib.Path(__file__).parents[1] / "tests" / "eva_coralbay" / "cuda"
+    options = ["-q", "-m", "cuda", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    environment_options = ["-o", "addopts="]
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", str(tests), *options, *environment_options], check=False
+    )
+    return {"exit_code": finished.returncode, "tests": _read_differences(report)}
+
+
+def _read_differences(report: pathlib.Path) -> dict[str, Any]:
+    """Returns for each test its outcome and the differences that it recorded."""
+    from xml.etree import ElementTree  # nosec B405  # the file is pytest's own
+
+    tests = {}
+    for case in ElementTree.parse(report).iter("testcase"):  # nosec B314
+        outcome = next(
+            (kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None),
+            "passed",
+        )
+        properties = {each.get("name"): each.get("value") for each in case.iter("property")}
+        tests[str(case.get("name"))] = {"outcome": outcome, **properties}
+    print("| test | outcome | largest difference |\n|---|---|---|")
+    for name, found in tests.items():
+        values = ", ".join(f"{key} {value}" for key, value in found.items() if key != "outcome")
+        print(f"| {name} | {found['outcome']} | {values} |")
+    return tests
+
+
+def _describe_machine(arguments: argparse.Namespace) -> dict[str, Any]:
+    is_gpu = arguments.device == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if is_gpu else "CPU, toy size",
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": sys.version.split()[0],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="which ones (default: all)")
+    parser.add_argument("--toy", action="store_true", help="small sizes, on the CPU")
+    parser.add_argument("--out", type=pathlib.Path, help="the JSON file to write")
+    parser.add_argument("--work", default="gpu-work", help="a folder for what is made on the way")
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="the card's peak in bf16")
+    parser.add_argument("--data", type=pathlib.Path, help="the folder of the real CT (experiment)")
+    parser.add_argument("--seeds", type=int, default=5, help="encoders a condition (experiment)")
+    parser.add_argument("--steps", type=int, default=500, help="of pre-training (experiment)")
+    parser.add_argument("--parallel", type=int, default=5, help="trainings at a time (experiment)")
+    parser.add_argument("--recipes", type=pathlib.Path, help="JSON of further recipes (experiment)")
+    arguments = parser.parse_args()
+    if not arguments.toy and not torch.cuda.is_available():
+        parser.error("there is no GPU: pass --toy to try every section on the CPU")
+    arguments.device = "cpu" if arguments.toy else "cuda"
+    arguments.sections = arguments.sections or [
+        name for name in SECTIONS if name != "experiment" or arguments.data or arguments.toy
+    ]
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
