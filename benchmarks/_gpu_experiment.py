@@ -146,13 +146,14 @@ def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
     from torch.utils import data as torch_data
 
     from eva_coralbay.pretraining import Distillation, PretrainingData, plain_loop, samples
+    from eva_coralbay.pretraining.masking import Masking
     from eva_coralbay.pretraining.schedules import Schedule
     from eva_coralbay.pretraining.views import Views
 
-    options = {
-        key: Schedule(**value) if isinstance(value, dict) else value
-        for key, value in job["recipe"]["module"].items()
-    }
+    options = dict(job["recipe"]["module"])
+    for key, value in options.items():
+        if isinstance(value, dict):
+            options[key] = Masking(**value) if key == "masking" else Schedule(**value)
     sizes = Views(
         **{
             key: tuple(value) if isinstance(value, list) else value
