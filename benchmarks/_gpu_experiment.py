@@ -2,20 +2,19 @@
 
 `--data` holds `openkbp_oar99/` (nnU-Net raw layout, 47 scans to train and 52 to test) and, if there
 is one, `openkbp_unlabelled/` (scans without labels). Encoders are pre-trained on the 47 and the
-unlabeled scans, never on the 52. A job is one encoder: it is trained, exported and probed in a
-process of its own, several at a time. Encoder `seed` of every recipe starts from the weights of
-random encoder `seed`.
+unlabeled scans, never on the 52. A job is one encoder: it is trained, saved and probed in a process
+of its own, several at a time. Encoder `seed` of every recipe starts from the weights of random
+encoder `seed`.
 
 The probe is fitted to drawn voxels of 1, 2, 5, 10, 25 and 47 labeled scans and scored by the
-balanced accuracy at drawn voxels of each of the 52, and, with all 47, by the Dice of all voxels.
-Scans are seen in [-175, 250] HU; with all 47, also in windows that the probe was not fitted in.
+balanced accuracy at drawn voxels of each of the 52. Its prior is that of equal classes; its
+shrinkage is chosen by leaving out each labeled scan once. Scans are seen in [-175, 250] HU and, for
+the first seeds, with all 47 also in windows that the probe was not fitted in.
 """
 
 import argparse
-import functools
 import json
 import multiprocessing
-import os
 import pathlib
 import time
 from concurrent import futures
@@ -33,6 +32,15 @@ _WINDOWS = {
 }
 """HU windows (lower, upper); the probe is fitted in the first."""
 
+_SLIDING = (96, 192, 192)
+"""The window of the probe, (D, H, W) in voxels: most scans fit into one."""
+
+_SHRINKAGES = (0.01, 0.1, 0.3, 0.6, 0.9)
+"""The strengths of the probe to choose from."""
+
+_TRAINING_SECONDS = 90.0
+"""After how many seconds a training ends early on a GPU that is lent for minutes."""
+
 _MAPS = {"all": (0, 1, 2, 3, 4, 5), "swin": (2, 3, 4, 5), "last": (5,)}
 """Which feature maps count: those of Swin stages are map 2 and after."""
 
@@ -40,17 +48,18 @@ _RECIPES: dict[str, dict[str, Any]] = {
     "sharp": {
         "module": {
             "feature_size": 12,
-            "num_prototypes": 1024,
+            "num_prototypes": 256,
             "head_dims": [512, 512, 128],
             "balance": "sinkhorn_knopp",
-            "teacher_temperature": {"start": 0.02, "peak": 0.02, "end": 0.02},
+            "queue_size": 256,
+            "teacher_temperature": {"start": 0.01, "peak": 0.01, "end": 0.01},
             "momentum": {"start": 0.99, "peak": 0.99, "end": 1.0},
             "lr": {"start": 0.0, "peak": 0.004, "end": 1e-6, "warmup": 0.1},
             "weight_decay": {"start": 0.04, "peak": 0.04, "end": 0.4},
             "drop_path_rate": 0.0,
-            "freeze_prototypes_steps": 50,
+            "freeze_prototypes_steps": 30,
         },
-        "data": {"batch_size": 64},
+        "data": {"batch_size": 64, "augmentation_warmup": 0.3},
         "views": {
             "global_size": 42,
             "local_size": 33,
@@ -87,7 +96,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _list_jobs(arguments: argparse.Namespace, work: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Returns the jobs by name, random encoders first."""
+    """Returns the jobs by name, those that train first."""
     recipes = _RECIPES
     if arguments.recipes is not None:
         recipes = json.loads(arguments.recipes.read_text())
@@ -95,10 +104,7 @@ def _list_jobs(arguments: argparse.Namespace, work: pathlib.Path) -> dict[str, d
         recipes = {name: _shrink(recipe) for name, recipe in recipes.items()}
     common = {"work": str(work), "device": arguments.device, "toy": arguments.toy}
     first = next(iter(recipes.values()))
-    jobs = {
-        f"random/{seed}": {**common, "recipe": first, "seed": seed, "steps": 0, "scales": "multi"}
-        for seed in range(arguments.seeds)
-    }
+    jobs: dict[str, dict[str, Any]] = {}
     for seed in range(arguments.seeds):
         for name, recipe in recipes.items():
             for scales in recipe.get("scales", ("multi", "last")):
@@ -106,6 +112,11 @@ def _list_jobs(arguments: argparse.Namespace, work: pathlib.Path) -> dict[str, d
                     job = {"recipe": recipe, "seed": seed, "scales": scales}
                     steps = recipe.get("steps", arguments.steps)
                     jobs[f"{name}/{scales}/{seed}"] = {**common, **job, "steps": steps}
+    for seed in range(arguments.seeds):
+        job = {"recipe": first, "seed": seed, "steps": 0, "scales": "multi"}
+        jobs[f"random/{seed}"] = {**common, **job}
+    for name, job in jobs.items():
+        job["name"] = name
     return jobs
 
 
@@ -120,32 +131,31 @@ def _shrink(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_job(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains an encoder, exports it, and probes it."""
+    """Trains an encoder, saves it, and probes it."""
     torch.set_num_threads(1)
     started = time.perf_counter()
     module, curve = _pretrain(job)
     trained = time.perf_counter()
     encoder = module.teacher.encoder.eval().to(job["device"])
+    if curve:
+        _save(encoder, job)
     encoder.out_indices = 6
-    scores = _probe(encoder, job)
-    if job["steps"] and not job["toy"]:
-        _export(module, job)
     return {
         "seed": job["seed"],
         "scales": job["scales"],
-        "steps": job["steps"],
         "recipe": job["recipe"],
         "curve": curve,
         "seconds": {"train": trained - started, "probe": time.perf_counter() - trained},
-        **scores,
+        **_probe(encoder, job),
     }
 
 
 def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
     """Trains; returns the module and what its steps came to."""
+    import _in_memory
     from torch.utils import data as torch_data
 
-    from eva_coralbay.pretraining import Distillation, PretrainingData, plain_loop, samples
+    from eva_coralbay.pretraining import Distillation, plain_loop, samples
     from eva_coralbay.pretraining.masking import Masking
     from eva_coralbay.pretraining.schedules import Schedule
     from eva_coralbay.pretraining.views import Views
@@ -163,12 +173,10 @@ def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
     module = Distillation(**options, scales=job["scales"], seed=job["seed"])
     data_options = dict(job["recipe"]["data"])
     batch_size = data_options.pop("batch_size")
-    data = PretrainingData(
-        store=f"{job['work']}/store",
-        views=sizes,
-        batch_size=batch_size,
-        seed=job["seed"],
-        **data_options,
+    content = torch.load(f"{job['work']}/scans.pt", weights_only=True, mmap=True)
+    known = {name: scan["hu"] for name, scan in content.items() if scan["split"] != "val"}
+    data = _in_memory.data_of(
+        known, sizes, _SPACING, batch_size=batch_size, seed=job["seed"], **data_options
     )
     module.build(num_scans=len(data.cases), batch_size=batch_size)
     steps = job["steps"]
@@ -190,113 +198,112 @@ def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
     loader = torch_data.DataLoader(
         batches,
         batch_size=None,
-        num_workers=0 if job["toy"] else 2,
+        num_workers=0 if job["toy"] else 1,
         prefetch_factor=None if job["toy"] else 4,
     )
-    curve = []
+    curve: list[dict[str, float]] = []
+    started = time.perf_counter()
     for values in loop.run(iter(loader)):
-        if loop.step_number % max(1, steps // 50) == 0 or loop.step_number <= 3:
+        spent = time.perf_counter() - started
+        ends = loop.step_number == steps or spent > _TRAINING_SECONDS
+        if loop.step_number % max(1, steps // 50) == 0 or loop.step_number <= 3 or ends:
             row = {name: round(float(value), 4) for name, value in values.items()}
-            curve.append({"step": loop.step_number, **row})
+            curve.append({"step": loop.step_number, "seconds": round(spent, 1), **row})
+        if ends:
+            break
     return module, curve
 
 
-def _export(module: Any, job: dict[str, Any]) -> None:
-    """Saves the teacher's encoder, half precision, so that it can be carried home."""
+def _save(encoder: Any, job: dict[str, Any]) -> None:
+    """Saves an encoder in half precision, small enough to be carried home."""
     from safetensors import torch as safetensors_torch
 
-    state = module.teacher.encoder.state_dict()
-    path = pathlib.Path(job["work"]) / "encoders"
-    path.mkdir(exist_ok=True)
-    name = f"{job['recipe'].get('name', 'encoder')}_{job['scales']}_{job['seed']}.safetensors"
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    safetensors_torch.save_file(tensors, str(path / name))
+    folder = pathlib.Path(job["work"]) / "encoders"
+    folder.mkdir(exist_ok=True)
+    name = f"{job['name'].replace('/', '_')}.safetensors"
+    tensors = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in encoder.state_dict().items()
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    safetensors_torch.save_file(tensors, str(folder / name))
 
 
 def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """Fits the probe to the training scans and scores it on the others."""
-    from eva_coralbay.evaluation.probe import classifier, scans, subsets, sums
+    """Fits the probe to the labeled scans and scores it on the others."""
+    from eva_coralbay.evaluation.probe import scans, subsets, sums
 
-    content = torch.load(f"{job['work']}/scans.pt", weights_only=True)
-    sliding = scans.Sliding((40, 40, 40) if job["toy"] else (96, 96, 96), 0.25)
-    device = job["device"]
-    n_classes = 1 + max(int(scan["mask"].max()) for scan in content.values())
+    content = torch.load(f"{job['work']}/scans.pt", weights_only=True, mmap=True)
+    labeled = {name: scan for name, scan in content.items() if scan["mask"] is not None}
+    sliding = scans.Sliding((40, 40, 40) if job["toy"] else _SLIDING, 0.25)
+    n_classes = 1 + max(int(scan["mask"].max()) for scan in labeled.values())
+    drawn = {
+        name: sums.draw_voxels(scan["mask"][0], name, n_classes=n_classes)
+        for name, scan in labeled.items()
+    }
 
     def look(name: str, window: str) -> sums.Samples:
         lower, upper = _WINDOWS[window]
-        image = content[name]["hu"].to(device).float()
+        image = labeled[name]["hu"].to(job["device"]).float()
         tensor = ((image - lower) / (upper - lower)).clamp_(0.0, 1.0)
-        draw = sums.draw_voxels(content[name]["mask"][0], name, n_classes=n_classes)
-        return scans.sample_case(encoder, tensor, draw, sliding=sliding)
+        return scans.sample_case(encoder, tensor, drawn[name], sliding=sliding)
 
-    train = sorted(name for name in content if content[name]["split"] == "train")
-    test = sorted(name for name in content if content[name]["split"] == "val")
-    first = next(iter(_WINDOWS))
-    seen = {name: look(name, first) for name in train}
-    looked = {name: look(name, first) for name in test}
-    scores: dict[str, Any] = {"curves": {}, "windows": {}, "dice": {}}
+    train = sorted(name for name in labeled if labeled[name]["split"] == "train")
+    test = sorted(name for name in labeled if labeled[name]["split"] == "val")
+    first, *others = _WINDOWS
+    seen = {name: look(name, first) for name in (*train, *test)}
+    curves: dict[str, Any] = {}
+    windows: dict[str, Any] = {}
     fitted = {}
     for maps, indices in _MAPS.items():
         chosen = {name: each.select(indices) for name, each in seen.items()}
-        parts = {name: sums.Sums.of(each) for name, each in chosen.items()}
-        targets = {name: each.select(indices) for name, each in looked.items()}
-        scores["curves"][maps] = {}
+        curves[maps] = {}
         for subset in subsets.draw("openkbp", train):
-            names = subset.cases
-            fit = classifier.fit(
-                [chosen[name] for name in names], [parts[name] for name in names], maps=indices
-            )
-            accuracies = [_balanced_accuracy(fit, targets[name]) for name in test]
-            scores["curves"][maps].setdefault(str(subset.size), []).append(accuracies)
-        fitted[maps] = fit
-    for window in list(_WINDOWS)[1:]:
-        others = {name: look(name, window) for name in test}
+            weights, bias = _fit([chosen[name] for name in subset.cases])
+            accuracies = [_balanced_accuracy(weights, bias, chosen[name]) for name in test]
+            curves[maps].setdefault(str(subset.size), []).append(accuracies)
+        fitted[maps] = weights, bias
+    for window in others if job["seed"] == 0 else []:
+        looked = {name: look(name, window) for name in test}
         for maps, indices in _MAPS.items():
-            values = [
-                _balanced_accuracy(fitted[maps], others[name].select(indices)) for name in test
+            windows.setdefault(maps, {})[window] = [
+                _balanced_accuracy(*fitted[maps], looked[name].select(indices)) for name in test
             ]
-            scores["windows"].setdefault(maps, {})[window] = values
-    scores["dice"] = _score_dice(encoder, fitted, content, test, sliding, device)
-    scores["cases"] = test
-    return scores
+    return {"curves": curves, "windows": windows, "cases": test}
 
 
-def _balanced_accuracy(fit: Any, samples: Any) -> float:
-    """Returns the mean recall of the classes of a case, at its drawn voxels, without prior."""
-    logits = samples.features.double() @ fit.weights.T + fit.bias
-    n_classes = len(fit.bias)
+def _fit(chosen: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fits a classifier of equal priors; returns weights and biases."""
+    from eva_coralbay.evaluation.probe import classifier, sums
+
+    strengths = [classifier.Strength(shrinkage, 0.0) for shrinkage in _SHRINKAGES]
+    parts = [sums.Sums.of(each) for each in chosen]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    best = 2
+    if len(parts) > 1:
+        accuracies = torch.zeros(len(strengths))
+        for each, part in zip(chosen, parts, strict=True):
+            weights, biases = classifier.solve(total - part, strengths)
+            accuracies += torch.tensor(
+                [
+                    _balanced_accuracy(weight, bias, each)
+                    for weight, bias in zip(weights, biases, strict=True)
+                ]
+            )
+        best = int(accuracies.argmax())
+    weights, biases = classifier.solve(total, strengths[best : best + 1])
+    return weights[0], biases[0]
+
+
+def _balanced_accuracy(weights: torch.Tensor, bias: torch.Tensor, samples: Any) -> float:
+    """Returns the mean recall of the classes of a case, at its drawn voxels."""
+    logits = samples.features.double() @ weights.T + bias
     hits = (logits.argmax(dim=1) == samples.labels).double()
-    counts = torch.bincount(samples.labels, minlength=n_classes).double()
-    found = torch.bincount(samples.labels, weights=hits, minlength=n_classes)
+    counts = torch.bincount(samples.labels, minlength=len(bias)).double()
+    found = torch.bincount(samples.labels, weights=hits, minlength=len(bias))
     return round(float((found / counts)[counts > 0].mean()), 5)
-
-
-def _score_dice(
-    encoder: Any,
-    fitted: dict[str, Any],
-    content: dict[str, Any],
-    test: list[str],
-    sliding: Any,
-    device: str,
-) -> dict[str, list[list[float]]]:
-    """Returns the Dice of each class of each scored scan, on the grid of the probe."""
-    from eva_coralbay.evaluation.probe import scans
-
-    lower, upper = next(iter(_WINDOWS.values()))
-    dice: dict[str, list[list[float]]] = {maps: [] for maps in fitted}
-    for name in test:
-        image = content[name]["hu"].to(device).float()
-        tensor = ((image - lower) / (upper - lower)).clamp_(0.0, 1.0)
-        truth = content[name]["mask"][0].to(device).long()
-        for maps, fit in fitted.items():
-            n_classes = len(fit.bias)
-            labels = scans.label_scan(encoder, tensor, [fit], sliding=sliding)[0].long()
-            joint = torch.bincount((truth * n_classes + labels).flatten(), minlength=n_classes**2)
-            confusion = joint.view(n_classes, n_classes).double()
-            both, total = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
-            values = (2.0 * both / total)[1:]
-            dice[maps].append([round(float(value), 5) for value in values])
-    return dice
 
 
 def _summarize(name: str, result: dict[str, Any]) -> str:
@@ -305,52 +312,43 @@ def _summarize(name: str, result: dict[str, Any]) -> str:
     parts = []
     for maps, curve in result["curves"].items():
         values = " ".join(f"{size}:{np.mean(accuracies):.3f}" for size, accuracies in curve.items())
-        parts.append(f"{maps} [{values}] dice {np.mean(result['dice'][maps]):.3f}")
+        parts.append(f"{maps} [{values}]")
     first, last = result["curve"][:1], result["curve"][-1:]
-    losses = f" kl {first[0]['kl']} -> {last[0]['kl']}" if first else ""
+    losses = ""
+    if first:
+        losses = f" kl {first[0]['kl']} -> {last[0]['kl']} at step {last[0]['step']}"
     seconds = "/".join(f"{value:.0f}" for value in result["seconds"].values())
     return f"{name}: {'; '.join(parts)}{losses} ({seconds} s)"
 
 
 def _prepare(data: pathlib.Path, work: pathlib.Path, *, workers: int) -> None:
-    """Prepares the store of the pre-training, and all labeled scans in memory."""
+    """Prepares all scans in memory, and saves them in a file."""
     if (work / "scans.pt").exists():
         return
     from eva_coralbay.data import datasets
-    from eva_coralbay.pretraining.intake import preparation as intake
 
-    content = {}
     root = data / "openkbp_oar99"
     context = multiprocessing.get_context("spawn")
-    sources = work / "sources"
-    sources.mkdir(exist_ok=True)
+    content = {}
     with futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting = {}
         for split in ("train", "val"):
             dataset = datasets.NnUNet(str(root), split, prepared=False)
             dataset.setup()
             for index, case in enumerate(dataset.case_ids):
-                read = functools.partial(_read_scan, str(root), split, index)
-                waiting[case] = (split, pool.submit(read))
-                if split == "train":
-                    path = pathlib.Path(dataset.filename(index))
-                    target = sources / path.name
-                    if not target.exists():
-                        os.symlink((root / path).absolute(), target)
+                waiting[case] = split, pool.submit(_read_labeled, str(root), split, index)
+        for path in sorted((data / "openkbp_unlabelled").glob("*.nii*")):
+            waiting[path.name] = "unlabeled", pool.submit(_read_unlabeled, str(path))
         for case, (split, read) in waiting.items():
             hounsfield, mask = read.result()
-            content[case] = {
-                "split": split,
-                "hu": torch.from_numpy(hounsfield),
-                "mask": torch.from_numpy(mask),
-            }
-    torch.save(content, work / "scans.pt")
-    unlabeled = data / "openkbp_unlabelled"
-    folders = [str(sources), *([str(unlabeled)] if unlabeled.is_dir() else [])]
-    intake.prepare(folders, str(work / "store"), spacing=_SPACING, workers=workers)
+            content[case] = {"split": split, "hu": torch.from_numpy(hounsfield), "mask": None}
+            if mask is not None:
+                content[case]["mask"] = torch.from_numpy(mask)
+    torch.save(content, work / "scans.pt.part")
+    (work / "scans.pt.part").rename(work / "scans.pt")
 
 
-def _read_scan(root: str, split: str, index: int) -> tuple[Any, Any]:
+def _read_labeled(root: str, split: str, index: int) -> tuple[Any, Any]:
     """Reads and prepares a labeled scan: HU (int16) and labels (uint8), both [1, D, H, W]."""
     from eva_coralbay.data import datasets, preparation
 
@@ -362,6 +360,16 @@ def _read_scan(root: str, split: str, index: int) -> tuple[Any, Any]:
     )
     image = scan.read_image(scan.whole).round().to(torch.int16)
     return image.numpy(), scan.read_mask(scan.whole).to(torch.uint8).numpy()
+
+
+def _read_unlabeled(path: str) -> tuple[Any, None]:
+    """Reads and prepares a scan without labels."""
+    from eva_coralbay.data import nifti, preparation
+
+    torch.set_num_threads(1)
+    volume = nifti.read_scan(path, case=path)
+    scan = preparation.prepare(volume, None, preparation.Preparation(_SPACING))
+    return scan.read_image(scan.whole).round().to(torch.int16).numpy(), None
 
 
 def _write_toy_data(work: pathlib.Path) -> pathlib.Path:

@@ -3,21 +3,24 @@
 import argparse
 import contextlib
 import functools
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
+import _in_memory
 import _memory
 import torch
 from lightning import pytorch as pl
 from torch import nn
+from torch.nn.attention import SDPBackend
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import flop_counter
 
+from eva_coralbay.models import attention
 from eva_coralbay.models.encoder import CoralBayEncoder
-from eva_coralbay.pretraining import Distillation, PretrainingData, views
+from eva_coralbay.pretraining import Distillation, views
 
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attention", ("attention", "softmax", "bmm", "baddbmm")),
@@ -29,6 +32,14 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("copy", ("copy", "to_copy", "memcpy", "cat", "contiguous", "clone", "index", "gather")),
 )
 """The kinds of operations that the profile sums up, by what their names contain; first match."""
+
+
+_EVERY_BACKEND = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+    SDPBackend.CUDNN_ATTENTION,
+]
 
 
 class Size(NamedTuple):
@@ -66,7 +77,7 @@ def measure_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
     for batch_size, size in batches:
         tensor = torch.rand(batch_size, 1, size, size, size, device=arguments.device)
         for is_training in (False, True):
-            names = ["MONAI", *([] if is_training else ["MONAI flash"]), "ours"]
+            names = ["MONAI", *([] if is_training else ["MONAI flash"]), "torch's choice", "ours"]
             encoders = {name: _build(name, arguments).train(is_training) for name in names}
             steps = [
                 functools.partial(_run_encoder, encoder, tensor, is_training=is_training)
@@ -120,15 +131,13 @@ def measure_compile(arguments: argparse.Namespace) -> dict[str, Any]:
 def measure_step(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures the step of self-distillation in Lightning, with data workers."""
     size = TOY if arguments.toy else FULL
-    store = _write_store(arguments)
     rows = []
     for checkpointing in (False, True):
         timer = _Timer(warm_up=2 if arguments.toy else 4)
-        steps = 3 if arguments.toy else 16
+        steps = 4 if arguments.toy else 14
         train = functools.partial(
             _train,
             size,
-            store,
             arguments,
             steps=steps,
             callbacks=[timer],
@@ -159,7 +168,7 @@ def measure_profile(arguments: argparse.Namespace) -> dict[str, Any]:
     size = TOY if arguments.toy else FULL
     activities = [ProfilerActivity.CPU, *([] if arguments.toy else [ProfilerActivity.CUDA])]
     profiler = _Profiled(activities, first=1 if arguments.toy else 4)
-    _train(size, _write_store(arguments), arguments, steps=profiler.first + 2, callbacks=[profiler])
+    _train(size, arguments, steps=profiler.first + 2, callbacks=[profiler])
     attribute = "self_cpu_time_total" if arguments.toy else "self_device_time_total"
     events = [(event.key, getattr(event, attribute)) for event in profiler.events]
     # kernels are listed beside the operations that launch them: count the operations only
@@ -180,7 +189,7 @@ def measure_profile(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_batch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Finds the largest batch whose step fits, by doubling."""
-    size, store = TOY if arguments.toy else FULL, _write_store(arguments)
+    size = TOY if arguments.toy else FULL
     fits: dict[str, int] = {}
     for checkpointing in (False, True):
         batch_size = size.batch_size
@@ -188,7 +197,6 @@ def measure_batch(arguments: argparse.Namespace) -> dict[str, Any]:
             try:
                 _train(
                     size._replace(batch_size=batch_size),
-                    store,
                     arguments,
                     steps=2,
                     checkpointing=checkpointing,
@@ -216,7 +224,7 @@ class _Timer(pl.Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
         self._started = time.perf_counter()
-        if index > self._warm_up:
+        if index >= self._warm_up:
             self.waits.append(self._started - self._ended)
         if index == 0:
             self._counter = flop_counter.FlopCounterMode(display=False)
@@ -258,7 +266,6 @@ class _Profiled(pl.Callback):
 
 def _train(
     size: Size,
-    store: str,
     arguments: argparse.Namespace,
     *,
     steps: int,
@@ -284,38 +291,32 @@ def _train(
         freeze_prototypes_steps=0,
         activation_checkpointing=checkpointing,
     )
-    data = PretrainingData(
-        store=store,
-        views=size.sizes,
+    data = _in_memory.data_of(
+        _scans(size),
+        size.sizes,
+        (1.5, 1.5, 1.5),
         batch_size=size.batch_size,
         num_workers=0 if arguments.toy else 12,
     )
     trainer.fit(module, datamodule=data)
 
 
-def _write_store(arguments: argparse.Namespace) -> str:
-    """Writes phantoms at 1.5 mm and prepares them, once."""
-    from eva_coralbay.data import phantom
-    from eva_coralbay.pretraining.intake import preparation as intake
-
-    folder = pathlib.Path(arguments.work)
-    source, store = folder / "phantoms", folder / "store"
-    if not store.is_dir():
-        shape = (48, 48, 48) if arguments.toy else (192, 192, 192)
-        cases = 1 if arguments.toy else 8
-        phantom.write_dataset(
-            str(source), cases=cases, val_cases=0, shape=shape, spacing_mm=(1.5, 1.5, 1.5)
-        )
-        intake.prepare([str(source)], str(store), spacing=(1.5, 1.5, 1.5), workers=cases)
-    return str(store)
+def _scans(size: Size) -> dict[str, torch.Tensor]:
+    """Returns scans of smooth noise, HU."""
+    edge = size.sizes.region_size + 16
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn((8, 1, edge // 8, edge // 8, edge // 8), generator=generator)
+    fine = nn.functional.interpolate(600.0 * coarse, (edge, edge, edge), mode="trilinear")
+    return {str(index): scan.to(torch.int16) for index, scan in enumerate(fine)}
 
 
 def _build(name: str, arguments: argparse.Namespace) -> nn.Module:
     """Builds an encoder that returns all six maps, on the device."""
     torch.manual_seed(0)
     feature_size = 12 if arguments.toy else 48
-    if name == "ours":
-        return CoralBayEncoder(feature_size=feature_size, out_indices=6).to(arguments.device)
+    if name in ("ours", "torch's choice"):
+        encoder = CoralBayEncoder(feature_size=feature_size, out_indices=6).to(arguments.device)
+        return encoder if name == "ours" else _ChoosesKernels(encoder)
     from eva.vision.models.networks.backbones.radiology import SwinUNETREncoder
     from monai.networks.nets import swin_unetr
 
@@ -324,6 +325,18 @@ def _build(name: str, arguments: argparse.Namespace) -> nn.Module:
         if name == "MONAI flash" and isinstance(module, swin_unetr.WindowAttention):
             module.use_flash_attention = True
     return encoder
+
+
+class _ChoosesKernels(nn.Module):
+    """The encoder with whichever attention kernels torch prefers."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tensor: torch.Tensor) -> Any:
+        with mock.patch.object(attention, "_GPU_BACKENDS", _EVERY_BACKEND):
+            return self.encoder(tensor)
 
 
 def _run_encoder(encoder: nn.Module, tensor: torch.Tensor, *, is_training: bool) -> None:

@@ -11,13 +11,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.autograd import function
-from torch.nn import functional
+from torch.nn import attention, functional
 
 WINDOW_SIZE = 7
 """Edge of an attention window, in tokens."""
 
 _CHUNK = 2
 """Windows whose attention scores are in memory at a time in the backward pass on a CPU."""
+
+_GPU_HEAD_MULTIPLE = 8
+"""What the channels of a head are a multiple of in the memory-efficient kernels on a GPU."""
+
+_GPU_BACKENDS = [attention.SDPBackend.EFFICIENT_ATTENTION, attention.SDPBackend.MATH]
+"""The kernels to choose from on a GPU: FlashAttention takes no mask, and that of cuDNN knows no
+gradient of it."""
 
 _MASKED = -100.0
 """What the shift mask adds to the attention score of two tokens of different regions."""
@@ -140,7 +147,7 @@ class WindowAttention(nn.Module):
         bias = bias.view(length, length, self._num_heads).permute(2, 0, 1)
         # rows of a multiple of eight are what the memory-efficient kernels on a GPU need
         folded = functional.pad(bias + layout.masks, (0, -length % 8)).to(dtype)
-        return folded[..., :length]
+        return folded.contiguous()[..., :length]
 
 
 def _attend(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
@@ -161,12 +168,31 @@ def _attend(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> tor
 
 
 def _fused_attention(qkv: torch.Tensor, bias: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    attend = _attend_on_gpu if qkv.is_cuda else functional.scaled_dot_product_attention
     attended = []
     for part, pattern in zip(qkv.split(counts), bias.split(1), strict=True):
         query, key, value = _split_heads(part, bias.shape[1])
-        heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=pattern)
+        heads = attend(query, key, value, attn_mask=pattern)
         attended.append(heads.transpose(1, 2).flatten(2))
     return torch.cat(attended)
+
+
+def _attend_on_gpu(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor
+) -> torch.Tensor:
+    """Attends by the memory-efficient kernels, the ones that know the gradient of a mask.
+
+    They take heads of a multiple of eight channels; narrower ones are filled up with zeros.
+    """
+    channels = query.shape[-1]
+    missing = -channels % _GPU_HEAD_MULTIPLE
+    if missing:
+        query, key, value = (functional.pad(part, (0, missing)) for part in (query, key, value))
+    with attention.sdpa_kernel(_GPU_BACKENDS):
+        heads = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attn_mask, scale=channels**-0.5
+        )
+    return heads[..., :channels]
 
 
 def _split_heads(qkv: torch.Tensor, num_heads: int) -> tuple[torch.Tensor, ...]:
