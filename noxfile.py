@@ -196,10 +196,12 @@ def results(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Runs the benchmarks: all of them, or `nox -s bench -- encoder --help` for one."""
+    """Runs the benchmarks: all for the CPU, or `nox -s bench -- gpu --help` for one."""
     _install_package(session, "test")
     name, *args = session.posargs or [""]
     scripts = sorted(pathlib.Path("benchmarks").glob(f"{name or '[!_]*'}.py"))
+    if not name:
+        scripts = [script for script in scripts if script.stem != "gpu"]
     if not scripts:
         session.error(f"There is no benchmark `{name}` in benchmarks/.")
     for script in scripts:

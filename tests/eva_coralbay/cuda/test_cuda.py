@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import callbacks
 from monai import inferers
 
-from eva_coralbay.evaluation.metrics import CaseDice
+from eva_coralbay.evaluation.metrics import CaseSegmentation
 from eva_coralbay.models.encoder import CoralBayEncoder
 from eva_coralbay.pretraining import Distillation, loss, views
 from tests.eva_coralbay.pretraining import runs, stores
@@ -143,7 +143,7 @@ def test_sliding_window_and_dice(difference: Record) -> None:
     target = torch.randint(0, 3, (1, 64, 56, 48), generator=torch.Generator().manual_seed(1))
     scores = []
     for device in (_DEVICE, "cpu"):
-        metric = CaseDice(classes=["background", "a", "b"]).to(device)
+        metric = CaseSegmentation(["background", "a", "b"]).to(device)
         metric.update(expected.argmax(1).to(device), target.to(device))
         scores.append([row.value for row in metric.rows])
     assert scores[0] == scores[1]
