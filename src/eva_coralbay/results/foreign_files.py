@@ -103,7 +103,7 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         _check_events(text)
-        content = yaml.load(text, Loader=_Loader)  # nosec B506  # a safe loader
+        content = _Loader(text).get_single_data()
         _check_values(content)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())) from error
