@@ -2,7 +2,7 @@
 
 >>> from eva_coralbay import load_encoder, read_scan
 >>> encoder = load_encoder("radiology/voco_b", out_indices=6)
->>> volume = read_scan("scan.nii.gz", case="scan")
+>>> array, spacing, affine = read_scan("scan.nii.gz")
 
 The public names are imported when they are used, so that reading a record imports no PyTorch.
 """
@@ -15,7 +15,7 @@ if sys.platform == "win32":
     raise ImportError("eva-coralbay runs on Linux and macOS. On Windows, install it in WSL.")
 
 if TYPE_CHECKING:
-    from eva_coralbay.data.nifti import read_scan
+    from eva_coralbay.data.scans import read_scan
     from eva_coralbay.errors import EvaCoralbayError
     from eva_coralbay.models.encoder import CoralBayEncoder
     from eva_coralbay.models.loading import load_encoder
@@ -38,7 +38,7 @@ _MODULES = {
     "EvaCoralbayError": "eva_coralbay.errors",
     "TASKS": "eva_coralbay.tasks.catalog",
     "load_encoder": "eva_coralbay.models.loading",
-    "read_scan": "eva_coralbay.data.nifti",
+    "read_scan": "eva_coralbay.data.scans",
 }
 """The module of each public name."""
 

@@ -86,6 +86,7 @@ def fetch(resource: Resource, folder: str) -> str:
         raise DatasetError(f"'{resource.url}' is neither an http nor an https address.")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with archives.locked(folder):
+        _atomic_files.remove_leftovers(os.path.dirname(target))
         if _is_complete(target, resource.checksum):
             return target
         part = f"{target}.part"

@@ -15,8 +15,9 @@ from matplotlib import axes, figure
 from nibabel import nifti1, orientations
 
 from eva_coralbay import _atomic_files, _slice_drawing
-from eva_coralbay.data import datasets, task_datasets
+from eva_coralbay.data import datasets, nifti, task_datasets
 from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data.label_values import IGNORE_LABEL
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 _WINDOW = (-175.0, 250.0)
@@ -190,8 +191,9 @@ def label_statistics(inspected: InspectedCase) -> list[LabelStatistics]:
     counts = np.zeros(len(inspected.classes), np.int64)
     sums = np.zeros(len(inspected.classes))
     for labels, image in zip(inspected.labels, inspected.image, strict=True):
-        counts += np.bincount(labels.ravel(), minlength=len(counts))
-        sums += np.bincount(labels.ravel(), image.ravel(), minlength=len(counts))
+        is_known = labels != IGNORE_LABEL
+        counts += np.bincount(labels[is_known], minlength=len(counts))
+        sums += np.bincount(labels[is_known], image[is_known], minlength=len(counts))
     millilitres = math.prod(_spacing(inspected)) / 1000
     return [
         LabelStatistics(
@@ -257,9 +259,8 @@ def _draw_plane(
     name, letters = _PLANES[axis]
     overlay = None
     if inspected.labels is not None:
-        overlay = _slice_drawing.color_table(len(inspected.classes))[
-            inspected.labels.take(index, axis)
-        ]
+        shown = inspected.labels.take(index, axis).clip(min=0)  # nothing where it is ignored
+        overlay = _slice_drawing.color_table(len(inspected.classes))[shown]
     _slice_drawing.draw(
         panel,
         ((np.take(inspected.image, index, axis) - lowest) / (highest - lowest)).clip(0, 1),
@@ -276,14 +277,14 @@ def _spacing(inspected: InspectedCase) -> tuple[float, float, float]:
 
 
 def _stored_axes(path: str) -> str:
-    if not path.endswith((".nii", ".nii.gz")):
+    if not nifti.is_nifti(path):
         return "-"
     return "".join(orientations.aff2axcodes(nifti1.load(path).affine))
 
 
 def _center(inspected: InspectedCase) -> tuple[int, ...]:
     """Returns the labeled voxel that is next to the middle of all, or the middle of the image."""
-    labeled = np.argwhere(inspected.labels) if inspected.labels is not None else ()
+    labeled = np.argwhere(inspected.labels > 0) if inspected.labels is not None else ()
     if len(labeled) == 0:
         return tuple(length // 2 for length in inspected.image.shape)
     offsets = (labeled - labeled.mean(axis=0)) * _spacing(inspected)
@@ -295,7 +296,7 @@ def _names_in_planes(inspected: InspectedCase, center: Sequence[int]) -> dict[in
     if inspected.labels is None:
         return {}
     planes = (inspected.labels.take(index, axis) for axis, index in enumerate(center))
-    seen = sorted(set().union(*(np.unique(plane).tolist() for plane in planes)) - {0})
+    seen = sorted(set().union(*(np.unique(plane).tolist() for plane in planes)) - {0, IGNORE_LABEL})
     return {value: inspected.classes[value] for value in seen}
 
 

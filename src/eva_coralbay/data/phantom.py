@@ -15,8 +15,8 @@ import numpy.typing as npt
 import tqdm
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.data import foreign_files, nifti, phantom_anatomy
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti, phantom_anatomy
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 CLASSES = phantom_anatomy.CLASSES
@@ -106,6 +106,9 @@ def write_dataset(
         "shape": list(shape),
         "spacing_mm": list(spacing_mm),
     }
+    grid_lib.check_spacing(spacing_mm)
+    for folder in filter(os.path.isdir, (out, f"{out}/imagesTr", f"{out}/labelsTr")):
+        _atomic_files.remove_leftovers(folder)
     _write_description(out, settings, cases=cases)
     names = [f"phantom_{index:03d}" for index in range(cases)]
     splits = [{"train": names[: cases - val_cases], "val": names[cases - val_cases :]}]
@@ -124,8 +127,8 @@ def _write_description(out: str, settings: dict[str, Any], *, cases: int) -> Non
     """Writes `dataset.json`, unless the folder holds a data set that is not this one."""
     path = os.path.join(out, "dataset.json")
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file).get("generator")
+        description = foreign_files.read_json(path, fix="Choose another folder.")
+        found = description.get("generator") if isinstance(description, dict) else None
         if found != settings:
             raise DatasetError(
                 f"Folder '{out}' holds another data set ({found} instead of {settings}). Choose "

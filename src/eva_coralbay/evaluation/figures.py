@@ -118,7 +118,7 @@ class CaseFigures(pl.Callback):
                     case=case,
                     dice=dice,
                     image=images[index, 0].to("cpu", torch.float16).numpy(),
-                    truth=targets[index].squeeze(0).to("cpu", labels.dtype).numpy(),
+                    truth=targets[index].squeeze(0).clamp(min=0).to("cpu", labels.dtype).numpy(),
                     prediction=labels[index].cpu().numpy(),
                 )
                 self._best = scored if is_best else self._best

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from eva_coralbay import _processes
 from eva_coralbay.data import download
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import facts
@@ -378,6 +379,19 @@ def test_a_download_does_not_take_forever(
     monkeypatch.undo()
 
     assert pathlib.Path(download.fetch(server.resource(), str(tmp_path))).read_bytes() == _CONTENT
+
+
+def test_what_a_killed_process_was_writing_is_removed(
+    server: _Server, tmp_path: pathlib.Path
+) -> None:
+    machine = _processes.name_this_process().split("~")[0]
+    leftover = tmp_path / "sub" / f".scans.bin.part.version~{machine}~{2**30}~1~{'0' * 32}.tmp"
+    leftover.parent.mkdir()
+    leftover.touch()
+
+    download.fetch(server.resource(), str(tmp_path))
+
+    assert not leftover.exists()
 
 
 def test_two_processes_at_once_fetch_once(server: _Server, tmp_path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Tests the picture and the statistics of a case."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_statistics_are_exact(own_data: str) -> None:
     assert liver == (1, "liver", 3 * 6 * 4, pytest.approx(3 * 6 * 4 * 6 / 1000), 100.0)
     assert spleen == (2, "spleen", 2 * 4 * 17, pytest.approx(2 * 4 * 17 * 6 / 1000), 60.0)
     assert background[2:] == (6000 - 72 - 136, pytest.approx(5792 * 6 / 1000), -50.0)
+
+
+def test_ignored_voxels_are_of_no_label(own_data: str) -> None:
+    description = pathlib.Path(own_data, "dataset.json")
+    labels = {"background": 0, "liver": 1, "ignore": 2}
+    description.write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": labels}))
+
+    inspected = inspection.read("nnunet", own_data, "a")
+    background, liver = inspection.label_statistics(inspected)
+
+    assert (background.voxels, liver.voxels) == (6000 - 72 - 136, 72)
+    (legend,) = inspection.draw(inspected).subfigs[1].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["liver"]
 
 
 def test_tables_name_absent_labels(own_data: str) -> None:

@@ -167,3 +167,13 @@ def content_of(folder: pathlib.Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "{", "[" * 5000])
+def test_a_folder_with_another_description_is_refused(tmp_path: pathlib.Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+
+    with pytest.raises(DatasetError, match=f"{tmp_path}.*[Cc]hoose another folder"):
+        phantom.write_dataset(str(tmp_path))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
