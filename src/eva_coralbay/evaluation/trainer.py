@@ -1,13 +1,14 @@
 """eva's trainer with what all tasks of the leaderboard share."""
 
 import os
+import sys
 from typing import Any, Literal
 
 import eva
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
 
-from eva_coralbay.evaluation import eva_variables, figures, recorder
+from eva_coralbay.evaluation import config_files, eva_variables, figures, recorder
 from eva_coralbay.evaluation.probe import label_curve
 from eva_coralbay.tasks import protocols
 
@@ -57,9 +58,11 @@ class Trainer(eva.Trainer):
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
 
         Raises:
-            EvaCoralbayError: If an environment variable is set that only eva's own configs read.
+            EvaCoralbayError: If an environment variable is set that only eva's own configs read,
+                or a config sets a value that the file it takes sets differently.
         """
         eva_variables.check(os.environ)
+        config_files.check(sys.argv)
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
         super().__init__(
