@@ -17,7 +17,7 @@ import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -119,19 +119,22 @@ def _print_agreement(probes: Mapping[str, _Run], decoders: Mapping[str, _Run]) -
     if len(shared) < 3:
         print(f"\nagreement: {len(shared)} encoders have both protocols, which ranks nothing")
         return
-    tables = [_stack({model: runs[model] for model in shared}) for runs in (probes, decoders)]
+    first, second = (
+        _stack({model: runs[model] for model in shared}) for runs in (probes, decoders)
+    )
     generator = np.random.default_rng(0)
-    n_cases = tables[0].shape[1]
+    n_cases = first.shape[1]
     print(f"\nagreement of {len(shared)} encoders on {n_cases} cases")
-    for name, correlate in (("Spearman", stats.spearmanr), ("Kendall", stats.kendalltau)):
-        value = correlate(*(table.mean(axis=1) for table in tables)).statistic
+    correlations: dict[str, Any] = {"Spearman": stats.spearmanr, "Kendall": stats.kendalltau}
+    for name, correlate in correlations.items():
+        value = correlate(first.mean(axis=1), second.mean(axis=1)).statistic
         drawn = [
-            correlate(*(table[:, columns].mean(axis=1) for table in tables)).statistic
+            correlate(first[:, columns].mean(axis=1), second[:, columns].mean(axis=1)).statistic
             for columns in generator.integers(n_cases, size=(_RESAMPLES, n_cases))
         ]
         low, high = np.nanquantile(drawn, [0.025, 0.975])
         print(f"{name}: {value:.2f} ({low:.2f} to {high:.2f} over cases)")
-    for model, probe, decoder in zip(shared, *tables, strict=True):
+    for model, probe, decoder in zip(shared, first, second, strict=True):
         print(f"  {model}: probe {probe.mean():.3f}, decoder {decoder.mean():.3f}")
 
 

@@ -60,7 +60,7 @@ def project(
             _matrix(length, whole, projected.device)[extent]
             for length, whole, extent in zip(projected.shape[1:], size, box, strict=True)
         )
-        projected = torch.tensordot(depth, projected, dims=([1], [1])).transpose(0, 1)
+        projected = torch.einsum("ed,kdhw->kehw", depth, projected)
         coarse.append(height @ projected)
         last_axis.append(width)
     if coarse:

@@ -118,8 +118,8 @@ def segment_scan(
             logits = _logits(maps, group, window, sliding.size)
             target = (slice(first, first + len(group)), *window.core)
             labels[target] = _argmax(logits)
-        # of the group that the last classifier is in
-        last[(slice(None), *window.core)] = logits[-1].clamp_min(_LOWEST_LOGIT)
+            if first + len(group) == len(fitted):
+                last[(slice(None), *window.core)] = logits[-1].clamp_min(_LOWEST_LOGIT)
     return Segmentation(labels, last)
 
 
