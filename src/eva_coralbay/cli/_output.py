@@ -59,7 +59,7 @@ def print_table(
             table.add_section()
         table.add_row(*row, style="bold" if is_heading else None)
     console = rich_console.Console(stderr=to_stderr)
-    if whole:
+    if whole and not is_narrow:
         # a terminal that is too narrow breaks the lines: better than values that are cut
         unbounded = console.options.update(max_width=_UNBOUNDED)
         console.width = max(console.width, console.measure(table, options=unbounded).minimum)

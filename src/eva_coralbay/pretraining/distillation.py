@@ -405,4 +405,4 @@ def _by_view(logits: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
 
 def _mix(*numbers: int) -> int:
     """Returns a seed that numbers which differ little do not share."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1

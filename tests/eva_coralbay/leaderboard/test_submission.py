@@ -289,7 +289,7 @@ def test_command(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> 
     assert exit_code == 0
     assert printed.out.startswith("# Results of lab/net\n")
     assert "kind: demo" in printed.out
-    assert "to fill in, then submit again" in printed.err
+    assert "fill in this card, then submit again" in printed.err
 
 
 def test_command_without_a_run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
