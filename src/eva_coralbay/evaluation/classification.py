@@ -106,6 +106,7 @@ class ClassificationModule(run_module.RunModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         if self._is_frozen:
             state = checkpoint["state_dict"]
             kept = [name for name in state if not name.startswith("encoder.")]
@@ -113,6 +114,7 @@ class ClassificationModule(run_module.RunModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if self._is_frozen:
             checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 

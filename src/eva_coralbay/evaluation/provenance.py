@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import platform
 import sys
@@ -143,7 +144,9 @@ def resolved_config() -> dict[str, Any] | None:
     Raises:
         EvaCoralbayError: If it cannot be parsed.
     """
-    return _parse(tuple(sys.argv)) if is_started_by_eva() else None
+    # what the configuration reads of the environment may change in a program that runs eva twice
+    environment = frozenset(os.environ.items())
+    return _parse(tuple(sys.argv), environment) if is_started_by_eva() else None
 
 
 def is_started_by_eva() -> bool:
@@ -153,8 +156,8 @@ def is_started_by_eva() -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _parse(argv: tuple[str, ...]) -> dict[str, Any]:
-    """Parses a command line, with the program first."""
+def _parse(argv: tuple[str, ...], environment: frozenset[tuple[str, str]]) -> dict[str, Any]:
+    """Parses a command line, with the program first, in an environment, which it may read."""
     parser = jsonargparse.auto_parser(
         interface.Interface, parser_mode="omegaconf", fail_untyped=False
     )

@@ -73,6 +73,11 @@ class Recorder(pl.Callback):
         self._scores: rescoring.Scores | None = None
         self._failures: list[str] = []
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether something could not be recorded so far."""
+        return bool(self._failures)
+
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reads everything that will be recorded, so that errors appear before the training.

@@ -19,6 +19,9 @@ from eva_coralbay.evaluation import metrics
 from eva_coralbay.models import checkpoints
 from eva_coralbay.tasks import facts, protocols
 
+STATE = "eva_coralbay"
+"""What of a checkpoint is ours."""
+
 
 class RunModule(module.ModelModule):
     """A module of which eva trains several runs, each with a seed of its own.
@@ -73,7 +76,7 @@ class RunModule(module.ModelModule):
             if protocols.PROTOCOLS[self.protocol].mode != "probe":
                 _check_length(self.trainer)
             self.run_seed = self.seed + _run_index(self.trainer)
-            pl.seed_everything(self.run_seed, workers=True, verbose=False)
+            pl.seed_everything(self.run_seed, verbose=False)
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -94,6 +97,30 @@ class RunModule(module.ModelModule):
         # so that dropout does not depend on what was drawn before, which an interrupted run forgets
         number = self.trainer.fit_loop.total_batch_idx
         torch.manual_seed(seeding.part_seed(self.run_seed, "step", number))
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[STATE] = {
+            "classes": self.classes,
+            "run_seed": self.run_seed,
+            "encoder_sha256": self.encoder_sha256,
+        }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that a checkpoint is of the encoder that there is.
+
+        Raises:
+            EvaCoralbayError: If not: a decoder is of use with its own encoder only.
+        """
+        stated = checkpoint.get(STATE, {}).get("encoder_sha256")
+        if None not in (stated, self.encoder_sha256) and stated != self.encoder_sha256:
+            raise EvaCoralbayError(
+                f"The checkpoint is of an encoder with other weights (SHA-256 {stated[:12]}..., "
+                f"here {str(self.encoder_sha256)[:12]}...). Use those, or set another OUTPUT_ROOT."
+            )
+        super().on_load_checkpoint(checkpoint)
 
     def _build(self, network: Any, part: seeding.Part, seed: int | None = None) -> Any:
         """Builds a network from its `class_path` and `init_args`, with the seed of its part.

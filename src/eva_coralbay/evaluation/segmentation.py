@@ -1,5 +1,6 @@
 """The segmentation module of the leaderboard's protocols."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import label_maps, metrics, native_grid, run_module
 from eva_coralbay.tasks import protocols
 
-_SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
+SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
 """The decoders that double the resolution five times."""
 
 _ROI_MULTIPLE = 32
@@ -108,10 +109,27 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             spatial_dims=3,
         )
 
-        self._roi_size = tuple(roi_size)
+        self.roi_size = tuple(roi_size)
+        self._arguments = _plain(
+            {
+                "encoder": encoder,
+                "decoder": decoder,
+                "class_weights": class_weights,
+                "protocol": protocol,
+                "seed": seed,
+                "roi_size": self.roi_size,
+                "sw_batch_size": sw_batch_size,
+                "overlap": overlap,
+                "monitor_overlap": monitor_overlap,
+                "lr": lr,
+                "lr_end": lr_end,
+                "weight_decay": weight_decay,
+            }
+        )
+        self.class_weights = class_weights
         self._scorer, self._monitor = (
             inferers.SlidingWindowInferer(
-                roi_size=self._roi_size, sw_batch_size=sw_batch_size, overlap=share
+                roi_size=self.roi_size, sw_batch_size=sw_batch_size, overlap=share
             )
             for share in (
                 rules.overlap if overlap is None else overlap,
@@ -131,16 +149,44 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         if self._trainer is None:
             # eva calls this before the run is seeded, Lightning once more after
             return
-        self.encoder = self._build(self.encoder, "encoder")
-        self.decoder = self._build(self._complete(self.decoder), "decoder")
+        self.build_networks()
         if self.encoder_sha256 is None and isinstance(self.encoder, nn.Module):
             self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
         self._freeze_encoder()
         self.train(self.training)
-        self._check_roi()
+        self.check_roi()
+        self._check_crops()
+
+    def _restore_networks(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the networks of the run that a checkpoint is of, for use without a trainer."""
+        state = checkpoint[run_module.STATE]
+        self.classes, self.run_seed = state["classes"], state["run_seed"]
+        self.build_networks()
+        if self.save_decoder_only and isinstance(self.encoder, nn.Module):
+            self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
+        self._freeze_encoder()
+        self.eval()
+
+    def build_networks(self) -> None:
+        """Builds encoder and decoder, where they are specifications, with the seeds of the run.
+
+        The classes must be known.
+        """
+        self.encoder = self._build(self.encoder, "encoder")
+        self.decoder = self._build(self._complete(self.decoder), "decoder")
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self._arguments is not None:
+            # what Lightning builds a module from, so that `load_from_checkpoint` needs no arguments
+            checkpoint["hyper_parameters"] = self._arguments
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is None and isinstance(self.decoder, dict):
+            self._restore_networks(checkpoint)
+        super().on_load_checkpoint(checkpoint)
         if self.save_decoder_only:
             # eva restores the encoder only, and a weighted criterion has tensors too
             checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
@@ -203,27 +249,50 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         init_args = {"out_channels": len(self.classes), **decoder.get("init_args", {})}
         return {**decoder, "init_args": init_args}
 
-    def _check_roi(self) -> None:
-        """Checks the size of the windows and of the crops before any training.
+    def _check_crops(self) -> None:
+        """Checks that the crops are as large as the windows.
 
         Raises:
-            EvaCoralbayError: If the decoder cannot take it, or if the crops are of another size.
+            EvaCoralbayError: If not.
         """
         crops = getattr(
             getattr(run_module.datasets(self.trainer).train, "_transforms", None), "roi_size", None
         )
-        if crops is not None and tuple(crops) != self._roi_size:
+        if crops is not None and tuple(crops) != self.roi_size:
             raise EvaCoralbayError(
                 f"The train transform's `roi_size` {tuple(crops)} differs from the module's "
-                f"{self._roi_size}: set both to the same (ROI_SIZE sets both in our configs)."
+                f"{self.roi_size}: set both to the same (ROI_SIZE sets both in our configs)."
             )
-        valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self._roi_size)
-        if isinstance(self.decoder, _SWIN_UNETR_DECODERS) and not valid:
+
+    def check_roi(self) -> None:
+        """Checks the size of the windows before any training.
+
+        Raises:
+            EvaCoralbayError: If the decoder cannot take it.
+        """
+        valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self.roi_size)
+        if _is_swin_unetr(self.decoder) and not valid:
             raise EvaCoralbayError(
-                f"`roi_size` {self._roi_size} does not fit the SwinUNETR decoder: each side must "
+                f"`roi_size` {self.roi_size} does not fit the SwinUNETR decoder: each side must "
                 f"be a multiple of {_ROI_MULTIPLE} and at least {_ROI_MINIMUM}, for example "
                 "(64, 64, 64) or (96, 96, 96)."
             )
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns arguments as values that a checkpoint may have, `None` if one is an object."""
+    try:
+        return json.loads(json.dumps(arguments))
+    except TypeError:
+        return None
+
+
+def _is_swin_unetr(decoder: Any) -> bool:
+    """Whether a decoder, or the one that a specification names, is SwinUNETR's."""
+    if isinstance(decoder, dict):
+        name = str(decoder.get("class_path")).rpartition(".")[2]
+        return name in {kind.__name__ for kind in SWIN_UNETR_DECODERS}
+    return isinstance(decoder, SWIN_UNETR_DECODERS)
 
 
 def _default_criterion(class_weights: Sequence[float] | None) -> nn.Module:

@@ -1,23 +1,44 @@
 """eva's trainer with what all tasks of the leaderboard share."""
 
+import functools
 import os
+import pathlib
 import sys
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import eva
+import lightning.pytorch as pl
 from lightning.pytorch import callbacks as pl_callbacks
-from lightning.pytorch import loggers as pl_loggers
+from loguru import logger
+from typing_extensions import override
 
-from eva_coralbay.evaluation import config_files, eva_variables, figures, recorder
+from eva_coralbay import _atomic_files, _checkpoint_io, _preemption
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import (
+    config_files,
+    early_checks,
+    eva_variables,
+    figures,
+    interruption,
+    progress,
+    provenance,
+    recorder,
+    sessions,
+    tracking,
+)
 from eva_coralbay.evaluation.probe import label_curve
 from eva_coralbay.tasks import protocols
+
+_CallbackT = TypeVar("_CallbackT", bound=pl_callbacks.Callback)
 
 
 class Trainer(eva.Trainer):
     """Trains, monitors, keeps the last and the best checkpoint, scores and records both.
 
     It is eva's trainer; what it adds are the callbacks and loggers that every task needs, so that
-    the config of a task has to name none.
+    the config of a task has to name none. A session of `eva fit` that was interrupted goes on when
+    the same command is started again, see :mod:`eva_coralbay.evaluation.sessions`.
     """
 
     def __init__(
@@ -35,6 +56,8 @@ class Trainer(eva.Trainer):
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
         robustness: bool | Literal[0, 1] = False,
+        loggers: str = "tensorboard,csv",
+        enable_model_summary: bool = False,
         callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -45,7 +68,8 @@ class Trainer(eva.Trainer):
             task_version: The version of the task: values of two versions are not compared.
             model: The name of the model, for the record.
             protocol: Decides which checkpoint is the one that counts.
-            monitor: The metric that says which checkpoint is the best; higher is better.
+            monitor: The metric that says which checkpoint is the best; higher is better. While
+                fitting, Dice is that on the resampled grid.
             default_root_dir: The folder of the results.
             n_runs: The number of runs.
             max_steps: The number of training steps.
@@ -54,17 +78,27 @@ class Trainer(eva.Trainer):
             refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
             robustness: Whether the checkpoint that counts is scored on perturbed scans too: see
                 :mod:`eva_coralbay.evaluation.robustness`.
+            loggers: Where to log, with commas between: tensorboard, csv, wandb, mlflow.
+            enable_model_summary: Whether Lightning prints a table of the module's parts.
             callbacks: Callbacks to use beside those of every task.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
 
         Raises:
-            EvaCoralbayError: If an environment variable is set that only eva's own configs read,
-                or a config sets a value that the file it takes sets differently.
+            EvaCoralbayError: If there is more than one device, a logger is unknown, an environment
+                variable is set that only eva's own configs read, or a config sets a value that
+                the file it takes sets differently.
         """
         eva_variables.check(os.environ)
         config_files.check(sys.argv)
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
+        self._in_steps = in_steps
+        self._progress_of_run: sessions.Progress | None = None
+        self._is_resumed = False
+        self._is_session_known = False
+        self._run_id: int | None = None
+        if provenance.is_started_by_eva():
+            tracking.silence_no_news()
         super().__init__(
             default_root_dir=default_root_dir,
             n_runs=n_runs,
@@ -77,30 +111,124 @@ class Trainer(eva.Trainer):
             num_sanity_val_steps=0,
             log_every_n_steps=log_every_n_steps,
             callbacks=[
-                pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate),
-                *(_monitors(monitor) if in_steps else []),
-                pl_callbacks.ModelCheckpoint(filename="last"),
+                *(_of_steps(monitor, refresh_rate) if in_steps else _of_a_pass(refresh_rate)),
+                pl_callbacks.ModelCheckpoint(filename="last", enable_version_counter=False),
+                *([interruption.SaveOnSignal()] if in_steps else []),
+                figures.CaseFigures(),
+                *(callbacks or []),
+                # last, as it ends a run with an error that could not be recorded
                 recorder.Recorder(
                     task=task,
                     task_version=task_version,
                     model=model,
                     robustness=bool(robustness),
                 ),
-                figures.CaseFigures(),
-                *([] if in_steps else [label_curve.LabelCurve()]),
-                *(callbacks or []),
             ],
-            logger=[
-                pl_loggers.TensorBoardLogger(save_dir=default_root_dir, name=""),
-                pl_loggers.CSVLogger(save_dir=default_root_dir, name=""),
-            ],
+            logger=tracking.build_loggers(loggers, default_root_dir, task) or False,
+            plugins=[_checkpoint_io.CheckpointIO()],
+            enable_model_summary=enable_model_summary,
             **kwargs,
         )
+        if self.num_devices * self.num_nodes > 1:
+            raise EvaCoralbayError(
+                f"An evaluation runs on one device, as each case is scored once, but there are "
+                f"{self.num_devices * self.num_nodes}: set NUM_DEVICES=1. To use several devices, "
+                "run models, tasks and seeds side by side: `eva-coralbay leaderboard sweep --help`."
+            )
+
+    @override
+    def init_logger_run(self, run_id: int | None) -> None:
+        if not self._is_session_known:
+            self._choose_session()
+        run = pathlib.Path(self.default_root_dir, self._session_id, f"run_{run_id}")
+        self._run_id = run_id
+        self._progress_of_run = sessions.Progress(run)
+        if sessions.is_resumable() and (config := sessions.config_content()) is not None:
+            _atomic_files.write_atomically(run / "config.yaml", config)
+        tracking.keep_metrics(run)
+        super().init_logger_run(run_id)
+
+    @override
+    def fit(self, model: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Trains, from the last checkpoint of an interrupted run if there is one."""
+        if self._is_resumed and self._progress.is_complete:
+            logger.info(f"'{self.log_dir}' is complete.")
+            return
+        if not self._run_id:
+            early_checks.check(model, kwargs.get("datamodule"), self.strategy.root_device)
+        if sessions.is_resumable():
+            # before the training there is nothing to save: scans that are prepared stay
+            _preemption.on_signal(_preemption.leave)
+        last = interruption.last_checkpoint(pathlib.Path(str(self.log_dir)))
+        if self._is_resumed and self._in_steps and last.exists():
+            kwargs["ckpt_path"] = last
+        super().fit(model, *args, **kwargs)
+
+    @override
+    def validate(self, *args: Any, **kwargs: Any) -> Any:
+        return self._score_once("val", functools.partial(super().validate, *args, **kwargs))
+
+    @override
+    def test(self, *args: Any, **kwargs: Any) -> Any:
+        return self._score_once("test", functools.partial(super().test, *args, **kwargs))
+
+    @override
+    def finish_logger_run(self, run_id: int | None) -> None:
+        super().finish_logger_run(run_id)
+        self._progress.complete()
+        session = pathlib.Path(self.default_root_dir, self._session_id)
+        if run_id is None or run_id + 1 == self.n_runs:
+            logger.info(
+                f"Results: '{session}/results.json'; records, case tables and pictures: "
+                f"'{session}/run_*/'."
+            )
+
+    def _score_once(self, stage: str, score: Callable[[], Any]) -> Any:
+        """Scores a stage, unless an interrupted session did and recorded it in full."""
+        if not sessions.is_resumable():
+            return score()
+        known = self._progress.scores(stage)
+        if known is None:
+            known = score()
+            if not self._find(recorder.Recorder).has_failed:
+                self._progress.keep(stage, known)
+        return known
+
+    @property
+    def _progress(self) -> sessions.Progress:
+        assert self._progress_of_run is not None
+        return self._progress_of_run
+
+    def _find(self, kind: type[_CallbackT]) -> _CallbackT:
+        """Returns the callback of a kind."""
+        trainer: Any = self
+        return next(known for known in trainer.callbacks if isinstance(known, kind))
+
+    def _choose_session(self) -> None:
+        """Takes the folder of an interrupted session of the same command, or holds a new one."""
+        self._is_session_known = True
+        if not sessions.is_resumable():
+            return
+        root = pathlib.Path(self.default_root_dir)
+        config = sessions.config_content()
+        found = None if config is None else sessions.find_interrupted(root, config)
+        if found is None:
+            sessions.hold(root / self._session_id)
+            return
+        self._session_id, self._is_resumed = found, True
 
 
-def _monitors(metric: str) -> list[pl_callbacks.Callback]:
+def _of_steps(monitor: str, refresh_rate: int) -> list[pl_callbacks.Callback]:
     """Returns what only a training by steps has."""
     return [
+        progress.StepBar(refresh_rate=refresh_rate),
         pl_callbacks.LearningRateMonitor(logging_interval="step"),
-        pl_callbacks.ModelCheckpoint(filename="best", monitor=metric, mode="max"),
+        pl_callbacks.ModelCheckpoint(
+            filename="best", monitor=monitor, mode="max", enable_version_counter=False
+        ),
     ]
+
+
+def _of_a_pass(refresh_rate: int) -> list[pl_callbacks.Callback]:
+    """Returns what only a closed form has, which goes through the training cases once."""
+    return [pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate), label_curve.LabelCurve()]

@@ -3,22 +3,18 @@
 import os
 import pathlib
 import re
-import signal
-import subprocess  # nosec B404  # starts eva and SLURM's own commands
 import sys
 from typing import Any
 
 import eva
 import lightning.pytorch as pl
-import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
 from lightning.pytorch.utilities import rank_zero
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _checkpoint_io, _preemption
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.pretraining import checkpoint_files
 
@@ -186,8 +182,7 @@ class Checkpoints(pl_callbacks.Checkpoint):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in (signal.SIGUSR1, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        _preemption.on_signal(self._receive)
 
     @override
     def on_train_batch_end(
@@ -200,7 +195,8 @@ class Checkpoints(pl_callbacks.Checkpoint):
         if stops or step % self._interval == 0 or step == trainer.max_steps:
             self._save(trainer)
         if stops:
-            _requeue(self.signal)
+            if trainer.is_global_zero and self.signal is not None:
+                _preemption.requeue(self.signal)
             trainer.should_stop = True
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -212,34 +208,12 @@ class Checkpoints(pl_callbacks.Checkpoint):
             for path in find_checkpoints(trainer.default_root_dir)[: -self._keep]:
                 path.unlink()
 
-    def _receive(self, number: int, frame: Any) -> None:
+    def _receive(self, number: int) -> None:
         self.signal = number
 
 
-@rank_zero.rank_zero_only
-def _requeue(number: int | None) -> None:
-    """Puts a SLURM job into the queue again that was told that its time is up."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if number != signal.SIGUSR1 or job is None:
-        return
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    outcome = subprocess.run(["scontrol", "requeue", job], check=False)  # nosec B603 B607  # a list of words, no shell
-    if outcome.returncode == 0:
-        logger.info(f"The checkpoint is written, and job {job} is in the queue again.")
-    else:
-        logger.error(f"Job {job} could not be put into the queue again: submit it again.")
-
-
-class _CheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint as a whole or not at all, and reads nothing but tensors and values."""
-
-    @override
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        with _atomic_files.open_atomically(path) as file:
-            torch.save(checkpoint, file)
+class _CheckpointIO(_checkpoint_io.CheckpointIO):
+    """Reads checkpoints of pre-training, and says of a damaged one which it is."""
 
     @override
     def load_checkpoint(

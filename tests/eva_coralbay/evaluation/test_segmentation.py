@@ -34,6 +34,13 @@ class ToyEncoder(nn.Module):
         return [self.layers(tensor)]
 
 
+class NoisyEncoder(ToyEncoder):
+    """The same with dropout, whose random numbers must be those of the step."""
+
+    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        return [nn.functional.dropout(self.layers(tensor), 0.2, self.training)]
+
+
 class ToyDecoder(nn.Module):
     """One convolution from the only feature map to the classes."""
 
@@ -247,17 +254,43 @@ def test_refuses_a_roi_the_decoder_cannot_take(
     datamodule = _datamodule(root)
     datamodule.datasets.train._transforms.roi_size = roi_size
     module = _module(decoder=_swin_unetr_decoder(), roi_size=roi_size)
-    with pytest.raises(ValueError, match="multiple of 32 and at least 64"):
+    with pytest.raises(EvaCoralbayError, match="multiple of 32 and at least 64"):
         _trainer(tmp_path).fit(module, datamodule=datamodule)
 
 
 def test_refuses_crops_of_another_size(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="ROI_SIZE"):
+    with pytest.raises(EvaCoralbayError, match="ROI_SIZE"):
         _trainer(tmp_path).fit(_module(roi_size=(8, 8, 8)), datamodule=_datamodule(root))
 
 
 def test_refuses_steps_after_the_last_validation(
     root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    with pytest.raises(ValueError, match="VAL_CHECK_INTERVAL"):
+    with pytest.raises(EvaCoralbayError, match="VAL_CHECK_INTERVAL"):
         _trainer(tmp_path, max_steps=5).fit(_module(), datamodule=_datamodule(root))
+
+
+@pytest.mark.parametrize("protocol", ["frozen", "scratch"])
+def test_a_checkpoint_is_a_module_by_itself(
+    root: pathlib.Path, tmp_path: pathlib.Path, protocol: str
+) -> None:
+    """Without arguments: the networks, the classes and the random encoder of the run."""
+    module, trainer = _fitted(root, tmp_path, protocol)
+    path = trainer.checkpoint_callbacks[1].best_model_path
+    loaded = SegmentationModule.load_from_checkpoint(path)
+    assert loaded.classes == module.classes and loaded.protocol == protocol
+    window = torch.rand(1, 1, *_ROI, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(
+            loaded._forward_networks(window), module.eval()._forward_networks(window)
+        )
+
+
+def test_a_decoder_is_not_loaded_on_another_encoder(
+    root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _, trainer = _fitted(root, tmp_path, "frozen")
+    path = trainer.checkpoint_callbacks[1].best_model_path
+    other = _trainer(tmp_path / "other")
+    with pytest.raises(EvaCoralbayError, match="encoder with other weights"):
+        other.fit(_module(seed=9), datamodule=_datamodule(root), ckpt_path=path)

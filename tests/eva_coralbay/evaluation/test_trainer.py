@@ -5,6 +5,7 @@ import pathlib
 import pytest
 from lightning.pytorch import callbacks
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import CaseFigures, Recorder, Trainer
 
 
@@ -14,7 +15,11 @@ def _trainer(folder: pathlib.Path, **arguments: object) -> Trainer:
 
 def test_keeps_the_best_and_the_last_checkpoint_and_records_both(tmp_path: pathlib.Path) -> None:
     trainer = _trainer(tmp_path)
-    savers = {saver.filename: saver.monitor for saver in trainer.checkpoint_callbacks}
+    savers = {
+        saver.filename: saver.monitor
+        for saver in trainer.checkpoint_callbacks
+        if isinstance(saver, callbacks.ModelCheckpoint)
+    }
     kinds = [type(callback) for callback in trainer.callbacks]
 
     assert savers == {"best": "val/dice", "last": None}
@@ -40,3 +45,8 @@ def test_other_arguments_are_lightnings(tmp_path: pathlib.Path) -> None:
     assert trainer.max_steps == 7
     with pytest.raises(TypeError, match="unheard_of"):
         _trainer(tmp_path, unheard_of=1)
+
+
+def test_more_than_one_device_is_refused_with_the_way_to_use_them(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(EvaCoralbayError, match="NUM_DEVICES=1.*leaderboard sweep"):
+        _trainer(tmp_path, devices=2)

@@ -1,0 +1,128 @@
+"""What is wrong with a configuration, found in seconds, before any scan is prepared."""
+
+import copy
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from eva.vision.models.networks.backbones import backbone_registry
+from torch import nn
+
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import run_module, segmentation
+from eva_coralbay.models import registry
+
+_REGISTRY_CLASS = "ModelFromRegistry"
+"""The class that builds an encoder by its name."""
+
+
+def check(module: Any, datamodule: Any, device: torch.device) -> None:
+    """Checks the networks of a module and that they fit each other and the data.
+
+    Args:
+        module: The module; one that is not of this package is not checked.
+        datamodule: The data, which need not be prepared yet.
+        device: Where the networks are tried.
+
+    Raises:
+        EvaCoralbayError: If something is wrong, in one line.
+    """
+    if not isinstance(module, run_module.RunModule):
+        return
+    check_model_name(module.encoder)
+    if isinstance(module, segmentation.SegmentationModule) and datamodule is not None:
+        classes = list(datamodule.datasets.train.classes)
+        _check_class_weights(module.class_weights, classes)
+        _try_networks(module, classes, device)
+
+
+def check_model_name(encoder: Any) -> None:
+    """Checks that an encoder that is named exists, as far as it is known without building it.
+
+    Args:
+        encoder: The specification of the encoder, or the encoder.
+
+    Raises:
+        EvaCoralbayError: If there is none of this name; the message has the closest ones.
+    """
+    if not isinstance(encoder, dict) or _REGISTRY_CLASS not in str(encoder.get("class_path")):
+        return
+    name = encoder.get("init_args", {}).get("model_name")
+    registry.register_backbones()
+    known = backbone_registry.entries()
+    if name in known:
+        return
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    radiology = [entry for entry in known if entry.startswith("radiology/")]
+    raise EvaCoralbayError(
+        f"There is no model '{name}' (MODEL_NAME). "
+        + (f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(radiology)}.")
+    )
+
+
+def _check_class_weights(weights: Sequence[float] | None, classes: Sequence[str]) -> None:
+    if weights is not None and len(weights) != len(classes):
+        raise EvaCoralbayError(
+            f"`class_weights` (CLASS_WEIGHTS) has {len(weights)} numbers, but there are "
+            f"{len(classes)} classes: {', '.join(classes)}."
+        )
+
+
+def _try_networks(
+    module: segmentation.SegmentationModule, classes: list[str], device: torch.device
+) -> None:
+    """Builds the networks and segments one empty window."""
+    module.check_roi()
+    trial = copy.deepcopy(module)
+    trial.classes = classes
+    try:
+        trial.build_networks()
+    except EvaCoralbayError:
+        raise
+    except Exception as error:
+        raise EvaCoralbayError(f"The networks cannot be built: {_in_one_line(error)}") from error
+    trial.to(device).eval()
+    window = torch.zeros(1, 1, *module.roi_size, device=device)
+    with torch.no_grad():
+        maps = _encode(trial.encoder, window)
+        try:
+            trial._forward_networks(window)
+        except Exception as error:
+            raise EvaCoralbayError(_describe_misfit(trial.decoder, maps, error)) from error
+
+
+def _encode(encoder: Any, window: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Returns the feature maps of a window."""
+    try:
+        maps = encoder(window)
+    except Exception as error:
+        raise EvaCoralbayError(
+            f"The encoder fails on a window of {tuple(window.shape[2:])} voxels (ROI_SIZE): "
+            f"{_in_one_line(error)}"
+        ) from error
+    if isinstance(maps, torch.Tensor):
+        raise EvaCoralbayError(
+            f"The encoder gives one tensor of shape {tuple(maps.shape)}, but a decoder needs a "
+            "list of feature maps: set OUT_INDICES."
+        )
+    return maps
+
+
+def _describe_misfit(decoder: Any, maps: Sequence[torch.Tensor], error: Exception) -> str:
+    """Says why a decoder does not take the maps of an encoder."""
+    channels = [item.shape[1] for item in maps]
+    name = type(decoder).__name__ if isinstance(decoder, nn.Module) else str(decoder)
+    hint = ""
+    if isinstance(decoder, segmentation.SWIN_UNETR_DECODERS):
+        hint = f" Set IN_FEATURES={channels[0]}, the channels of the finest map."
+        if len(channels) != 6:
+            hint = f" It takes 6 maps, not {len(channels)}: set OUT_INDICES=6."
+    return (
+        f"The decoder {name} does not fit the feature maps of the encoder, which have {channels} "
+        f"channels ({_in_one_line(error)}).{hint}"
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

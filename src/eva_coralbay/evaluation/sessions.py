@@ -1,0 +1,152 @@
+"""Sessions of `eva fit` that go on where they were interrupted.
+
+The same command finds the folder of its session again: it is the newest one below the output folder
+whose first run has the same resolved configuration, that has no results yet, and that no other
+process works on.
+
+    <default_root_dir>/<session>/
+        session.lock                held by the process that works on the session
+        results.json                what eva writes at the end of the session
+        run_<k>/config.yaml         the resolved configuration
+        run_<k>/scores.json         what eva was given of each stage that is over
+        run_<k>/checkpoints/last.ckpt   all that the next step follows from
+"""
+
+import atexit
+import contextlib
+import json
+import pathlib
+import sys
+from typing import Any
+
+import yaml
+from loguru import logger
+
+from eva_coralbay import _atomic_files, _file_locks
+from eva_coralbay.evaluation import provenance
+
+_RESUMED_COMMANDS = ("fit", "predict_fit")
+"""The commands of eva that train."""
+
+_CONFIG_FILE = "config.yaml"
+_SCORES_FILE = "scores.json"
+_RESULTS_FILE = "results.json"
+_LOCK_FILE = "session.lock"
+
+_held = contextlib.ExitStack()
+"""The locks of this process, which are held until it ends."""
+
+atexit.register(_held.close)
+
+
+class _BusyError(Exception):
+    """Another process works on a session."""
+
+
+def config_content() -> bytes | None:
+    """Returns the resolved configuration as its file has it, `None` if eva did not start this."""
+    config = provenance.resolved_config()
+    return None if config is None else yaml.safe_dump(config, sort_keys=False).encode()
+
+
+def is_resumable() -> bool:
+    """Whether this process is a command of eva that trains."""
+    return provenance.is_started_by_eva() and any(
+        command in sys.argv[1:2] for command in _RESUMED_COMMANDS
+    )
+
+
+def find_interrupted(root: pathlib.Path, config: bytes) -> str | None:
+    """Finds the session that a command began, and takes its lock.
+
+    Args:
+        root: The output folder.
+        config: The resolved configuration of the command.
+
+    Returns:
+        The name of its folder, `None` if there is none to go on with.
+    """
+    for path in sorted(root.glob(f"*/run_0/{_CONFIG_FILE}"), reverse=True):
+        session = path.parents[1]
+        if (session / _RESULTS_FILE).exists() or path.read_bytes() != config:
+            continue
+        if hold(session):
+            logger.info(
+                f"Going on with the session in '{session}', which was interrupted. For a new one, "
+                "set another OUTPUT_ROOT."
+            )
+            return session.name
+        logger.warning(f"Another process works on '{session}', so this is a session of its own.")
+    return None
+
+
+def hold(session: pathlib.Path) -> bool:
+    """Takes the lock of a session until this process ends.
+
+    Args:
+        session: The folder of the session.
+
+    Returns:
+        Whether no other process holds it.
+    """
+
+    def refuse() -> None:
+        raise _BusyError
+
+    session.mkdir(parents=True, exist_ok=True)
+    try:
+        _held.enter_context(_file_locks.locked(session / _LOCK_FILE, on_busy=refuse))
+    except _BusyError:
+        return False
+    return True
+
+
+def release() -> None:
+    """Gives back the locks of this process."""
+    _held.close()
+
+
+class Progress:
+    """What of a run is over."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Initializes the progress.
+
+        Args:
+            folder: The folder of the run.
+        """
+        self._path = folder / _SCORES_FILE
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all stages of the run are over."""
+        return bool(self._read().get("is_complete"))
+
+    def scores(self, stage: str) -> Any:
+        """Returns what eva was given of a stage that is over, `None` of another one.
+
+        Args:
+            stage: The name of the stage.
+        """
+        return self._read().get(stage)
+
+    def keep(self, stage: str, scores: Any) -> None:
+        """States that a stage is over.
+
+        Args:
+            stage: The name of the stage.
+            scores: What eva sums up of it.
+        """
+        self._write({**self._read(), stage: scores})
+
+    def complete(self) -> None:
+        """States that all stages of the run are over."""
+        self._write({**self._read(), "is_complete": True})
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return {}
+        return json.loads(self._path.read_text(encoding="utf-8"))
+
+    def _write(self, content: dict[str, Any]) -> None:
+        _atomic_files.write_atomically(self._path, json.dumps(content, indent=2).encode())

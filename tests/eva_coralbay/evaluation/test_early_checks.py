@@ -1,0 +1,103 @@
+"""Tests that a wrong configuration is found before any scan is prepared."""
+
+import pathlib
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from eva_coralbay.data import SegmentationData, phantom
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import SegmentationModule, Trainer, early_checks
+
+_DECODERS = "eva.vision.models.networks.decoders.segmentation"
+
+
+class ThreeMaps(nn.Module):
+    """An encoder with too few feature maps for SwinUNETR."""
+
+    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        return [tensor.repeat(1, 12, 1, 1, 1)] * 3
+
+
+class OneTensor(nn.Module):
+    """An encoder that gives an embedding."""
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.flatten(1)[:, :4]
+
+
+def _registered(name: str, **arguments: Any) -> dict[str, Any]:
+    return {
+        "class_path": "eva.vision.models.ModelFromRegistry",
+        "init_args": {"model_name": name, "model_kwargs": {"out_indices": 6, **arguments}},
+    }
+
+
+_RANDOM = _registered("radiology/coralbay_random", feature_size=12)
+
+
+def _decoder(feature_size: int = 12) -> dict[str, Any]:
+    return {
+        "class_path": f"{_DECODERS}.SwinUNETRDecoderWithProjection",
+        "init_args": {"feature_size": feature_size},
+    }
+
+
+@pytest.fixture(scope="module", name="data")
+def _data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationData:
+    folder = tmp_path_factory.mktemp("phantom")
+    phantom.write_dataset(
+        str(folder), cases=3, val_cases=1, shape=(16, 24, 24), spacing_mm=(20.0, 18.0, 18.0)
+    )
+    dataset = {
+        "class_path": "eva_coralbay.data.datasets.NnUNet",
+        "init_args": {"root": str(folder)},
+    }
+    return SegmentationData(dataset=dataset, roi_size=(64, 64, 64), num_workers=0)
+
+
+def _check(data: SegmentationData, **arguments: Any) -> None:
+    module = SegmentationModule(
+        **{"encoder": _RANDOM, "decoder": _decoder(), "roi_size": (64, 64, 64), **arguments}
+    )
+    early_checks.check(module, data, torch.device("cpu"))
+    assert isinstance(module.encoder, dict), "the module itself is as it was"
+
+
+def test_what_is_right_passes(data: SegmentationData) -> None:
+    _check(data, class_weights=[1.0] * 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"encoder": _registered("radiology/coralbay_randon")},
+            "no model 'radiology/coralbay_randon' .*Did you mean radiology/coralbay_random",
+        ),
+        ({"encoder": _registered("zzz")}, "There are .*radiology/coralbay"),
+        ({"class_weights": [1.0, 2.0]}, r"CLASS_WEIGHTS\) has 2 numbers, but there are 7 classes"),
+        ({"roi_size": (48, 48, 48)}, "multiple of 32"),
+        ({"decoder": _decoder(24)}, "IN_FEATURES=12"),
+        ({"encoder": {"class_path": f"{__name__}.ThreeMaps"}}, "6 maps, not 3: set OUT_INDICES=6"),
+        ({"encoder": {"class_path": f"{__name__}.OneTensor"}}, "set OUT_INDICES"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    data: SegmentationData, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EvaCoralbayError, match=message) as raised:
+        _check(data, **arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_scan_is_prepared_before(data: SegmentationData, tmp_path: pathlib.Path) -> None:
+    trainer = Trainer(
+        task="toy", default_root_dir=str(tmp_path), accelerator="cpu", n_runs=1, refresh_rate=0
+    )
+    module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(24), roi_size=(64, 64, 64))
+    with pytest.raises(EvaCoralbayError, match="IN_FEATURES"):
+        trainer.fit(module, datamodule=data)
+    assert not list(pathlib.Path(data.datasets.train._root).rglob("*.scan"))

@@ -1,0 +1,53 @@
+"""Tests the loggers by name and what is left out of the output."""
+
+import importlib.util
+import logging
+import pathlib
+import warnings
+
+import pytest
+from lightning.pytorch import loggers as pl_loggers
+
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import tracking
+
+
+def test_loggers_by_name(tmp_path: pathlib.Path) -> None:
+    built = tracking.build_loggers("csv, tensorboard", str(tmp_path), "btcv")
+    assert [type(item) for item in built] == [
+        pl_loggers.CSVLogger,
+        pl_loggers.TensorBoardLogger,
+    ]
+    assert tracking.build_loggers("", str(tmp_path), "btcv") == []
+
+
+def test_unknown_loggers_and_missing_packages_are_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EvaCoralbayError, match="no logger 'csw' .*tensorboard, csv, wandb, mlflow"):
+        tracking.build_loggers("csw", str(tmp_path), "btcv")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EvaCoralbayError, match="pip install wandb"):
+        tracking.build_loggers("wandb", str(tmp_path), "btcv")
+
+
+def test_metrics_of_an_interrupted_run_are_kept(tmp_path: pathlib.Path) -> None:
+    for number in range(3):
+        (tmp_path / "metrics.csv").write_text(str(number))
+        tracking.keep_metrics(tmp_path)
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert kept == {f"metrics.{number}.csv": str(number) for number in range(3)}
+
+
+def test_noise_is_left_out_and_news_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    known = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tracking.silence_no_news()
+        warnings.warn("Checkpoint directory /a exists and is not empty.", stacklevel=1)
+        warnings.warn("The loss is NaN.", stacklevel=1)
+        with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+            known.info("Tip: install [litlogger] for more")
+            known.info("GPU available: False")
+    assert [str(item.message) for item in caught] == ["The loss is NaN."]
+    assert "litlogger" not in caplog.text
