@@ -107,8 +107,10 @@ def _organs(size: tuple[int, int, int], n_classes: int) -> npt.NDArray[np.uint8]
     return labels
 
 
-def _score_native(prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> None:
-    names = _class_names(int(truth.max()) + 1)
+def _score_native(
+    prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], n_classes: int
+) -> None:
+    names = _class_names(n_classes)
     metric = metrics.CaseSegmentation(names, lesion_classes=names[-1:])
     maps = [torch.from_numpy(labels) for labels in (prediction, truth)]
     native = native_grid.NativeCase(*maps, (1.5, 1.5, 1.5))
@@ -124,9 +126,9 @@ def _measure_native(size: tuple[int, int, int], n_classes: int, kind: str) -> tu
         rng = np.random.default_rng(1)
         specks = rng.random(size) < 0.01
         prediction[specks] = rng.integers(0, n_classes, size=int(specks.sum()))
-    _score_native(prediction[:8], truth[:8])
+    _score_native(prediction[:8], truth[:8], n_classes)
     started = time.process_time()
-    growth = _memory.peak_growth(lambda: _score_native(prediction, truth))
+    growth = _memory.peak_growth(lambda: _score_native(prediction, truth, n_classes))
     return time.process_time() - started, growth
 
 

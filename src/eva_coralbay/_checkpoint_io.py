@@ -1,6 +1,5 @@
 """Checkpoints of Lightning that are there as a whole or not at all, and that execute nothing."""
 
-import pickle  # nosec B403  # for its errors
 from typing import Any
 
 import torch
@@ -27,7 +26,9 @@ class CheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except OSError:
+            raise
+        except Exception as error:
             raise EvaCoralbayError(
                 f"Checkpoint '{path}' is damaged ({type(error).__name__}). Remove it to go on from "
                 "the one before it."
