@@ -81,6 +81,7 @@ _VARIABLES = {
     "SW_OVERLAP": "0.2",
     "TASK": "some_task",
     "TQDM_REFRESH_RATE": "0",
+    "UNCHECKED_CASES": "[case_07]",
     "VAL_CHECK_INTERVAL": "12",
     "WEIGHT_DECAY": "0.3",
 }
