@@ -32,8 +32,11 @@ _WINDOWS = {
 }
 """HU windows (lower, upper); the probe is fitted in the first."""
 
-_SLIDING = (96, 192, 192)
-"""The window of the probe, (D, H, W) in voxels: most scans fit into one."""
+_MULTIPLE = 8
+"""What the edges of a window are a multiple of, in voxels: each scan is one window."""
+
+_MIN_EDGE = 40
+"""The smallest edge of a window in voxels."""
 
 _SHRINKAGES = (0.01, 0.1, 0.3, 0.6, 0.9)
 """The strengths of the probe to choose from."""
@@ -235,7 +238,6 @@ def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
 
     content = torch.load(f"{job['work']}/scans.pt", weights_only=True, mmap=True)
     labeled = {name: scan for name, scan in content.items() if scan["mask"] is not None}
-    sliding = scans.Sliding((40, 40, 40) if job["toy"] else _SLIDING, 0.25)
     n_classes = 1 + max(int(scan["mask"].max()) for scan in labeled.values())
     drawn = {
         name: sums.draw_voxels(scan["mask"][0], name, n_classes=n_classes)
@@ -246,6 +248,9 @@ def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
         lower, upper = _WINDOWS[window]
         image = labeled[name]["hu"].to(job["device"]).float()
         tensor = ((image - lower) / (upper - lower)).clamp_(0.0, 1.0)
+        edges = (max(_MIN_EDGE, -(-edge // _MULTIPLE) * _MULTIPLE) for edge in tensor.shape[1:])
+        depth, height, width = edges
+        sliding = scans.Sliding((depth, height, width))
         return scans.sample_case(encoder, tensor, drawn[name], sliding=sliding)
 
     train = sorted(name for name in labeled if labeled[name]["split"] == "train")
