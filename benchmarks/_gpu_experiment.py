@@ -18,7 +18,7 @@ import multiprocessing
 import pathlib
 import time
 from concurrent import futures
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -167,12 +167,11 @@ def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
     for key, value in options.items():
         if isinstance(value, dict):
             options[key] = Masking(**value) if key == "masking" else Schedule(**value)
-    sizes = Views(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in job["recipe"]["views"].items()
-        }
-    )
+    edges: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in job["recipe"]["views"].items()
+    }
+    sizes = Views(**edges)
     module = Distillation(**options, scales=job["scales"], seed=job["seed"])
     data_options = dict(job["recipe"]["data"])
     batch_size = data_options.pop("batch_size")
@@ -259,15 +258,14 @@ def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
     seen = {name: look(name, first) for name in (*train, *test)}
     curves: dict[str, Any] = {}
     windows: dict[str, Any] = {}
-    fitted = {}
+    fitted: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for maps, indices in _MAPS.items():
         chosen = {name: each.select(indices) for name, each in seen.items()}
         curves[maps] = {}
         for subset in subsets.draw("openkbp", train):
-            weights, bias = _fit([chosen[name] for name in subset.cases])
-            accuracies = [_balanced_accuracy(weights, bias, chosen[name]) for name in test]
+            fitted[maps] = _fit([chosen[name] for name in subset.cases])
+            accuracies = [_balanced_accuracy(*fitted[maps], chosen[name]) for name in test]
             curves[maps].setdefault(str(subset.size), []).append(accuracies)
-        fitted[maps] = weights, bias
     for window in others if job["seed"] == 0 else []:
         looked = {name: look(name, window) for name in test}
         for maps, indices in _MAPS.items():
@@ -353,7 +351,7 @@ def _prepare(data: pathlib.Path, work: pathlib.Path, *, workers: int) -> None:
     (work / "scans.pt.part").rename(work / "scans.pt")
 
 
-def _read_labeled(root: str, split: str, index: int) -> tuple[Any, Any]:
+def _read_labeled(root: str, split: Literal["train", "val"], index: int) -> tuple[Any, Any]:
     """Reads and prepares a labeled scan: HU (int16) and labels (uint8), both [1, D, H, W]."""
     from eva_coralbay.data import datasets, preparation
 

@@ -44,5 +44,6 @@ def data_of(
         options: Further options of the data module.
     """
     data = PretrainingData(store="in memory", views=sizes, **options)
-    data._manifest = _Manifest(scans, spacing)  # type: ignore[reportAttributeAccessIssue]
+    manifest: Any = _Manifest(scans, spacing)
+    data._manifest = manifest
     return data

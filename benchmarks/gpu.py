@@ -19,7 +19,6 @@ only. `--toy` runs every section at a small size on the CPU: run it before you g
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import time
 import traceback
@@ -79,34 +78,29 @@ def _section(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
 
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     """Runs the tests that compare the GPU with the CPU, and lists the largest differences."""
-    report = pathlib.Path(arguments.work) / "cuda.xml"
-    report.parent.mkdir(parents=True, exist_ok=True)
+    import pytest
+
     tests = pathlib.Path(__file__).parents[1] / "tests" / "eva_coralbay" / "cuda"
-    options = ["-q", "-m", "cuda", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    environment_options = ["-o", "addopts="]
-    finished = subprocess.run(
-        [sys.executable, "-m", "pytest", str(tests), *options, *environment_options], check=False
-    )
-    return {"exit_code": finished.returncode, "tests": _read_differences(report)}
-
-
-def _read_differences(report: pathlib.Path) -> dict[str, Any]:
-    """Returns for each test its outcome and the differences that it recorded."""
-    from xml.etree import ElementTree  # nosec B405  # the file is pytest's own
-
-    tests = {}
-    for case in ElementTree.parse(report).iter("testcase"):  # nosec B314
-        outcome = next(
-            (kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None),
-            "passed",
-        )
-        properties = {each.get("name"): each.get("value") for each in case.iter("property")}
-        tests[str(case.get("name"))] = {"outcome": outcome, **properties}
+    collector = _Collector()
+    options = ["-q", "-m", "cuda", "-p", "no:cacheprovider", "-o", "addopts="]
+    exit_code = pytest.main([str(tests), *options], plugins=[collector])
     print("| test | outcome | largest difference |\n|---|---|---|")
-    for name, found in tests.items():
+    for name, found in collector.tests.items():
         values = ", ".join(f"{key} {value}" for key, value in found.items() if key != "outcome")
         print(f"| {name} | {found['outcome']} | {values} |")
-    return tests
+    return {"exit_code": int(exit_code), "tests": collector.tests}
+
+
+class _Collector:
+    """A plugin of pytest that keeps the outcome of each test and the differences it recorded."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            name = report.nodeid.rpartition("::")[2]
+            self.tests[name] = {"outcome": report.outcome, **dict(report.user_properties)}
 
 
 def _describe_machine(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _score_native(
     names = _class_names(n_classes)
     metric = metrics.CaseSegmentation(names, lesion_classes=names[-1:])
     maps = [torch.from_numpy(labels) for labels in (prediction, truth)]
-    native = native_grid.NativeCase(*maps, (1.5, 1.5, 1.5))
+    native = native_grid.NativeCase(maps[0], maps[1], (1.5, 1.5, 1.5))
     metric.update(maps[0][None], maps[1][None], {"case": ["a"], "native": [native]})
 
 

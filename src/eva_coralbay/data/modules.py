@@ -1,6 +1,7 @@
 """The data of a task: its splits with their transforms and loaders."""
 
 import pkgutil
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,9 @@ class _NumberedData(datamodules.DataModule):
         trainer, loader = self.trainer, self.dataloaders.train
         if trainer is None:
             raise RuntimeError("The training samples follow from the run, which a trainer knows.")
+        run_module: Any = trainer.lightning_module
         return seeding.SampleLoader(
-            seeding.Samples(self.datasets.train, seed=trainer.lightning_module.run_seed),
+            seeding.Samples(self.datasets.train, seed=run_module.run_seed),
             batch_size=loader.batch_size or 1,
             first_batch=lambda: trainer.global_step * trainer.accumulate_grad_batches,
             collate=loader.collate_fn,
@@ -101,7 +103,8 @@ class SegmentationData(_NumberedData):
     @override
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        pairs = _find_mirror_pairs(self.datasets.train.classes)
+        train = typing.cast(base.SegmentationDataset, self.datasets.train)
+        pairs = _find_mirror_pairs(train.classes)
         self._scoring.mirror_pairs = pairs
         # eva flips scans and keeps their labels, so a flipped left kidney is still a left one
         self._training.mirror_pairs = () if self._protocol == "frozen-eva" else pairs

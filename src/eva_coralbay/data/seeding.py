@@ -8,7 +8,7 @@ random transform draws for it. The number of workers, and an interruption, chang
 """
 
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -102,7 +102,7 @@ class SampleLoader(torch_data.DataLoader):
         *,
         batch_size: int,
         first_batch: Callable[[], int],
-        collate: Callable[[Sequence[Any]], Any] | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
         num_workers: int = 0,
     ) -> None:
         """Initializes the loader.
@@ -135,7 +135,7 @@ class _Batches(torch_data.IterableDataset):
     """The batches from one on; the workers of a loader take turns."""
 
     def __init__(
-        self, samples: Samples, batch_size: int, collate: Callable[[Sequence[Any]], Any]
+        self, samples: Samples, batch_size: int, collate: Callable[[list[Any]], Any]
     ) -> None:
         self.first = 0
         self._samples = samples

@@ -6,7 +6,7 @@ nnDetection (Baumgartner et al. 2021, https://arxiv.org/abs/2106.00817). Each is
 most; of all assignments it is the one with the highest sum of intersections over unions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,5 +72,6 @@ def detect(truth: npt.NDArray[np.bool_], prediction: npt.NDArray[np.bool_]) -> D
 
 def _components(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
     """Returns the number of the component of each voxel, from 1 on, and how many there are."""
-    components, number = ndimage.label(mask, structure=_NEIGHBORS)  # type: ignore[reportGeneralTypeIssues]  # a pair, as no output is given
-    return components, number
+    labeled: Any = ndimage.label(mask, structure=_NEIGHBORS)
+    components, number = labeled
+    return components, int(number)

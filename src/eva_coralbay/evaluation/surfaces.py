@@ -113,7 +113,7 @@ def _neighbor_codes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
 
 def _nearest(points: _Array, others: _Array) -> _Array:
     """Returns the distance of each point from the nearest one of others."""
-    tree = spatial.cKDTree(others, balanced_tree=False, compact_nodes=False)
+    tree = spatial.KDTree(others, balanced_tree=False, compact_nodes=False)
     return tree.query(points)[0]
 
 

@@ -143,7 +143,8 @@ def _check_events(text: str) -> None:
             n_values += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_anchors.pop()
-            sizes[anchor] = n_values - before
+            if anchor is not None:
+                sizes[anchor] = n_values - before
         if n_values > _MAX_VALUES:
             raise ValueError(f"it stands for more than {_MAX_VALUES} values")
         if len(open_anchors) > _MAX_DEPTH:

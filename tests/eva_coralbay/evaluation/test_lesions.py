@@ -1,6 +1,7 @@
 """Tests the counting and matching of lesions against a search over all assignments."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +74,8 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
     prediction = np.roll(truth, rng.integers(-1, 2, size=3), (0, 1, 2)) & (
         rng.random(truth.shape) > 0.2
     )
-    true, n_true = ndimage.label(truth, np.ones((3, 3, 3)))
-    predicted, n_predicted = ndimage.label(prediction, np.ones((3, 3, 3)))
+    labeled: list[Any] = [ndimage.label(mask, np.ones((3, 3, 3))) for mask in (truth, prediction)]
+    (true, n_true), (predicted, n_predicted) = labeled
     found = lesions.detect(truth, prediction)
     assert (found.true, found.predicted) == (n_true, n_predicted)
     if n_true > 6 or n_predicted > 6:

@@ -100,7 +100,7 @@ def test_distances_are_the_shortest_of_all(seed: int) -> None:
     truth, prediction, spacing = _pair(seed)
     ours = surfaces.measure(truth, prediction, spacing)
     points = [_elements(mask) * np.array(spacing) for mask in (truth, prediction)]
-    table = distance.cdist(*points)
+    table = distance.cdist(points[0], points[1])
     assert ours.truth.distances == pytest.approx(np.sort(table.min(axis=1)), abs=1e-9)
     assert ours.prediction.distances == pytest.approx(np.sort(table.min(axis=0)), abs=1e-9)
 
