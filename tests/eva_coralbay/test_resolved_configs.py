@@ -5,6 +5,9 @@
 
     python -m tests.eva_coralbay.test_resolved_configs
 
+What was changed on purpose since: the versions and HU windows of the tasks (version 2), and the
+trainer, which names `enable_model_summary` (false) itself and keeps `plugins` for its checkpoints.
+
 A key that is not on record is an argument with a default, which a class got since then.
 """
 

@@ -196,7 +196,8 @@ class Trainer(eva.Trainer):
 
     @property
     def _progress(self) -> sessions.Progress:
-        assert self._progress_of_run is not None
+        if self._progress_of_run is None:
+            raise RuntimeError("The progress of a run is known only while it goes on.")
         return self._progress_of_run
 
     def _find(self, kind: type[_CallbackT]) -> _CallbackT:

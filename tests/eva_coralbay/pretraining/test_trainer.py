@@ -174,6 +174,8 @@ def test_goes_on_with_another_store(
     name = f".step=9.ckpt~{socket.gethostname()}~99999999~{'0' * 32}.tmp"
     leftover = tmp_path / "run" / "checkpoints" / name
     leftover.touch()
+    two_days_ago = time.time() - 2 * 24 * 60 * 60
+    os.utime(leftover, (two_days_ago, two_days_ago))
     told: list[str] = []
     monkeypatch.setattr(loguru.logger, "warning", told.append)
     store = stores.write_store(tmp_path / "store", cases=4)
@@ -228,6 +230,8 @@ def test_says_in_full_what_goes_on_in_another_way(
     shutil.copytree(undisturbed, tmp_path / "run")
     leftover = tmp_path / "run" / f".curves.png~{socket.gethostname()}~99999999~{'0' * 32}.tmp"
     leftover.touch()
+    two_days_ago = time.time() - 2 * 24 * 60 * 60
+    os.utime(leftover, (two_days_ago, two_days_ago))
     os.utime(leftover, (0, 0))
     runs.train(
         store=store, out=str(tmp_path / "run"), steps=4, batch_size=2, interval=4,

@@ -8,7 +8,7 @@ import torch
 from torch.utils import data as torch_data
 
 from eva_coralbay.errors import DatasetError
-from eva_coralbay.pretraining import view_sheet
+from eva_coralbay.pretraining import manifest, samples, view_sheet
 from eva_coralbay.pretraining import views as views_lib
 from tests.eva_coralbay.pretraining import stores
 
@@ -39,8 +39,8 @@ def test_names_scans_when_there_is_no_such(store: str, tmp_path: pathlib.Path) -
 
 
 def test_boxes_lie_in_the_region_and_have_the_edges_of_the_views(store: str) -> None:
-    only = view_sheet.manifest.Manifest.read(store)
-    sample = view_sheet.data.Regions(only, stores.VIEWS, seed=0).read(0)
+    only = manifest.Manifest.read(store)
+    sample = samples.Regions(only, stores.VIEWS, seed=0).read(0)
     for kind, edges in (("globals", (30, 44)), ("locals", (16, 24))):
         for low, edge in view_sheet._boxes(sample[kind], stores.VIEWS.region_size):
             assert edges[0] - 1e-3 <= edge <= edges[1] + 1e-3
@@ -48,8 +48,8 @@ def test_boxes_lie_in_the_region_and_have_the_edges_of_the_views(store: str) -> 
 
 
 def test_says_the_window_that_a_view_is_drawn_in(store: str) -> None:
-    only = view_sheet.manifest.Manifest.read(store)
-    sample = view_sheet.data.Regions(only, stores.VIEWS, seed=0).read(0)
+    only = manifest.Manifest.read(store)
+    sample = samples.Regions(only, stores.VIEWS, seed=0).read(0)
     drawn = sample["globals"]
     flat, shown = [5000.0, 6000.0], [-300.0, 300.0]  # the first is above all HU
     windows = torch.tensor([[shown, flat, flat, shown], [flat, flat, [-400.0, 200.0], shown]])

@@ -58,10 +58,14 @@ class OpenKBP(task_lib.TaskDataset):
         }
 
     @override
-    def _source_files(self, case: str) -> tuple[str, ...]:
-        image, folder = super()._source_files(case)
-        names = ("voxel_dimensions", *self.facts.classes)
-        return (image, *(os.path.join(folder, f"{name}.csv") for name in names))
+    def _image_files(self, case: str) -> tuple[str, ...]:
+        (image,) = super()._image_files(case)
+        return image, os.path.join(os.path.dirname(image), "voxel_dimensions.csv")
+
+    @override
+    def _label_files(self, case: str) -> tuple[str, ...]:
+        (folder,) = super()._label_files(case)
+        return tuple(os.path.join(folder, f"{name}.csv") for name in self.facts.classes)
 
     @override
     def _source(self, case: str) -> store.Source:
@@ -86,7 +90,7 @@ class OpenKBP(task_lib.TaskDataset):
     @override
     def _read_mask(self, case: str, grid: grid_lib.Grid) -> tv_tensors.Mask:
         cube = np.zeros(_EDGE**3, dtype=np.uint8)
-        for value, path in enumerate(self._source_files(case)[2:], start=1):
+        for value, path in enumerate(self._label_files(case), start=1):
             indices, _ = _read_voxels(path, case, with_values=False)
             cube[indices] = value
         reoriented = grid_lib.reorient(cube.reshape((_EDGE,) * 3), self._read_affine(case))
@@ -114,7 +118,7 @@ class OpenKBP(task_lib.TaskDataset):
 
     def _read_affine(self, case: str) -> npt.NDArray[np.float64]:
         """Returns the affine of the stored cube."""
-        path = self._source_files(case)[1]
+        path = self._image_files(case)[1]
         try:
             spacing = np.atleast_1d(np.loadtxt(path, dtype=np.float64))
         except (OSError, ValueError) as error:
