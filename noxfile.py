@@ -201,7 +201,7 @@ def bench(session: nox.Session) -> None:
     name, *args = session.posargs or [""]
     scripts = sorted(pathlib.Path("benchmarks").glob(f"{name or '[!_]*'}.py"))
     if not name:
-        scripts = [script for script in scripts if script.stem != "gpu"]
+        scripts = [script for script in scripts if script.stem not in ("evidence", "gpu")]
     if not scripts:
         session.error(f"There is no benchmark `{name}` in benchmarks/.")
     for script in scripts:

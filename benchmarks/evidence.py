@@ -1,0 +1,86 @@
+"""Says what an experiment shows: pre-trained encoders against random ones, from its JSON file.
+
+The file is that of `benchmarks/gpu.py --sections experiment --out FILE`, or its `results` alone.
+Encoder `seed` of a recipe is compared with random encoder `seed`, whose weights it started from, on
+the same test scans. The difference at a number of labeled scans is that of the balanced accuracy,
+averaged over the draws of these scans; `area` is the mean over the numbers of scans. Intervals of
+95 % are percentiles of a bootstrap over test scans and, where there are several, over seeds.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_RESAMPLES = 4000
+
+
+def main() -> None:
+    """Prints a table in Markdown for each choice of feature maps."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python benchmarks/evidence.py gpu.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=pathlib.Path, help="the JSON file of the experiment")
+    content = json.loads(parser.parse_args().file.read_text())
+    results = content.get("experiment", content).get("results", content)
+    for maps in ("all", "swin", "last"):
+        _print_table(results, maps)
+
+
+def _print_table(results: dict[str, Any], maps: str) -> None:
+    """Prints the random encoders' accuracy, and the differences of each recipe."""
+    runs = _group(results, maps)
+    sizes = list(next(iter(runs["random"].values())))
+    columns = [*sizes, "area"]
+    print(
+        f"\nmaps: {maps}\n\n| | seeds | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}"
+    )
+    random = [_columns(curve) for curve in runs["random"].values()]
+    means = np.mean([curve.mean(axis=1) for curve in random], axis=0)
+    print(f"| random | {len(random)} | {' | '.join(f'{value:.3f}' for value in means)} |")
+    for name, curves in runs.items():
+        seeds = [seed for seed in curves if seed in runs["random"]]
+        if name == "random" or not seeds:
+            continue
+        pairs = [_columns(curves[seed]) - _columns(runs["random"][seed]) for seed in seeds]
+        cells = _describe(np.stack(pairs))
+        print(f"| {name} less random | {len(seeds)} | {' | '.join(cells)} |")
+
+
+def _group(results: dict[str, Any], maps: str) -> dict[str, dict[int, dict[str, Any]]]:
+    """Returns the curves by recipe and seed; attempts that failed are left out."""
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for name, result in results.items():
+        if "curves" in result:
+            recipe, _, seed = name.rpartition("/")
+            runs.setdefault(recipe, {})[int(seed)] = result["curves"][maps]
+    return runs
+
+
+def _columns(curve: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """Returns the accuracy of each test scan, [numbers of labeled scans and area, scans]."""
+    rows = np.stack([np.mean(draws, axis=0) for draws in curve.values()])
+    return np.concatenate([rows, rows.mean(axis=0, keepdims=True)])
+
+
+def _describe(pairs: npt.NDArray[np.float64]) -> list[str]:
+    """Returns mean and interval of each column of [seeds, columns, scans]."""
+    generator = np.random.default_rng(0)
+    n_seeds, _, n_scans = pairs.shape
+    resampled = []
+    for _ in range(_RESAMPLES):
+        seeds = generator.integers(n_seeds, size=n_seeds)
+        scans = generator.integers(n_scans, size=n_scans)
+        resampled.append(pairs[seeds][:, :, scans].mean(axis=(0, 2)))
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    means = pairs.mean(axis=(0, 2))
+    return [f"{m:+.3f} [{a:+.3f}, {b:+.3f}]" for m, a, b in zip(means, low, high, strict=True)]
+
+
+if __name__ == "__main__":
+    main()
