@@ -22,6 +22,9 @@ PYTHON_VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(41, 51)]
 """The versions of jsonargparse that `pyproject.toml` allows: each may read configs differently."""
 
+NEED_ARGUMENTS = ("evidence", "gpu", "probe", "view_agreement")
+"""The benchmarks that need a file or a card, so they run by name only."""
+
 LOCATIONS = "src", "tests", "benchmarks", "noxfile.py"
 """Where the Python code lies."""
 
@@ -201,7 +204,7 @@ def bench(session: nox.Session) -> None:
     name, *args = session.posargs or [""]
     scripts = sorted(pathlib.Path("benchmarks").glob(f"{name or '[!_]*'}.py"))
     if not name:
-        scripts = [script for script in scripts if script.stem not in ("evidence", "gpu")]
+        scripts = [script for script in scripts if script.stem not in NEED_ARGUMENTS]
     if not scripts:
         session.error(f"There is no benchmark `{name}` in benchmarks/.")
     for script in scripts:
