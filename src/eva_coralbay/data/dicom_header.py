@@ -5,7 +5,6 @@ inflates deflated files as a whole before it reads them. Neither happens here.
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import pathlib
@@ -17,6 +16,8 @@ from typing import BinaryIO, NamedTuple
 import pydicom
 from pydicom import uid
 from pydicom.filereader import read_file_meta_info
+
+from eva_coralbay import _hashes
 
 _TAGS = [
     "BitsAllocated", "Columns", "ImageOrientationPatient", "ImagePositionPatient",
@@ -62,12 +63,7 @@ class File(NamedTuple):
 
     def hash_pixels(self) -> str:
         """Returns the hash of all that lies behind the header."""
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            file.seek(self.pixel_start)
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return _hashes.hash_file(self.path, start=self.pixel_start)
 
 
 class DeflatedError(Exception):

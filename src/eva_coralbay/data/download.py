@@ -2,7 +2,6 @@
 
 import email.message
 import gzip
-import hashlib
 import http.client
 import io
 import os
@@ -19,7 +18,7 @@ from typing import Any, NoReturn
 import tqdm
 from loguru import logger
 
-from eva_coralbay import __version__, _atomic_files
+from eva_coralbay import __version__, _atomic_files, _hashes
 from eva_coralbay.data import archives, disk_space
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks.facts import Resource
@@ -326,8 +325,4 @@ def _check_gzip(part: str, resource: Resource) -> None:
 def _checksum(path: str, like: str) -> str:
     """Computes the checksum of a file, of the same kind as another."""
     kind = like.partition(":")[0]
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return f"{kind}:{digest.hexdigest()}"
+    return f"{kind}:{_hashes.hash_file(path, algorithm=kind)}"

@@ -45,7 +45,7 @@ class Trainer(eva.Trainer):
         self,
         *,
         task: str,
-        task_version: str = "1",
+        task_version: str,
         model: str | None = None,
         protocol: protocols.ProtocolName = "frozen",
         monitor: str = "val/dice",

@@ -194,7 +194,7 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
 def _check_beside(path: pathlib.Path, sha256: str) -> None:
     """Checks that a file beside the record is there, and is the one that the record states."""
     try:
-        found = _hashes.sha256_of_file(path)
+        found = _hashes.hash_file(path)
     except OSError as error:
         raise EvaCoralbayError(
             f"{path} cannot be read ({error.strerror}): put the file that the run has written "

@@ -218,7 +218,7 @@ def _read(source: str, *, sha256: str | None, checkpoint_key: str | None) -> Che
     where = str(located.weights)
     config = weight_files.read_config(located.config)
     weight_files.check_is_binary(located.weights)
-    digest = _hashes.sha256_of_file(located.weights)
+    digest = _hashes.hash_file(located.weights)
     weight_files.verify_hash(where, digest, sha256, stated_by="the caller")
     weight_files.verify_hash(where, digest, config.get("weights_sha256"), stated_by="its config")
 

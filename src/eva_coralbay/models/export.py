@@ -59,7 +59,7 @@ def write_folder(
         **preprocessing,
         **({} if training is None else {"training": training}),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
-        "weights_sha256": _hashes.sha256_of_file(weights_path),
+        "weights_sha256": _hashes.hash_file(weights_path),
     }
     text = json.dumps(config, indent=2) + "\n"
     _atomic_files.write_atomically(folder / weight_sources.CONFIG_NAME, text.encode())

@@ -48,7 +48,7 @@ def _load(
     located = weight_files.locate(source)
     where = str(located.weights)
     weight_files.check_is_binary(located.weights)
-    digest = _hashes.sha256_of_file(located.weights)
+    digest = _hashes.hash_file(located.weights)
     weight_files.verify_hash(where, digest, sha256, stated_by="its publisher")
     if md5 is not None:
         weight_files.verify_md5(source, md5)

@@ -4,7 +4,6 @@ A source is the path of a file or a folder, a Hub id `org/name[@revision][#file]
 `#file` the repository has the layout of a folder, or the address (https) of a file.
 """
 
-import hashlib
 import json
 import pathlib
 import re
@@ -16,7 +15,7 @@ import safetensors.torch
 import torch
 from huggingface_hub import errors as hub_errors
 
-from eva_coralbay import _messages
+from eva_coralbay import _hashes, _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import weight_sources
 from eva_coralbay.models.weight_sources import CONFIG_NAME, WEIGHTS_NAMES
@@ -185,7 +184,7 @@ def verify_md5(source: str, md5: str) -> None:
         CheckpointError: If there is no such source, or it has another MD5.
     """
     path = locate(source).weights
-    found = _md5_of_file(path)
+    found = _hashes.hash_file(path, algorithm="md5")
     verify_hash(str(path), found, md5, stated_by="its publisher", algorithm="MD5")
 
 
@@ -269,11 +268,3 @@ def check_is_binary(path: pathlib.Path) -> None:
             f"{path}: a web page, not weights; the download was answered with an error or a "
             "log-in page. Download it again from the file's direct address."
         )
-
-
-def _md5_of_file(path: pathlib.Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -95,7 +95,12 @@ def test_what_is_wrong_is_said_in_one_line(
 
 def test_no_scan_is_prepared_before(data: SegmentationData, tmp_path: pathlib.Path) -> None:
     trainer = Trainer(
-        task="toy", default_root_dir=str(tmp_path), accelerator="cpu", n_runs=1, refresh_rate=0
+        task="toy",
+        task_version="1",
+        default_root_dir=str(tmp_path),
+        accelerator="cpu",
+        n_runs=1,
+        refresh_rate=0,
     )
     module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(24), roi_size=(64, 64, 64))
     with pytest.raises(EvaCoralbayError, match="IN_FEATURES"):

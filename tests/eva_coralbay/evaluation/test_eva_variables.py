@@ -26,7 +26,7 @@ def test_an_evaluation_does_not_start_with_a_variable_that_has_no_effect(
     monkeypatch.setenv("SCALE_INTENSITY_MIN", "-1000")
 
     with pytest.raises(EvaCoralbayError, match="SCALE_INTENSITY_MIN: .*HU_WINDOW(?s:.*)SPACING_T"):
-        evaluation.Trainer(task="btcv")
+        evaluation.Trainer(task="btcv", task_version="2")
 
 
 def test_no_variable_that_is_read_is_refused() -> None:

@@ -85,6 +85,7 @@ def _write_config(folder: pathlib.Path) -> pathlib.Path:
     here = test_segmentation.__name__
     trainer = {
         "task": "toy",
+        "task_version": "1",
         "default_root_dir": "${oc.env:OUTPUT_ROOT, logs}",
         "n_runs": _N_RUNS,
         "max_steps": _STEPS,

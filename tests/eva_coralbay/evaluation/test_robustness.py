@@ -161,6 +161,7 @@ def _evaluate(
     Identity.calls = 0
     trainer = Trainer(
         task="toy",
+        task_version="1",
         protocol=protocol,
         default_root_dir=str(out),
         n_runs=1,

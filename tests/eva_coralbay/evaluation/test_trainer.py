@@ -10,7 +10,13 @@ from eva_coralbay.evaluation import CaseFigures, Recorder, Trainer
 
 
 def _trainer(folder: pathlib.Path, **arguments: object) -> Trainer:
-    return Trainer(task="toy", default_root_dir=str(folder), accelerator="cpu", **arguments)
+    return Trainer(
+        task="toy",
+        task_version="1",
+        default_root_dir=str(folder),
+        accelerator="cpu",
+        **arguments,
+    )
 
 
 def test_keeps_the_best_and_the_last_checkpoint_and_records_both(tmp_path: pathlib.Path) -> None:

@@ -128,8 +128,6 @@ def test_other_settings_have_another_folder(
     plan: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def folder() -> pathlib.Path:
-        sweep._read_config.cache_clear()
-        sweep._hash_weights.cache_clear()
         return _list(plan)[0].folder
 
     before = folder()

@@ -17,6 +17,7 @@ from loguru import logger
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from eva_coralbay import _hashes
 from eva_coralbay.data import foreign_files, nifti, quality, store
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation as prepared_lib
@@ -384,16 +385,8 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     def _checksum(self, files: list[tuple[str, ...]]) -> str:
         digest = hashlib.sha256()
         for case, paths in zip(self._case_ids, files, strict=True):
-            digest.update(f"{' '.join([case, *map(_file_sha256, paths)])}\n".encode())
+            digest.update(f"{' '.join([case, *map(_hashes.hash_file, paths)])}\n".encode())
         return digest.hexdigest()
 
     def _path(self, relative: str) -> str:
         return os.path.join(self._root, relative)
-
-
-def _file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -319,4 +319,4 @@ def _row_order(row: board.Row) -> tuple[float, float, str]:
 
 def _is_verified(entry: results_folder.Entry, verified: Mapping[pathlib.Path, str]) -> bool:
     expected = verified.get(entry.path)
-    return expected == _hashes.sha256_of_file(entry.path) if expected else False
+    return expected == _hashes.hash_file(entry.path) if expected else False

@@ -89,7 +89,7 @@ def check_file(
             entry.path, f"{field}.file", f"is {name!r}, but the file is to be called {path.name}."
         )
     if path in readable:
-        digest = _hashes.sha256_of_file(path)
+        digest = _hashes.hash_file(path)
         if digest != sha256:
             yield Fault(
                 entry.path,
@@ -146,7 +146,7 @@ def check_verified(root: pathlib.Path) -> Iterator[Fault]:
         name = os.path.relpath(record_path, root)
         if name.startswith(os.pardir) or not record_path.is_file():
             yield Fault(path, name, "is no record of this folder: remove the line.")
-        elif _hashes.sha256_of_file(record_path) != digest:
+        elif _hashes.hash_file(record_path) != digest:
             yield Fault(path, name, "has changed since it was verified: verify it again.")
 
 

@@ -17,9 +17,6 @@ TOLERANCE: Final = 1e-9
 _ROUNDING = 1e-3
 """How far a number of voxels that follows from a Dice value may be from a whole one."""
 
-_OF_VOXELS = ("dice", "nsd", "hd95")
-"""The metrics that have no value exactly if the row's truth and prediction have no voxels."""
-
 
 def check_table(entry: results_folder.Entry, readable: set[pathlib.Path]) -> Iterator[Fault]:
     """Checks the case table, and the metrics by it."""

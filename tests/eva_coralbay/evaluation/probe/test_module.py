@@ -34,6 +34,7 @@ def _run(data: pathlib.Path, out: pathlib.Path, *, workers: int = 0, **kwargs: A
     )
     trainer = Trainer(
         task="phantom",
+        task_version="2",
         protocol="probe",
         default_root_dir=str(out),
         n_runs=1,

@@ -12,6 +12,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from typing_extensions import override
 
+from eva_coralbay import _hashes
 from eva_coralbay.data import _object_description, volume_transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
@@ -212,7 +213,7 @@ class ClassificationDataset(
             the class of each case.
         """
         files = dict.fromkeys(path for case in self._case_ids for path in self._files(case))
-        images = "".join(f"{_sha256(path)}\n" for path in files)
+        images = "".join(f"{_hashes.hash_file(path)}\n" for path in files)
         labels = "".join(f"{case} {self._cases[case].label}\n" for case in self._case_ids)
         return {
             name: hashlib.sha256(content.encode()).hexdigest()
@@ -302,11 +303,3 @@ class ClassificationDataset(
 
     def _path(self, relative: str) -> str:
         return os.path.join(self._root, relative)
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
