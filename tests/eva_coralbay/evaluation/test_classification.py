@@ -11,7 +11,6 @@ from eva.core import trainers
 from eva.core.data import dataloaders, datamodules
 from eva.core.data.datamodules import schemas
 from sklearn import metrics as sklearn_metrics
-from torch import nn
 from torch.utils import data as torch_data
 
 from eva_coralbay.errors import DatasetError
@@ -20,27 +19,6 @@ from eva_coralbay.results import case_table, record
 from tests.eva_coralbay.evaluation import toy
 
 CLASSES = ["normal", "ill"]
-
-
-class ToyEncoder(nn.Module):
-    """An encoder with a dropout and a batch norm, which a frozen one must not use or change."""
-
-    def __init__(self, width: int = 3, slope: float = 1.0) -> None:
-        super().__init__()
-        self.slope = slope
-        self.conv = nn.Conv3d(1, width, kernel_size=1)
-        self.norm = nn.BatchNorm3d(width)
-
-    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        features = self.norm(self.conv(tensor)) * self.slope
-        return nn.functional.dropout(features, 0.5, self.training).mean(dim=(2, 3, 4))
-
-
-class MapsEncoder(ToyEncoder):
-    """An encoder that gives feature maps."""
-
-    def forward(self, tensor: torch.Tensor) -> Any:
-        return [self.norm(self.conv(tensor))]
 
 
 class ToyDataset(torch_data.Dataset):
@@ -109,11 +87,12 @@ def _trainer(root: pathlib.Path, *callbacks: Any, **arguments: Any) -> Any:
     return toy.trainer(str(root), [], callbacks=[*savers, *callbacks], **arguments)
 
 
-def _module(
-    encoder: str = "ToyEncoder", slope: float = 1.0, **arguments: Any
-) -> ClassificationModule:
-    specification = {"class_path": f"{__name__}.{encoder}", "init_args": {"slope": slope}}
-    return ClassificationModule(encoder=specification, lr=0.1, **arguments)
+def _module(*, pooled: bool = True, slope: float = 1.0, **arguments: Any) -> ClassificationModule:
+    encoder = {
+        "class_path": f"{toy.__name__}.ToyEncoder",
+        "init_args": {"pooled": pooled, "dropout": 0.5, "slope": slope},
+    }
+    return ClassificationModule(encoder=encoder, lr=0.1, **arguments)
 
 
 def _recorder() -> Recorder:
@@ -211,7 +190,7 @@ def test_other_embeddings_are_rejected(tmp_path: pathlib.Path) -> None:
 
 def test_feature_maps_are_rejected(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="one embedding .* not feature maps"):
-        _trainer(tmp_path).fit(_module("MapsEncoder"), datamodule=_data())
+        _trainer(tmp_path).fit(_module(pooled=False), datamodule=_data())
 
 
 def _score(

@@ -45,15 +45,20 @@ def _decoder(feature_size: int = 12) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", name="data")
-def _data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationData:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("phantom")
     phantom.write_dataset(
         str(folder), cases=3, val_cases=1, shape=(16, 24, 24), spacing_mm=(20.0, 18.0, 18.0)
     )
+    return folder
+
+
+@pytest.fixture(scope="module", name="data")
+def _data(root: pathlib.Path) -> SegmentationData:
     dataset = {
         "class_path": "eva_coralbay.data.datasets.NnUNet",
-        "init_args": {"root": str(folder)},
+        "init_args": {"root": str(root)},
     }
     return SegmentationData(dataset=dataset, roi_size=(64, 64, 64), num_workers=0)
 
@@ -93,7 +98,9 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_no_scan_is_prepared_before(data: SegmentationData, tmp_path: pathlib.Path) -> None:
+def test_no_scan_is_prepared_before(
+    data: SegmentationData, root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     trainer = Trainer(
         task="toy",
         task_version="1",
@@ -105,4 +112,4 @@ def test_no_scan_is_prepared_before(data: SegmentationData, tmp_path: pathlib.Pa
     module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(24), roi_size=(64, 64, 64))
     with pytest.raises(EvaCoralbayError, match="IN_FEATURES"):
         trainer.fit(module, datamodule=data)
-    assert not list(pathlib.Path(data.datasets.train._root).rglob("*.scan"))
+    assert not list(root.rglob("*.scan"))

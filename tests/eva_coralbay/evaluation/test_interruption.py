@@ -18,7 +18,7 @@ from typing_extensions import override
 from eva_coralbay.data import phantom
 from eva_coralbay.evaluation import interruption, sessions
 from eva_coralbay.results import record
-from tests.eva_coralbay.evaluation import test_segmentation
+from tests.eva_coralbay.evaluation import toy
 
 _N_RUNS, _STEPS, _INTERVAL = 2, 6, 3
 
@@ -82,7 +82,6 @@ def _write_config(folder: pathlib.Path) -> pathlib.Path:
         phantom.write_dataset(
             str(data), cases=4, val_cases=2, shape=(16, 24, 24), spacing_mm=(20.0, 18.0, 18.0)
         )
-    here = test_segmentation.__name__
     trainer = {
         "task": "toy",
         "task_version": "1",
@@ -96,8 +95,11 @@ def _write_config(folder: pathlib.Path) -> pathlib.Path:
         "callbacks": [{"class_path": f"{__name__}.Interruption"}],
     }
     model = {
-        "encoder": {"class_path": f"{here}.NoisyEncoder"},
-        "decoder": {"class_path": f"{here}.ToyDecoder"},
+        "encoder": {
+            "class_path": f"{toy.__name__}.ToyEncoder",
+            "init_args": {"dropout": 0.2},
+        },
+        "decoder": {"class_path": f"{toy.__name__}.ToyDecoder"},
         "protocol": "scratch",
         "roi_size": [16, 16, 16],
         "lr": 0.05,

@@ -15,6 +15,7 @@ from eva_coralbay.data import SegmentationData, phantom
 from eva_coralbay.data.datasets import NnUNet
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import Recorder, SegmentationModule
+from tests.eva_coralbay.evaluation import toy
 
 _SPACING = (8.0, 8.0, 8.0)
 """Coarse enough, in mm, that a phantom is a few thousand voxels."""
@@ -23,37 +24,8 @@ _ROI = (16, 16, 16)
 """The window of the toy networks in voxels, as (D, H, W)."""
 
 
-class ToyEncoder(nn.Module):
-    """One convolution with a batch norm, which drifts unless it is in eval mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU())
-
-    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        return [self.layers(tensor)]
-
-
-class NoisyEncoder(ToyEncoder):
-    """The same with dropout, whose random numbers must be those of the step."""
-
-    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        return [nn.functional.dropout(self.layers(tensor), 0.2, self.training)]
-
-
-class ToyDecoder(nn.Module):
-    """One convolution from the only feature map to the classes."""
-
-    def __init__(self, out_channels: int) -> None:
-        super().__init__()
-        self.layer = nn.Conv3d(4, out_channels, 1)
-
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return self.layer(features[0])
-
-
-_ENCODER = {"class_path": f"{__name__}.ToyEncoder"}
-_DECODER = {"class_path": f"{__name__}.ToyDecoder"}
+_ENCODER = {"class_path": f"{toy.__name__}.ToyEncoder"}
+_DECODER = {"class_path": f"{toy.__name__}.ToyDecoder"}
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +42,18 @@ def _module(**kwargs: object) -> SegmentationModule:
 
 
 def _datamodule(
-    root: pathlib.Path, *, num_workers: int = 0, batch_size: int = 1
+    root: pathlib.Path,
+    *,
+    roi_size: tuple[int, int, int] = _ROI,
+    num_workers: int = 0,
+    batch_size: int = 1,
 ) -> SegmentationData:
     return SegmentationData(
         dataset={
             "class_path": "eva_coralbay.data.datasets.NnUNet",
             "init_args": {"root": str(root)},
         },
-        roi_size=_ROI,
+        roi_size=roi_size,
         num_samples=2,
         spacing=_SPACING,
         batch_size=batch_size,
@@ -188,7 +164,7 @@ def test_decoder_has_the_classes_of_the_data(root: pathlib.Path, tmp_path: pathl
     assert module.decoder.layer.out_channels == len(NnUNet(str(root), "val").classes)
 
 
-class WideEncoder(ToyEncoder):
+class WideEncoder(toy.ToyEncoder):
     """Another encoder: it draws more random numbers for its weights."""
 
     def __init__(self) -> None:
@@ -212,11 +188,12 @@ def test_two_encoders_meet_one_decoder_and_the_same_crops(
             self.noise.append(torch.rand(1))
 
     spies = []
-    for name in ("ToyEncoder", "WideEncoder"):
+    encoders = {"toy": _ENCODER, "wide": {"class_path": f"{__name__}.WideEncoder"}}
+    for name, encoder in encoders.items():
         spies.append(Spy())
         trainer = _trainer(tmp_path / name)
         trainer.callbacks.append(spies[-1])
-        module = _module(encoder={"class_path": f"{__name__}.{name}"}, protocol="scratch", seed=5)
+        module = _module(encoder=encoder, protocol="scratch", seed=5)
         trainer.fit(module, datamodule=_datamodule(root))
     one, other = spies
     assert all(torch.equal(one.decoder[key], other.decoder[key]) for key in one.decoder)
@@ -251,11 +228,9 @@ def _swin_unetr_decoder() -> dict:
 def test_refuses_a_roi_the_decoder_cannot_take(
     root: pathlib.Path, tmp_path: pathlib.Path, roi_size: tuple[int, int, int]
 ) -> None:
-    datamodule = _datamodule(root)
-    datamodule.datasets.train._transforms.roi_size = roi_size
     module = _module(decoder=_swin_unetr_decoder(), roi_size=roi_size)
     with pytest.raises(EvaCoralbayError, match="multiple of 32 and at least 64"):
-        _trainer(tmp_path).fit(module, datamodule=datamodule)
+        _trainer(tmp_path).fit(module, datamodule=_datamodule(root, roi_size=roi_size))
 
 
 def test_refuses_crops_of_another_size(root: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -63,6 +63,38 @@ class UnknownDataset(torch_data.Dataset):
         return image, target, {}
 
 
+class ToyEncoder(nn.Module):
+    """One convolution with a batch norm, which drifts unless it is in eval mode, and dropout."""
+
+    def __init__(self, *, pooled: bool = False, dropout: float = 0.0, slope: float = 1.0) -> None:
+        """Initializes the encoder.
+
+        Args:
+            pooled: Whether it gives a vector a volume in place of feature maps.
+            dropout: The rate of the dropout, whose random numbers must be those of the step.
+            slope: What the features are multiplied by: another encoder with the same weights.
+        """
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU())
+        self._pooled, self._dropout, self._slope = pooled, dropout, slope
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        features = self.layers(tensor) * self._slope
+        features = nn.functional.dropout(features, self._dropout, self.training)
+        return features.mean(dim=(2, 3, 4)) if self._pooled else [features]
+
+
+class ToyDecoder(nn.Module):
+    """One convolution from the only feature map to the classes."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(4, out_channels, 1)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        return self.layer(features[0])
+
+
 class ToyModule(module.ModelModule):
     """A module that keeps the contract of the recorder."""
 

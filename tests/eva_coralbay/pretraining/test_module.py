@@ -229,7 +229,7 @@ def test_leaves_out_a_step_that_is_not_finite(store: str, tmp_path: pathlib.Path
     first, second, third = spoiler.weights
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(second, third)
-    assert module._nonfinite_steps == 1
+    assert module.describe()["nonfinite_steps"] == 1
 
 
 def test_refuses_half_precision_on_a_cpu(store: str, tmp_path: pathlib.Path) -> None:
@@ -277,7 +277,7 @@ def test_an_overflow_of_the_scaler_is_no_step_without_a_finite_gradient(
     plugin.precision = "32-true"
     trainer.strategy.precision_plugin = plugin
     trainer.fit(module, datamodule=data)
-    assert module._nonfinite_steps == counted
+    assert module.describe()["nonfinite_steps"] == counted
     assert overflow.scales == [1024.0, 512.0, 512.0]
     first, second, third = spoiler.weights
     torch.testing.assert_close(first, second, rtol=0, atol=0)
