@@ -1,12 +1,13 @@
 """The machine that a benchmark runs on."""
 
+import pathlib
 import platform
 
 
 def processor() -> str:
     """Returns the name of the processor."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with pathlib.Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             line = next(line for line in file if line.startswith("model name"))
         return line.split(":", 1)[1].strip()
     except (OSError, StopIteration):

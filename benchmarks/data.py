@@ -298,7 +298,7 @@ def _report(folder: str, rounds: int) -> None:
     print(f"read for a crop: {asked:.2f} MiB, from the disk when cold {fetched:.2f} MiB")
     with tempfile.TemporaryDirectory(dir=large) as root:
         shape = _prepare(large, root).grid.shape
-    sizes = [os.path.getsize(path) / 1e6 for path in (_entry(large), *_files(large))]
+    sizes = [pathlib.Path(path).stat().st_size / 1e6 for path in (_entry(large), *_files(large))]
     raw = 3 * np.prod(shape) / 1e6
     print(
         f"disk of the prepared scan {'x'.join(map(str, shape))}: {sizes[0]:.1f} MB, "

@@ -34,7 +34,7 @@ def locked(path: str | os.PathLike[str], *, on_busy: Callable[[], None]) -> Iter
         EvaCoralbayError: If the process that holds a lock without `flock` has been killed.
         OSError: If the file cannot be written.
     """
-    with open(path, "ab") as file:
+    with pathlib.Path(path).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pathlib
 
 _CHUNK_BYTES = 2**20
 """Bytes that are read at once."""
@@ -24,7 +25,7 @@ def hash_file(path: str | os.PathLike[str], *, algorithm: str = "sha256", start:
         OSError: If the file cannot be read.
     """
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
+    with pathlib.Path(path).open("rb") as file:
         file.seek(start)
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)

@@ -37,7 +37,7 @@ def _machine() -> str:
     identity = [socket.gethostname()]
     try:
         identity.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        identity.append(str(os.stat("/proc/self/ns/pid").st_ino))
+        identity.append(str(pathlib.Path("/proc/self/ns/pid").stat().st_ino))
     except OSError:  # only Linux has these
         identity.append(str(int(psutil.boot_time())))
     return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]

@@ -145,7 +145,7 @@ def _in_process(
     kind: Kind, numbers: Sequence[int], seed: int, folder: pathlib.Path, pipe: Any
 ) -> None:
     # what the readers print is none of the campaign
-    with open(os.devnull, "w") as null:
+    with pathlib.Path(os.devnull).open("w") as null:
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
     before = _peak()

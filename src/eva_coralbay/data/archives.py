@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import os
 import pathlib
 import shutil
 import stat
@@ -96,11 +95,11 @@ def locked(folder: str) -> Iterator[None]:
     Raises:
         DatasetError: If it cannot be written to.
     """
-    path = os.path.join(folder, ".download.lock")
+    path = pathlib.Path(folder, ".download.lock")
     message = f"Waiting for another process that downloads to '{folder}'."
     with contextlib.ExitStack() as stack:
         try:
-            os.makedirs(folder, exist_ok=True)
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
             stack.enter_context(_file_locks.locked(path, on_busy=lambda: logger.info(message)))
         except OSError as error:
             raise DatasetError(
@@ -119,9 +118,12 @@ def _broken(archive: str, error: Exception) -> DatasetError:
 
 def _unpack(archive: str, folder: pathlib.Path) -> None:
     with (
-        open(archive, "rb") as file,
+        pathlib.Path(archive).open("rb") as file,
         tqdm.tqdm.wrapattr(
-            file, "read", desc=os.path.basename(archive), total=os.path.getsize(archive)
+            file,
+            "read",
+            desc=pathlib.Path(archive).name,
+            total=pathlib.Path(archive).stat().st_size,
         ) as stream,
     ):
         is_zip = archive.lower().endswith(".zip")
@@ -158,7 +160,7 @@ def _open_tar(stream: Any, path: str) -> tuple[int, Iterator[_Member]]:
     stream.seek(0)
     content: Any = _BoundedReader(gzip.GzipFile(fileobj=stream) if is_gzip else stream)
     archive = tarfile.TarFile(fileobj=content)
-    return os.path.getsize(path), _tar_members(archive)
+    return pathlib.Path(path).stat().st_size, _tar_members(archive)
 
 
 class _BoundedReader(io.RawIOBase):
@@ -212,7 +214,7 @@ def _write(member: _Member, path: pathlib.Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         shutil.copyfileobj(member.content, file, _CHUNK)
 
 
@@ -236,4 +238,4 @@ def _merge(source: pathlib.Path, target: pathlib.Path) -> None:
         if child.is_dir() and (target / child.name).is_dir():
             _merge(child, target / child.name)
         else:
-            os.replace(child, target / child.name)
+            child.replace(target / child.name)

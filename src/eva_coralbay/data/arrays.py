@@ -1,7 +1,7 @@
 """Arrays of numpy in foreign files: no more is read than a file holds, and nothing is executed."""
 
 import math
-import os
+import pathlib
 import zipfile
 from typing import Any
 
@@ -25,8 +25,8 @@ def read_npy(path: str, *, case: str | None = None) -> npt.NDArray[Any]:
     Raises:
         DatasetError: If it is cut off or damaged, or holds anything but numbers.
     """
-    with foreign_files.reading(path, case=case), open(path, "rb") as file:
-        return _read(file, os.path.getsize(path))
+    with foreign_files.reading(path, case=case), pathlib.Path(path).open("rb") as file:
+        return _read(file, pathlib.Path(path).stat().st_size)
 
 
 def read_npz(path: str, name: str, *, case: str | None = None) -> npt.NDArray[Any]:
@@ -46,7 +46,7 @@ def read_npz(path: str, name: str, *, case: str | None = None) -> npt.NDArray[An
             member = archive.getinfo(f"{name}.npy")
         except KeyError as error:
             raise UnusableError(f"it has no '{name}'", foreign_files.DAMAGED) from error
-        bound = min(member.file_size, _MAX_DEFLATE_RATIO * os.path.getsize(path))
+        bound = min(member.file_size, _MAX_DEFLATE_RATIO * pathlib.Path(path).stat().st_size)
         with archive.open(member) as file:
             return _read(file, bound)
 

@@ -5,6 +5,7 @@ lie.
 """
 
 import os
+import pathlib
 from collections.abc import Sequence
 from concurrent import futures
 
@@ -106,7 +107,7 @@ def _find_cause(error: Exception, paths: Sequence[str]) -> OSError | MemoryError
         return MemoryError()
     try:
         for path in paths:
-            with open(path, "rb") as file:
+            with pathlib.Path(path).open("rb") as file:
                 while file.read(2**20):
                     pass
     except OSError as cause:
@@ -163,7 +164,7 @@ def _read_series_uid(path: str) -> str | None:
             return None  # other bytes may begin as a file without preamble does
         return str(header.get("SeriesInstanceUID", ""))
     except Exception:  # it is reported when the series is read
-        return "" if os.path.basename(path) != "DICOMDIR" else None
+        return "" if pathlib.Path(path).name != "DICOMDIR" else None
 
 
 def _arrange(

@@ -1,7 +1,7 @@
 """What is wrong with the files of a DICOM series: alone, and together."""
 
 import collections
-import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -126,7 +126,7 @@ def _leave_out_copies(files: Sequence[File], case: str) -> list[File]:
 
 
 def _log_left_out(left_out: Sequence[File], files: Sequence[File], case: str, why: str) -> None:
-    names = _messages.list_names(os.path.basename(file.path) for file in left_out)
+    names = _messages.list_names(pathlib.Path(file.path).name for file in left_out)
     logger.warning(
         f"Case '{case}': {len(left_out)} of {len(files)} files are left out ({why}): {names}."
     )

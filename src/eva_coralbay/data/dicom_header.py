@@ -6,7 +6,6 @@ inflates deflated files as a whole before it reads them. Neither happens here.
 
 import contextlib
 import logging
-import os
 import pathlib
 import tempfile
 import warnings
@@ -89,7 +88,7 @@ def silent() -> Iterator[None]:
 def is_dicom(path: str) -> bool:
     """Returns whether a file begins as a DICOM file, with or without preamble."""
     try:
-        with open(path, "rb") as file:
+        with pathlib.Path(path).open("rb") as file:
             start = file.read(_PREAMBLE + len(_MARK))
     except OSError:
         return False
@@ -120,7 +119,7 @@ def with_preambles(paths: Sequence[str]) -> Iterator[list[str]]:
 
 def _has_preamble(path: str) -> bool:
     """Returns whether a file has a preamble, or needs none as it has no meta information."""
-    with open(path, "rb") as file:
+    with pathlib.Path(path).open("rb") as file:
         start = file.read(_PREAMBLE + len(_MARK))
     return start[_PREAMBLE:] == _MARK or int.from_bytes(start[:2], "little") != _FIRST_GROUPS[0]
 
@@ -141,13 +140,13 @@ def read(path: str) -> File:
         DeflatedError: If the file is deflated.
         Exception: Nearly anything, for a damaged file.
     """
-    with open(path, "rb") as file:
+    with pathlib.Path(path).open("rb") as file:
         _refuse_deflated(file, path)
         header = pydicom.dcmread(
             file, stop_before_pixels=True, specific_tags=_TAGS, force=is_dicom(path)
         )
         start = file.tell()
-    return File(path, header, start, os.path.getsize(path) - start)
+    return File(path, header, start, pathlib.Path(path).stat().st_size - start)
 
 
 def _refuse_deflated(file: BinaryIO, path: str) -> None:

@@ -59,7 +59,7 @@ def obtain(resources: Sequence[Resource], folder: str) -> None:
     for resource in resources:
         path = fetch(resource, folder)
         if archives.is_archive(path):
-            archives.extract(path, os.path.dirname(path))
+            archives.extract(path, str(pathlib.Path(path).parent))
             logger.info(f"'{path}' is unpacked and no longer needed.")
 
 
@@ -83,22 +83,23 @@ def fetch(resource: Resource, folder: str) -> str:
     target = os.path.join(folder, resource.filename)
     if urllib.parse.urlsplit(resource.url).scheme not in ("http", "https"):
         raise DatasetError(f"'{resource.url}' is neither an http nor an https address.")
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    parent = pathlib.Path(target).parent
+    parent.mkdir(parents=True, exist_ok=True)
     with archives.locked(folder):
-        _atomic_files.remove_leftovers(os.path.dirname(target))
+        _atomic_files.remove_leftovers(parent)
         if _is_complete(target, resource.checksum):
             return target
         part = f"{target}.part"
-        with open(part, "ab", buffering=0) as file:
+        with pathlib.Path(part).open("ab", buffering=0) as file:
             _download(resource.url, file, target)
         _check_content(part, resource)
-        os.replace(part, target)
+        pathlib.Path(part).replace(target)
         _keep_version(part, None)
     return target
 
 
 def _is_complete(path: str, checksum: str | None) -> bool:
-    if not os.path.isfile(path):
+    if not pathlib.Path(path).is_file():
         return False
     if checksum is None or _checksum(path, checksum) == checksum:
         return True
@@ -110,7 +111,7 @@ def _download(url: str, file: io.FileIO, target: str) -> None:
     """Appends what is missing of a file, in as many requests as it takes."""
     failures, furthest = 0, file.tell()
     deadline = time.monotonic() + 3600 * _MAX_HOURS
-    with tqdm.tqdm(desc=os.path.basename(target), unit="B", unit_scale=True) as bar:
+    with tqdm.tqdm(desc=pathlib.Path(target).name, unit="B", unit_scale=True) as bar:
         while True:
             try:
                 _request(url, file, target, bar, deadline)
@@ -161,7 +162,7 @@ def _request(
         total = _align(response, file)
         bar.total, bar.n = total, file.tell()
         bar.refresh()
-        folder, needed = os.path.dirname(target), (total or 0) - file.tell()
+        folder, needed = pathlib.Path(target).parent, (total or 0) - file.tell()
         disk_space.check(folder, needed, what=f"'{url}'")
         with disk_space.full_disk_named(folder, needed, what=f"'{url}'"):
             while chunk := _read(response):
@@ -296,7 +297,7 @@ def _check_content(part: str, resource: Resource) -> None:
         return
     actual = _checksum(part, resource.checksum)
     if actual != resource.checksum:
-        os.remove(part)
+        pathlib.Path(part).unlink()
         _keep_version(part, None)
         raise DatasetError(
             f"'{resource.url}' has the checksum {actual} instead of {resource.checksum}: it was "
@@ -314,7 +315,7 @@ def _check_gzip(part: str, resource: Resource) -> None:
             while file.read(_CHUNK):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        os.remove(part)
+        pathlib.Path(part).unlink()
         _keep_version(part, None)
         raise DatasetError(
             f"'{resource.url}' is no complete gzip file ({error}): the server has sent something "

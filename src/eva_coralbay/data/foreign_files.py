@@ -8,6 +8,7 @@ and the file, says what is wrong and what to do.
 import contextlib
 import json
 import os
+import pathlib
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -104,12 +105,12 @@ def read_json(path: str | os.PathLike[str], *, fix: str = "Correct it.") -> Any:
         DatasetError: If it is missing, larger than 64 MiB, or no JSON.
     """
     try:
-        size = os.path.getsize(path)
+        size = pathlib.Path(path).stat().st_size
     except OSError as error:
         raise DatasetError(f"File '{path}' is missing ({error.strerror}). {fix}") from error
     if size > _MAX_JSON_BYTES:
         raise problem(f"{size / 1e6:.0f} MB are too many for a description", path, fix=fix)
-    with reading(path, fix=fix), open(path, "rb") as file:
+    with reading(path, fix=fix), pathlib.Path(path).open("rb") as file:
         return json.loads(file.read())
 
 

@@ -5,6 +5,7 @@ No more is read of a file than its header says it holds.
 
 import math
 import os
+import pathlib
 from collections.abc import Collection
 from typing import Any
 
@@ -187,7 +188,7 @@ def _read_header(path: str, *, needs_code: bool) -> nifti_header.Header:
 
 def _open(path: str) -> Any:
     """Opens a file, and decompresses it while it is read if its name says that it is compressed."""
-    with open(path, "rb") as file:
+    with pathlib.Path(path).open("rb") as file:
         is_gzip = file.read(len(_GZIP)) == _GZIP
     is_named_so = path.lower().endswith(".gz")
     if is_gzip and not is_named_so:
@@ -201,7 +202,7 @@ def _open(path: str) -> Any:
             "If it is a NIfTI file, rename it so that it ends in .nii; if not, copy or download "
             "it again.",
         )
-    return igzip.open(path, "rb") if is_gzip else open(path, "rb")
+    return igzip.open(path, "rb") if is_gzip else pathlib.Path(path).open("rb")
 
 
 def _read_voxels(path: str, header: nifti_header.Header) -> npt.NDArray[Any]:
@@ -210,7 +211,7 @@ def _read_voxels(path: str, header: nifti_header.Header) -> npt.NDArray[Any]:
     Raises:
         UnusableError: If there are fewer or many more than the header says.
     """
-    size = os.path.getsize(path)
+    size = pathlib.Path(path).stat().st_size
     ratio = _MAX_GZIP_RATIO if path.lower().endswith(".gz") else 1
     if not 0 <= header.offset <= header.end <= ratio * size:
         raise _cut_off(header.end, size)

@@ -8,6 +8,7 @@ seed, so that a network has to learn anatomy and not one image.
 import gzip
 import json
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,11 +113,11 @@ def write_dataset(
     _write_description(out, settings, cases=cases)
     names = [f"phantom_{index:03d}" for index in range(cases)]
     splits = [{"train": names[: cases - val_cases], "val": names[cases - val_cases :]}]
-    _atomic_files.write_atomically(os.path.join(out, "splits_final.json"), _as_json(splits))
+    _atomic_files.write_atomically(pathlib.Path(out, "splits_final.json"), _as_json(splits))
     for index, name in enumerate(tqdm.tqdm(names, desc="Generating phantoms", unit="case")):
         image = os.path.join(out, "imagesTr", f"{name}_0000.nii.gz")
         label = os.path.join(out, "labelsTr", f"{name}.nii.gz")
-        if not (os.path.isfile(image) and os.path.isfile(label)):
+        if not (pathlib.Path(image).is_file() and pathlib.Path(label).is_file()):
             phantom = generate(index, seed=seed, shape=shape, spacing_mm=spacing_mm)
             orientation = _STORED_ORIENTATIONS[index % len(_STORED_ORIENTATIONS)]
             _write_volume(image, phantom.hounsfield, phantom.affine, orientation=orientation)
@@ -126,7 +127,7 @@ def write_dataset(
 def _write_description(out: str, settings: dict[str, Any], *, cases: int) -> None:
     """Writes `dataset.json`, unless the folder holds a data set that is not this one."""
     path = os.path.join(out, "dataset.json")
-    if os.path.isfile(path):
+    if pathlib.Path(path).is_file():
         description = foreign_files.read_json(path, fix="Choose another folder.")
         found = description.get("generator") if isinstance(description, dict) else None
         if found != settings:

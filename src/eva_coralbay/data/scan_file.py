@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import pathlib
 import struct
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -311,7 +312,7 @@ def encode(scan: preparation.PreparedScan, *, key: str, sources: Sequence[str] =
 def identity(path: str) -> Identity | None:
     """Returns the identity of a file, None if there is no such file."""
     try:
-        return _identity_of(os.stat(path))
+        return _identity_of(pathlib.Path(path).stat())
     except FileNotFoundError:
         return None
 
@@ -325,9 +326,9 @@ def fingerprint(path: str) -> str:
     Args:
         path: The file.
     """
-    size = os.path.getsize(path)
+    size = pathlib.Path(path).stat().st_size
     digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
+    with pathlib.Path(path).open("rb") as file:
         if size <= 4 * _END_BYTES:
             digest.update(file.read())
         else:

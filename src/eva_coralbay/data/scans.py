@@ -1,6 +1,7 @@
 """Reading one scan, whatever format it has: `eva_coralbay.read_scan`."""
 
 import os
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,8 @@ def read_scan(path: str | os.PathLike[str]) -> Scan:
             folder holds no series or several. The message says what to do.
     """
     place = os.path.expanduser(os.fspath(path))
-    volume = _read_folder(place) if os.path.isdir(place) else nifti.read_scan(place, case=place)
+    is_folder = place != "" and pathlib.Path(place).is_dir()
+    volume = _read_folder(place) if is_folder else nifti.read_scan(place, case=place)
     grid = grid_lib.Grid.of(volume)
     array = volume.as_subclass(torch.Tensor)[0].numpy()
     return Scan(array, grid_lib.spacing(grid.affine), grid.affine)
@@ -61,4 +63,4 @@ def _read_folder(folder: str) -> eva_tv_tensors.Volume:
             "with the files of one series."
         )
     (paths,) = series.values()
-    return dicom.read_series(paths, case=os.path.basename(folder))
+    return dicom.read_series(paths, case=pathlib.Path(folder).name)

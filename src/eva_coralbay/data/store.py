@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -167,7 +168,7 @@ class PreparedStore:
             StoreError: If a file that it is made of is missing.
         """
         try:
-            status = [(os.path.basename(path), os.stat(path)) for path in source.files]
+            status = [(path.name, path.stat()) for path in map(pathlib.Path, source.files)]
         except OSError as error:
             raise StoreError(
                 f"Case '{source.case}', file '{error.filename}': {error.strerror}. Restore it."
@@ -176,7 +177,7 @@ class PreparedStore:
         entry = f"{_safe(source.case)}-{_digest([source.case, identities])}"
         return (
             os.path.join(self._folder, f"{entry}.scan"),
-            f"{os.path.basename(self._folder)}/{entry}",
+            f"{pathlib.Path(self._folder).name}/{entry}",
         )
 
     def missing(self, sources: Sequence[Source]) -> list[Source]:
@@ -207,7 +208,7 @@ class PreparedStore:
 
     def _is_intact(self, source: Source, *, check: bool = False) -> bool:
         path, _ = self.locate(source)
-        if not os.path.exists(path):
+        if not pathlib.Path(path).exists():
             return False
         try:
             scan = self._open(source)
@@ -224,9 +225,9 @@ class PreparedStore:
 
     def _make_folder(self) -> None:
         """Makes the folder with its description, and removes what killed processes left there."""
-        path = os.path.join(self._folder, "preparation.json")
+        path = pathlib.Path(self._folder, "preparation.json")
         try:
-            if not os.path.exists(path):
+            if not path.exists():
                 _atomic_files.write_atomically(
                     path, json.dumps(self._description, indent=2).encode()
                 )
@@ -266,8 +267,8 @@ def _is_outdated(scan: scan_file.StoredScan, path: str, source: Source) -> bool:
 
     The time of its last change of any kind, which nobody can set, says whether to compare.
     """
-    prepared = os.stat(path).st_mtime_ns
-    changed = [file for file in source.files if os.stat(file).st_ctime_ns > prepared]
+    prepared = pathlib.Path(path).stat().st_mtime_ns
+    changed = [file for file in source.files if pathlib.Path(file).stat().st_ctime_ns > prepared]
     if not changed or scan.sources is None:
         return False
     if scan.sources == [scan_file.fingerprint(file) for file in source.files]:

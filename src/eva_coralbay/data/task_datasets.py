@@ -1,6 +1,7 @@
 """The data set of a task by its name: builds it, prepares its scans, says what is on the disk."""
 
 import os
+import pathlib
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +39,7 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
     if name not in catalog.TASKS and name not in OWN_DATA:
         known = ", ".join((*catalog.TASKS, *OWN_DATA))
         raise EvaCoralbayError(f"There is no task '{name}': choose one of {known}.")
-    if not os.path.isdir(os.path.expanduser(root)) and not arguments.get("download"):
+    if not _is_folder(os.path.expanduser(root)) and not arguments.get("download"):
         raise DatasetError(f"There is no folder '{root}'.")
     dataset = OWN_DATA.get(name) or pkgutil.resolve_name(catalog.TASKS[name].dataset)
     return dataset(root, **arguments)
@@ -102,7 +103,7 @@ def find_state(name: str, root: str, *, prepared_root: str | None = None) -> str
         "-" if there is nothing, "incomplete" if cases are missing, else what is there and how
         many scans of it are prepared.
     """
-    if not os.path.isdir(root):
+    if not _is_folder(root):
         return "-"
     is_prepared_elsewhere = prepared_root is not None and not _is_classification(name)
     arguments = {"prepared_root": prepared_root} if is_prepared_elsewhere else {}
@@ -141,3 +142,8 @@ def _prepare_scans(dataset: datasets.SegmentationDataset, workers: int | None) -
             raise DatasetError(
                 f"{cases}: the prepared scans are damaged again. Check the disk that they are on."
             )
+
+
+def _is_folder(root: str) -> bool:
+    """Returns whether there is such a folder; an empty variable does not mean the current one."""
+    return root != "" and pathlib.Path(root).is_dir()

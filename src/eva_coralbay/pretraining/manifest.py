@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 from typing import Literal
 
 import pydantic
@@ -105,9 +106,9 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
         Raises:
             DatasetError: If there is none, or it is not one.
         """
-        path = os.path.join(store, NAME)
+        path = pathlib.Path(store, NAME)
         try:
-            with open(path, encoding="utf-8") as file:
+            with path.open(encoding="utf-8") as file:
                 manifest = cls.model_validate_json(file.read())
         except OSError as error:
             raise DatasetError(
@@ -125,7 +126,7 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
     def write(self, store: str) -> None:
         """Writes the manifest into a store, completely or not at all."""
         text = self.model_dump_json(indent=1, exclude_none=True)
-        _atomic_files.write_atomically(os.path.join(store, NAME), text.encode())
+        _atomic_files.write_atomically(pathlib.Path(store, NAME), text.encode())
 
     @functools.cached_property
     def prepared(self) -> tuple[Case, ...]:

@@ -42,7 +42,7 @@ def read_text(path: str | os.PathLike[str], *, max_bytes: int) -> str:
         ForeignFileError: If it cannot be read, is no regular file, is too large or no UTF-8.
     """
     try:
-        status = os.stat(path)
+        status = pathlib.Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
             raise ForeignFileError(f"{path} is no regular file, so it is not read.")
         if status.st_size > max_bytes:

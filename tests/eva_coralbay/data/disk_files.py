@@ -22,16 +22,17 @@ class SmallDisk(io.FileIO):
         return super().write(memoryview(data)[:free])
 
 
-def fill_disk(patch: pytest.MonkeyPatch, module: Any) -> None:
+def fill_disk(patch: pytest.MonkeyPatch) -> None:
     """Makes the disk full earlier than its free space said."""
+    open_normally = pathlib.Path.open
 
-    def open_small(path: Any, mode: str = "r", **arguments: Any) -> Any:
-        if mode not in ("ab", "wb") or str(path).endswith(".lock"):
-            return open(path, mode, **arguments)
+    def open_small(path: pathlib.Path, mode: str = "r", **arguments: Any) -> Any:
+        if mode not in ("ab", "wb") or path.suffix == ".lock":
+            return open_normally(path, mode, **arguments)
         file = SmallDisk(path, mode)
         return file if arguments else io.BufferedWriter(file)
 
-    patch.setattr(module, "open", open_small, raising=False)
+    patch.setattr(pathlib.Path, "open", open_small)
 
 
 def make_zip(path: pathlib.Path, files: dict[str, bytes]) -> None:

@@ -1,7 +1,6 @@
 """Tests how DICOM series are found and read; `test_prepare` has what is set aside."""
 
 import errno
-import os
 import pathlib
 import random
 import shutil
@@ -25,7 +24,9 @@ from tests.eva_coralbay.pretraining import scans
 
 def _read(folder: pathlib.Path) -> eva_tv_tensors.Volume:
     """Reads the one series of a folder."""
-    ((_, paths),) = dicom.find_series(str(folder), sorted(os.listdir(folder))).items()
+    ((_, paths),) = dicom.find_series(
+        str(folder), sorted(path.name for path in folder.iterdir())
+    ).items()
     return dicom.read_series(paths, case="case")
 
 
@@ -53,10 +54,10 @@ def test_reads_hounsfield_and_geometry(
 def test_the_order_of_the_files_does_not_matter(tmp_path: pathlib.Path) -> None:
     array = scans.hounsfield()
     folder = scans.write_series(tmp_path, array)
-    names = sorted(os.listdir(folder))
+    names = sorted(path.name for path in folder.iterdir())
     shuffled = random.Random(0).sample(names, len(names))
     for name, other in zip(names, shuffled, strict=True):
-        os.rename(folder / name, folder / f"{other}.dcm")
+        (folder / name).rename(folder / f"{other}.dcm")
     _assert_equal(_read(folder), _expected(array))
 
 
@@ -117,8 +118,8 @@ def test_finds_the_series_of_a_folder(tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "broken.dcm").write_bytes(b"not DICOM")
     (tmp_path / "broken2.DCM").write_bytes(b"")
-    found = dicom.find_series(str(tmp_path), sorted(os.listdir(tmp_path)))
-    names = {series: [os.path.basename(path) for path in paths] for series, paths in found.items()}
+    found = dicom.find_series(str(tmp_path), sorted(path.name for path in tmp_path.iterdir()))
+    names = {series: [pathlib.Path(path).name for path in paths] for series, paths in found.items()}
     assert names == {
         "1.2.3": sorted(f"a{index}" for index in range(len(array))),
         "1.2.4": [f"b{index}.DCM" for index in range(3)],
@@ -321,7 +322,7 @@ def test_a_deflated_file_is_not_inflated(tmp_path: pathlib.Path) -> None:
 
     folder = scans.write_series(tmp_path, scans.hounsfield()[:1], change=change)
     tracemalloc.start()
-    (paths,) = dicom.find_series(str(folder), os.listdir(folder)).values()
+    (paths,) = dicom.find_series(str(folder), [path.name for path in folder.iterdir()]).values()
     with pytest.raises(DatasetError, match="deflated .* convert it to NIfTI"):
         dicom.read_series(paths, case="case")
     _, peak = tracemalloc.get_traced_memory()

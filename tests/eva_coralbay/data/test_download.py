@@ -422,7 +422,7 @@ def test_a_disk_that_gets_full_is_named_and_the_download_goes_on_later(
     server: _Server, tmp_path: pathlib.Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        fill_disk(patch, download)
+        fill_disk(patch)
         with pytest.raises(DatasetError, match=f"disk of '{tmp_path}/sub' is full, but .* takes"):
             download.fetch(server.resource(), str(tmp_path))
     assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == _CONTENT[:100_000]

@@ -105,7 +105,7 @@ def test_slope_and_intercept_are_applied(tmp_path: pathlib.Path) -> None:
     image = nifti1.Nifti1Image(stored, np.eye(4))
     image.header.set_slope_inter(0.5, -1024.0)
     image.to_filename(path)
-    with open(path, "r+b") as file:  # nibabel stores what, scaled, gives the array
+    with path.open("r+b") as file:  # nibabel stores what, scaled, gives the array
         file.seek(352)
         file.write(stored.tobytes(order="F"))
 
@@ -581,6 +581,6 @@ def write_header(
 
 def patch(path: pathlib.Path, position: int, content: bytes) -> None:
     """Overwrites a part of a file."""
-    with open(path, "r+b") as file:
+    with path.open("r+b") as file:
         file.seek(position)
         file.write(content)

@@ -50,6 +50,15 @@ def test_a_missing_file_is_an_error(tmp_path: pathlib.Path) -> None:
         scans.read_scan(tmp_path / "none.nii.gz")
 
 
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dicom_scans.write_series(tmp_path, dicom_scans.hounsfield())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError):
+        scans.read_scan("")
+
+
 def test_the_home_folder_may_be_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -379,7 +379,7 @@ def _prepare_and_die(root: pathlib.Path, source: store.Source) -> None:
 
 def _kill_self(descriptor: int) -> None:
     """Ends the process when a scan is written but not yet in its place."""
-    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    name = pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().name
     if ".scan~" in name:
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)  # another thread may be the one that the signal stops first
@@ -402,7 +402,7 @@ def test_two_preparers_share_the_work(
 
 
 def _load_slowly(source: store.Source, record: pathlib.Path) -> Any:
-    with open(record, "a") as file:
+    with record.open("a") as file:
         file.write(f"{source.case}\n")
     time.sleep(0.05)
     return source.load()
@@ -456,7 +456,7 @@ def test_started_workers_end_with_the_process_that_is_killed(
 
 
 def _record_process_and_wait(record: pathlib.Path) -> Any:
-    with open(record, "a") as file:
+    with record.open("a") as file:
         file.write(f"{os.getpid()}\n")
     _wait_until((record.parent / "go").exists, seconds=600)
     raise ValueError("no scan")
@@ -521,7 +521,7 @@ def _prepare_with_held_workers(root: pathlib.Path, sources: Sequence[store.Sourc
 
 def _hold(descriptor: int) -> None:
     """Stays for ever where a scan is written but not yet in its place."""
-    if ".scan~" in os.readlink(f"/proc/self/fd/{descriptor}"):
+    if ".scan~" in pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().name:
         time.sleep(600)
 
 

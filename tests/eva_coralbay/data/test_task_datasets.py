@@ -142,6 +142,7 @@ def test_classifications_need_no_preparation(
         ("btvc", ".", False, "no task 'btvc': choose one of btcv, .*cc_ccii, nnunet, msd"),
         ("nnunet", ".", True, "own scans, which cannot be downloaded"),
         ("btcv", "nowhere", False, "There is no folder 'nowhere'"),
+        ("btcv", "", False, "There is no folder ''"),
     ],
 )
 def test_wrong_arguments(task: str, root: str, download: bool, message: str) -> None:

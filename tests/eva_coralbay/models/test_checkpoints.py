@@ -406,7 +406,7 @@ def test_hash_of_the_config(tmp_path: pathlib.Path) -> None:
     """Other weights in an export are found out, though they would load."""
     CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "one")
     CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "two")
-    os.replace(tmp_path / "two" / "model.safetensors", tmp_path / "one" / "model.safetensors")
+    (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
 
     with pytest.raises(checkpoints.CheckpointError, match="its config says"):
         checkpoints.read(tmp_path / "one")

@@ -5,6 +5,7 @@ import copy
 import functools
 import hashlib
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -351,9 +352,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         if case not in self._files:
             return [f"Case '{case}': neither image nor label exist. Restore them."]
         image, label = (self._path(path) for path in self._files[case])
-        if not os.path.isfile(label):
+        if not pathlib.Path(label).is_file():
             return [f"Case '{case}': image without label, expected at '{label}'. Restore it."]
-        if not os.path.isfile(image):
+        if not pathlib.Path(image).is_file():
             return [f"Case '{case}': label without image, expected at '{image}'. Restore it."]
         try:
             nifti.check_same_grid(

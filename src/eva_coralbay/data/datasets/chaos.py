@@ -1,7 +1,7 @@
 """The CT scans of the CHAOS challenge."""
 
-import glob
 import os
+import pathlib
 import re
 
 import numpy as np
@@ -41,8 +41,9 @@ class CHAOS(task_lib.TaskDataset):
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:
         folders = (os.path.join(place, "CT") for place in _PLACES)
-        folder = next((folder for folder in folders if os.path.isdir(self._path(folder))), None)
-        numbers = [] if folder is None else os.listdir(self._path(folder))
+        folder = next((one for one in folders if pathlib.Path(self._path(one)).is_dir()), None)
+        entries = () if folder is None else pathlib.Path(self._path(folder)).iterdir()
+        numbers = [entry.name for entry in entries]
         return {
             f"CT_{number}": base.CaseFiles(
                 image=f"{folder}/{number}/DICOM_anon", label=f"{folder}/{number}/Ground"
@@ -65,12 +66,12 @@ class CHAOS(task_lib.TaskDataset):
             return super()._find_problems(case)
         slices, pictures = self._image_files(case), self._label_files(case)
         for paths in (slices, pictures):
-            if not os.path.isfile(paths[0]):
+            if not pathlib.Path(paths[0]).is_file():
                 return [f"Case '{case}': there are no files in '{paths[0]}'. Restore them."]
         if len(slices) != len(pictures):
             return [
-                f"Case '{case}': {len(slices)} slices in '{os.path.dirname(slices[0])}', but "
-                f"{len(pictures)} pictures in '{os.path.dirname(pictures[0])}'. Restore them."
+                f"Case '{case}': {len(slices)} slices in '{pathlib.Path(slices[0]).parent}', but "
+                f"{len(pictures)} pictures in '{pathlib.Path(pictures[0]).parent}'. Restore them."
             ]
         return []
 
@@ -98,13 +99,14 @@ class CHAOS(task_lib.TaskDataset):
 
         Where there are none, it is the folder that is missed.
         """
-        paths = glob.glob(os.path.join(glob.escape(self._path(folder)), pattern))
+        found = pathlib.Path(self._path(folder)).glob(pattern)
+        paths = [str(path) for path in found if not path.name.startswith(".")]
         return tuple(sorted(paths, key=_numbers)) or (self._path(folder),)
 
 
 def _numbers(path: str) -> list[int]:
     """Returns the numbers in the name of a file, by which the files are ordered."""
-    return [int(digits) for digits in re.findall(r"\d+", os.path.basename(path))]
+    return [int(digits) for digits in re.findall(r"\d+", pathlib.Path(path).name)]
 
 
 def _read_picture(path: str, case: str) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Data sets in the layout of the Medical Segmentation Decathlon."""
 
 import functools
-import os
+import pathlib
 import posixpath
 import unicodedata
 from typing import Any
@@ -79,8 +79,8 @@ class MSD(nnunet.NnUNet):
     def _names_in(self, folder: str) -> dict[str, str]:
         """Returns the names of the files in a folder by their normal form."""
         if folder not in self._names:
-            path = self._path(folder)
-            names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+            path = pathlib.Path(self._path(folder))
+            names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
             self._names[folder] = {_normalize(name): name for name in names}
         return self._names[folder]
 

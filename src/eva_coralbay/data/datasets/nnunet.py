@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -90,7 +91,7 @@ class NnUNet(base.SegmentationDataset):
     @property
     @override
     def name(self) -> str:
-        return self._description.get("name") or os.path.basename(os.path.abspath(self._root))
+        return self._description.get("name") or pathlib.Path(os.path.abspath(self._root)).name
 
     @property
     @override
@@ -114,7 +115,7 @@ class NnUNet(base.SegmentationDataset):
 
     @override
     def has_split(self, split: Literal["train", "val", "test"]) -> bool:
-        return split != "test" or os.path.isdir(self._path("labelsTs"))
+        return split != "test" or pathlib.Path(self._path("labelsTs")).is_dir()
 
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:
@@ -134,7 +135,7 @@ class NnUNet(base.SegmentationDataset):
         if self._split not in _SPLITS:
             return list(self._files)
         path = self._path("splits_final.json")
-        if not os.path.isfile(path):
+        if not pathlib.Path(path).is_file():
             return self._draw_fold()[self._split]
         content = foreign_files.read_json(path)
         with foreign_files.reading(path, fix="Correct it."):
@@ -182,16 +183,17 @@ class NnUNet(base.SegmentationDataset):
         Raises:
             DatasetError: If a name is not in UTF-8, or two names differ in nothing that is seen.
         """
-        path = self._path(folder)
+        path = pathlib.Path(self._path(folder))
         found: dict[str, str] = {}
-        for name in sorted(os.listdir(path)) if os.path.isdir(path) else []:
+        for name in sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []:
             if name.startswith(".") or not name.lower().endswith(ending.lower()):
                 continue
-            with foreign_files.reading(os.path.join(path, name).encode(errors="replace").decode()):
+            with foreign_files.reading(str(path / name).encode(errors="replace").decode()):
                 case = foreign_files.check_name(name[: -len(ending)], "the name of a file")
                 if case in found:
                     raise UnusableError(
-                        f"'{os.path.basename(found[case])}' is the same case", "Remove one of them."
+                        f"'{pathlib.Path(found[case]).name}' is the same case",
+                        "Remove one of them.",
                     )
             found[case] = f"{folder}/{name}"
         return found

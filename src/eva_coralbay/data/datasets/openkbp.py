@@ -1,7 +1,7 @@
 """The planning CT of the Open Knowledge-Based Planning challenge."""
 
-import glob
 import os
+import pathlib
 from collections.abc import Collection
 
 import numpy as np
@@ -51,7 +51,7 @@ class OpenKBP(task_lib.TaskDataset):
 
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:
-        folders = glob.glob("pt_*", root_dir=os.path.join(self._root, _FOLDER))
+        folders = [folder.name for folder in pathlib.Path(self._root, _FOLDER).glob("pt_*")]
         return {
             case: base.CaseFiles(image=f"{_FOLDER}/{case}/ct.csv", label=f"{_FOLDER}/{case}")
             for case in folders
@@ -60,7 +60,7 @@ class OpenKBP(task_lib.TaskDataset):
     @override
     def _image_files(self, case: str) -> tuple[str, ...]:
         (image,) = super()._image_files(case)
-        return image, os.path.join(os.path.dirname(image), "voxel_dimensions.csv")
+        return image, str(pathlib.Path(image).with_name("voxel_dimensions.csv"))
 
     @override
     def _label_files(self, case: str) -> tuple[str, ...]:
@@ -102,9 +102,9 @@ class OpenKBP(task_lib.TaskDataset):
         folder = self._path(f"{_FOLDER}/{case}")
         if case not in self._files:
             return [f"Case '{case}': the folder '{folder}' does not exist. Restore it."]
-        missing = [path for path in self._source_files(case) if not os.path.isfile(path)]
+        missing = [path for path in self._source_files(case) if not pathlib.Path(path).is_file()]
         if missing:
-            names = [os.path.basename(path) for path in missing]
+            names = [pathlib.Path(path).name for path in missing]
             return [f"Case '{case}': {names} are missing in '{folder}'. Restore them."]
         try:
             self._read_affine(case)

@@ -1,8 +1,8 @@
 """The CT data set of TotalSegmentator."""
 
 import csv
-import glob
 import os
+import pathlib
 
 import torch
 from torchvision import tv_tensors
@@ -45,7 +45,8 @@ class TotalSegmentator(task_lib.TaskDataset):
 
     @override
     def _find_files(self) -> dict[str, base.CaseFiles]:
-        cases = glob.glob("s[0-9][0-9][0-9][0-9]", root_dir=self._root)
+        folders = pathlib.Path(self._root).glob("s[0-9][0-9][0-9][0-9]")
+        cases = [folder.name for folder in folders]
         return {
             case: base.CaseFiles(image=f"{case}/ct.nii.gz", label=f"{case}/segmentations")
             for case in cases
@@ -70,7 +71,8 @@ class TotalSegmentator(task_lib.TaskDataset):
         if case not in self._files:
             return super()._find_problems(case)
         image, folder = (self._path(path) for path in self._files[case])
-        there = os.listdir(folder) if os.path.isdir(folder) else []
+        path = pathlib.Path(folder)
+        there = [entry.name for entry in path.iterdir()] if path.is_dir() else []
         wanted = {f"{name}.nii.gz" for name in self.facts.classes}
         missing = sorted(wanted - set(there))
         if missing:
@@ -91,11 +93,11 @@ class TotalSegmentator(task_lib.TaskDataset):
             DatasetError: If a case is in another split there.
         """
         path = self._path("meta.csv")
-        if not os.path.isfile(path):
+        if not pathlib.Path(path).is_file():
             return
         with (
             foreign_files.reading(path, fix="Unpack it again."),
-            open(path, encoding="utf-8-sig", newline="") as file,
+            pathlib.Path(path).open(encoding="utf-8-sig", newline="") as file,
         ):
             theirs = {row["image_id"]: row["split"] for row in csv.DictReader(file, delimiter=";")}
         moved = [

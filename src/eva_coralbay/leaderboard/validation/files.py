@@ -29,7 +29,7 @@ def walk(root: pathlib.Path) -> list[pathlib.Path]:
     """Returns all files and links below a folder; links are not followed."""
     found = []
     for folder, folders, names in os.walk(root):
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        links = [name for name in folders if pathlib.Path(folder, name).is_symlink()]
         found += [pathlib.Path(folder, name) for name in (*names, *links)]
     return sorted(found)
 

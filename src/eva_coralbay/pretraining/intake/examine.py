@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -82,7 +83,7 @@ def estimate(found: Sequence[find_lib.Found]) -> tuple[int, float]:
     sizes = []
     for path in (path for one in found for path in one.paths):
         with contextlib.suppress(OSError):  # it is said when it is looked at
-            sizes.append(os.path.getsize(path))
+            sizes.append(pathlib.Path(path).stat().st_size)
     return sum(sizes), sum(sizes) * _SECONDS_PER_BYTE / 60.0
 
 
@@ -199,7 +200,10 @@ def describe(grid: grid_lib.Grid) -> manifest.Geometry:
 
 def without_place(message: str, case: str, path: str) -> str:
     """Returns an error message in a line that JSON takes, without the case and the folder."""
-    line = message.removeprefix(f"Case '{case}', ").replace(os.path.dirname(path) + os.sep, "")
+    line = message.removeprefix(f"Case '{case}', ")
+    file = pathlib.Path(path)
+    for place in (path.removesuffix(file.name), f"{file.parent}{os.sep}"):  # "./a/" may be "a/"
+        line = line.replace(place, "")
     # the bytes of a name that is not in UTF-8
     printable = line.encode("utf-8", "backslashreplace").decode()
     return " ".join(printable.split())

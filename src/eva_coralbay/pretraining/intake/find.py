@@ -47,7 +47,7 @@ class Found(NamedTuple):
     def identity(self) -> str:
         """Returns what the files are by their names, sizes and times; "" if one is gone."""
         try:
-            status = [(os.path.basename(path), os.stat(path)) for path in self.paths]
+            status = [(path.name, path.stat()) for path in map(pathlib.Path, self.paths)]
         except OSError:  # it is said when it is looked at
             return ""
         return digest(*((name, found.st_size, found.st_mtime_ns) for name, found in status))
@@ -73,19 +73,20 @@ def find(
     left_out: dict[str, int] = collections.Counter()
     fitting = dict.fromkeys(exclude, False)
     for source in sources:
-        if not os.path.exists(source):
+        path = pathlib.Path(source)
+        if not (source and path.exists()):  # an empty variable is not the current folder
             raise DatasetError(f"'{source}' does not exist.")
-        top = source if os.path.isdir(source) else os.path.dirname(source)
+        top = source if path.is_dir() else str(path.parent)
         for folder, names in tqdm.tqdm(
             _walk(source), desc=f"Searching {_name_of(source)}", unit="folder"
         ):
-            below = os.path.relpath(folder, top or ".")
+            below = os.path.relpath(folder, top)
             dropped = _fit(names, below, fitting)
             usable = _filter(folder, names, below, dropped, left_out)
             left_out["neither NIfTI nor DICOM"] += len(set(usable) - dropped)
             # the excluded ones too, so that an id does not depend on what is excluded
             for one in _find_in_folder(folder, usable, _name_of(top), below):
-                kept = tuple(path for path in one.paths if os.path.basename(path) not in dropped)
+                kept = tuple(path for path in one.paths if pathlib.Path(path).name not in dropped)
                 left_out["neither NIfTI nor DICOM"] -= len(kept)
                 if kept:
                     found.append(one._replace(paths=kept))
@@ -107,8 +108,8 @@ def _check_fitting(fitting: dict[str, bool]) -> None:
 
 def _walk(source: str) -> Iterator[tuple[str, list[str]]]:
     """Yields the folders below a source, and the names of their files, in order."""
-    if os.path.isfile(source):
-        yield os.path.dirname(source) or ".", [os.path.basename(source)]
+    if pathlib.Path(source).is_file():
+        yield str(pathlib.Path(source).parent), [pathlib.Path(source).name]
         return
     visited = set()
     for folder, folders, names in os.walk(source, onerror=_warn, followlinks=True):
@@ -163,7 +164,8 @@ def _filter(
 
 
 def _is_readable(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.R_OK)
+    # in this order: before Python 3.14, `is_file` raises where the folder may not be entered
+    return os.access(path, os.R_OK) and pathlib.Path(path).is_file()
 
 
 def _find_in_folder(folder: str, names: Sequence[str], source: str, below: str) -> Iterator[Found]:
@@ -176,7 +178,7 @@ def _find_in_folder(folder: str, names: Sequence[str], source: str, below: str) 
     others = [name for name in names if name not in taken]
     series = sorted(dicom.find_series(folder, others).values())
     for paths in series:
-        part = os.path.basename(paths[0]).removesuffix(".dcm") if len(series) > 1 else ""
+        part = pathlib.Path(paths[0]).name.removesuffix(".dcm") if len(series) > 1 else ""
         place = _place_of(os.path.join(folder, part))
         yield Found(_case_id(source, below, part), "dicom", tuple(paths), place)
 
@@ -205,7 +207,7 @@ def _case_id(*parts: str) -> str:
 
 
 def _name_of(path: str) -> str:
-    return os.path.basename(os.path.abspath(path))
+    return pathlib.Path(os.path.abspath(path)).name
 
 
 def _place_of(path: str) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import math
 import os
+import pathlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -121,18 +122,20 @@ def count_reasons(content: manifest.Manifest) -> dict[str, int]:
 @contextlib.contextmanager
 def _lock(out: str) -> Iterator[None]:
     """Keeps other processes from adding to a store, of which one would lose the rows of another."""
-    os.makedirs(out, exist_ok=True)
+    if not out:  # an empty variable is not the current folder
+        raise DatasetError("The path of the store is empty. Name a folder.")
+    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
 
     def refuse() -> None:
         raise DatasetError(f"Another process adds scans to '{out}'. Wait until it has ended.")
 
-    with _file_locks.locked(os.path.join(out, ".lock"), on_busy=refuse):
+    with _file_locks.locked(pathlib.Path(out, ".lock"), on_busy=refuse):
         _atomic_files.remove_leftovers(out)
         yield
 
 
 def _open_manifest(out: str, spacing: tuple[float, float, float]) -> manifest.Manifest:
-    if not os.path.exists(os.path.join(out, manifest.NAME)):
+    if not pathlib.Path(out, manifest.NAME).exists():
         return manifest.Manifest(spacing=spacing, cases=())
     content = manifest.Manifest.read(out)
     if content.spacing != spacing:

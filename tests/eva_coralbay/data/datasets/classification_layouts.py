@@ -78,7 +78,7 @@ def write_luna25_table(root: pathlib.Path, labels: dict[str, int]) -> None:
                 "Gender": "Male",
             }
         )
-    with open(root / LUNA25_TABLE, "w", newline="", encoding="utf-8") as file:
+    with (root / LUNA25_TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

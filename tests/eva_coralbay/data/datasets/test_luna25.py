@@ -132,7 +132,7 @@ def test_strange_metadata_are_named(root: pathlib.Path, content: bytes) -> None:
     dataset.setup()
     case = dataset.case_ids[0]
     path = root / "luna25_nodule_blocks" / "metadata" / f"{case}.npy"
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|O", "fortran_order": False, "shape": ()}
         )

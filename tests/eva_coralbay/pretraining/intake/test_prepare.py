@@ -26,6 +26,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, quality, resampling
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
+from eva_coralbay.pretraining.intake import examine
 from eva_coralbay.pretraining.intake import prepare as preparation
 from tests.eva_coralbay.pretraining import scans
 
@@ -832,11 +833,9 @@ def test_the_command_says_that_a_scan_is_to_be_tried_again(
 def test_a_name_that_is_not_in_utf_8_stops_no_other(source: pathlib.Path, out: str) -> None:
     _write_scans(source, 1)
     for name in (b"bad_\xff.nii.gz", b"bad_\xe9\xff.dcm"):
-        path = os.path.join(os.fsencode(source), name)
-        with open(path, "wb") as file:
-            file.write(b"nothing")
+        (source / os.fsdecode(name)).write_bytes(b"nothing")
     folder = scans.write_series(source / "series", scans.hounsfield(seed=3))
-    os.rename(folder, os.path.join(os.fsencode(source), b"series_\xff"))
+    folder.rename(source / os.fsdecode(b"series_\xff"))
     content = _prepare(source, out)
     assert [case.case for case in content.prepared][:1] == ["scans__0"]
     assert len(content.cases) == 4
@@ -845,7 +844,7 @@ def test_a_name_that_is_not_in_utf_8_stops_no_other(source: pathlib.Path, out: s
 
 def test_what_a_killed_call_was_writing_is_removed(source: pathlib.Path, out: str) -> None:
     _write_scans(source, 1)
-    os.mkdir(out)
+    pathlib.Path(out).mkdir()
     leftover = pathlib.Path(out) / f".manifest.json~{_dead_process()}~{'0' * 32}.tmp"
     leftover.write_text("half")
     _prepare(source, out)
@@ -942,6 +941,25 @@ def test_refuses_another_spacing(source: pathlib.Path, out: str) -> None:
 def test_refuses_a_source_that_is_not_there(source: pathlib.Path, out: str) -> None:
     with pytest.raises(DatasetError, match="nowhere' does not exist"):
         _prepare([source, source / "nowhere"], out)
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    source: pathlib.Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_scans(source, 1)
+    monkeypatch.chdir(source)
+    with pytest.raises(DatasetError, match="'' does not exist"):
+        preparation.prepare([""], out, spacing=_SPACING, workers=1)
+    with pytest.raises(DatasetError, match="path of the store is empty"):
+        _prepare(source, "")
+    assert [path.name for path in source.iterdir()] == ["0.nii.gz"]
+
+
+@pytest.mark.parametrize("shown", ["./secret/0.nii.gz", "secret/0.nii.gz"])
+def test_a_message_is_kept_without_the_folder(shown: str) -> None:
+    """However the folder was named, and however an error names it."""
+    message = f"Case 'a', '{shown}': unreadable."
+    assert examine.without_place(message, "a", "./secret/0.nii.gz") == "'0.nii.gz': unreadable."
 
 
 def test_refuses_sources_without_scans(source: pathlib.Path, out: str) -> None:

@@ -4,6 +4,7 @@ import abc
 import hashlib
 import json
 import os
+import pathlib
 import pickle  # nosec B403  # only for the error that PyTorch and NumPy raise
 from typing import Any, Literal, NamedTuple
 
@@ -241,9 +242,9 @@ class ClassificationDataset(
         """
         if self._embeddings_root is None:
             return None
-        path = os.path.join(self._embeddings_root, EMBEDDINGS_FILE)
+        path = pathlib.Path(self._embeddings_root, EMBEDDINGS_FILE)
         try:
-            with open(path, encoding="utf-8") as file:
+            with path.open(encoding="utf-8") as file:
                 return json.load(file)
         except (FileNotFoundError, ValueError) as error:
             raise DatasetError(
@@ -253,8 +254,8 @@ class ClassificationDataset(
 
     def _load_embedding(self, index: int) -> torch.Tensor:
         """Loads an embedding as eva's writer has saved it, of shape [E]."""
-        name = f"{os.path.splitext(self.filename(index))[0]}.pt"
-        path = os.path.join(self._embeddings_root or "", name)
+        name = pathlib.Path(self.filename(index)).with_suffix(".pt")
+        path = pathlib.Path(self._embeddings_root or "", name)
         try:
             (embedding,) = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
@@ -273,7 +274,7 @@ class ClassificationDataset(
         digest = hashlib.sha256()
         for case in sorted(set(self._cases) & set(sum(self._lists.values(), []))):
             for path in filter(os.path.isfile, self._files(case)):
-                status = os.stat(path)
+                status = pathlib.Path(path).stat()
                 name = os.path.relpath(path, self._root)
                 digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
@@ -298,7 +299,7 @@ class ClassificationDataset(
         return [
             f"Case '{case}': '{path}' is missing."
             for path in self._files(case)
-            if not os.path.isfile(path)
+            if not pathlib.Path(path).is_file()
         ]
 
     def _path(self, relative: str) -> str:

@@ -1,6 +1,6 @@
 """CC-CCII."""
 
-import os
+import pathlib
 import re
 from collections.abc import Iterator
 
@@ -75,25 +75,26 @@ class CCCCII(base.ClassificationDataset):
         """Yields the ids and the paths of the scans in VoCo's copy, whose names lack the class."""
         listed = sum(splits.read_splits(self.facts.id).schemes["voco"].values(), [])
         ids = {case.split("-", maxsplit=1)[1]: case for case in listed}
-        folder = self._path(_ARRAYS)
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        folder = pathlib.Path(self._path(_ARRAYS))
+        for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []:
             match = re.fullmatch(r"p(\d+)-s(\d+)\.npy", name)
             if match and (case := ids.get(f"{match[1]}-{match[2]}")):
                 yield case, f"{_ARRAYS}/{name}"
 
     def _folders(self, path: str) -> list[str]:
         """Returns the names of the folders in a folder; of one that does not exist, none."""
-        folder = self._path(path)
-        if not os.path.isdir(folder):
+        folder = pathlib.Path(self._path(path))
+        if not folder.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
 def _slices(folder: str) -> list[str]:
     """Returns the paths of the slices of a scan, in the order of their numbers."""
-    names = [name for name in os.listdir(folder) if name.lower().endswith(_SLICE_ENDINGS)]
-    names.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-    return [os.path.join(folder, name) for name in names]
+    entries = pathlib.Path(folder).iterdir()
+    paths = [path for path in entries if path.name.lower().endswith(_SLICE_ENDINGS)]
+    paths.sort(key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+    return [str(path) for path in paths]
 
 
 def _read_slice(path: str, case: str) -> npt.NDArray[np.uint8]:

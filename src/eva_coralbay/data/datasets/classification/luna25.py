@@ -1,6 +1,6 @@
 """LUNA25."""
 
-import os
+import pathlib
 import pickle  # nosec B403  # only what admits nothing but arrays
 from typing import Any
 
@@ -38,7 +38,7 @@ class LUNA25(base.ClassificationDataset):
     @override
     def _find_cases(self) -> dict[str, base.Case]:
         path = self._path(_TABLE)
-        if not os.path.isfile(path):
+        if not pathlib.Path(path).is_file():
             return {}
         with foreign_files.reading(path, fix=self.facts.how_to_get):
             table = pd.read_csv(path, dtype={"AnnotationID": str, "PatientID": str})
@@ -84,7 +84,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _read_dictionary(path: str) -> dict[str, Any]:
     """Reads a dictionary of arrays that was written by `numpy.save`."""
-    with open(path, "rb") as file:
+    with pathlib.Path(path).open("rb") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         return _ArrayUnpickler(file).load().item()

@@ -1,7 +1,7 @@
 """The CT tasks of MedMNIST in 3D."""
 
 import functools
-import os
+import pathlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +39,7 @@ class MedMNIST3D(base.ClassificationDataset):
 
     @override
     def _find_cases(self) -> dict[str, base.Case]:
-        if not os.path.isfile(self._path(self.archive)):
+        if not pathlib.Path(self._path(self.archive)).is_file():
             return {}
         return {
             f"{part}_{index:04d}": base.Case(
