@@ -146,7 +146,7 @@ class WindowAttention(nn.Module):
         bias = functional.embedding(index, self.relative_position_bias_table)
         bias = bias.view(length, length, self._num_heads).permute(2, 0, 1)
         # the memory-efficient kernels on a GPU need rows of a multiple of eight that lie one after
-        # the other; without them torch falls back to float32 products, at twice the time
+        # the other; torch falls back to plain products without a word where they do not
         folded = functional.pad(bias + layout.masks, (0, -length % 8)).to(dtype)
         return folded.contiguous()[..., :length]
 
