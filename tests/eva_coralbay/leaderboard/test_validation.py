@@ -636,3 +636,12 @@ def test_importing_it_imports_no_torch() -> None:
     imports = ", ".join(f"eva_coralbay.{name}" for name in names)
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("step", "is_refused"), [(0, False), (6, True), (20000, True)])
+def test_a_probe_takes_no_step(tmp_path: pathlib.Path, step: int, is_refused: bool) -> None:
+    """The limit of its trainer is no number of steps that it was to do."""
+    entry = result_files.write(tmp_path, model="lab/net", task="openkbp", protocol="probe")
+    _edit(entry, checkpoint__step=step)
+    places = [fault.where for fault in validation.validate(tmp_path)]
+    assert ("checkpoint.step" in places) == is_refused

@@ -161,7 +161,9 @@ def _check_settings(
             f"is {str(found)[:100]}, but {str(value)[:100]} in {name}: run the task's config as it "
             "is. A result of other settings is of kind `demo`.",
         )
-    last = config["trainer"]["init_args"].get("max_steps")
+    # a probe solves for its classifier, whatever the trainer's limit is
+    is_probe = protocol.mode == "probe"
+    last = 0 if is_probe else config["trainer"]["init_args"].get("max_steps")
     if result.checkpoint.selection == "last" and result.checkpoint.step != last:
         yield Fault(
             entry.path,
