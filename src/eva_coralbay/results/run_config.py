@@ -55,6 +55,10 @@ _MACHINE_KEYS = (
 )
 """The arguments of data sets and loaders that tell where they lie and how fast they are."""
 
+_ANY_MAPS_DECODER = "eva_coralbay.evaluation.pyramid_decoder.PyramidDecoder"
+"""The decoder that counts beside that of the task: the same behind a convolution a map, for
+encoders whose maps are no pyramid of six."""
+
 _PARTS = ("trainer", "model", "data")
 """The classes that a configuration names."""
 
@@ -138,12 +142,15 @@ def find_changes(
 
     Returns:
         By dotted path the value of the run and that of the task, `None` where there is none;
-        empty if the task is none of the leaderboard's.
+        empty if the task is none of the leaderboard's. A decoder for any feature maps is none.
     """
     known = task_settings.find(task_id, version, protocol.mode)
     if known is None:
         return {}
-    found, expected = dict(_flatten(settings(config))), dict(_flatten(known))
+    ours = settings(config)
+    if _decoder_of(ours).get("class_path") == _ANY_MAPS_DECODER:
+        ours["model"]["init_args"]["decoder"] = _decoder_of(known)
+    found, expected = dict(_flatten(ours)), dict(_flatten(known))
     return {
         path: (found.get(path), expected.get(path))
         for path in sorted(found.keys() | expected.keys())
@@ -162,6 +169,13 @@ def command(config: Mapping[str, Any]) -> str:
     """
     data = config["data"]["init_args"]
     return "fit" if data.get("embeddings_root") is None else "predict_fit"
+
+
+def _decoder_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the decoder that settings name, empty if they name none."""
+    arguments = (settings.get("model") or {}).get("init_args") or {}
+    decoder = arguments.get("decoder")
+    return decoder if isinstance(decoder, dict) else {}
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

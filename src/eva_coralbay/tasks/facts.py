@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from typing_extensions import override
 
@@ -104,6 +104,33 @@ class Resource(NamedTuple):
     """Its digest as "md5:..." or "sha256:...", None where none is published."""
 
 
+CROP: Final = (96, 96, 96)
+"""The size of the encoder's input in voxels, as (D, H, W), unless the task has another."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the decoder of a segmentation is trained and how its windows are laid."""
+
+    batch_size: int = 2
+    """The number of scans in a step."""
+
+    num_samples: int = 4
+    """The number of crops of a scan in a step."""
+
+    lr: float = 1e-3
+    """The learning rate at the start."""
+
+    class_weights: tuple[float, ...] | None = None
+    """The weight of each label in the loss, the background first; None for equal ones."""
+
+    overlap: float | None = None
+    """The overlap of windows when scoring, as a share of the window; None for the protocol's."""
+
+    monitor_overlap: float | None = None
+    """The same for the validation during the training."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """A task of the leaderboard: a public data set and how it is trained and scored."""
@@ -150,7 +177,10 @@ class Task:
     val_interval: int
     """The number of training steps between two validations."""
 
-    crop: tuple[int, int, int] = (96, 96, 96)
+    training: Training = Training()
+    """How the decoder of a segmentation is trained."""
+
+    crop: tuple[int, int, int] = CROP
     """The size of the encoder's input in voxels, as (D, H, W)."""
 
     crop_mm: tuple[float, float, float] | None = None

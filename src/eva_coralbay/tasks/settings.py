@@ -7,11 +7,11 @@ an older version can still be checked.
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal
 
-from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import catalog, facts
 
 Mode = Literal["online", "offline", "probe"]
 """Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
@@ -96,40 +96,44 @@ def _probe(task: catalog.Task) -> dict[str, Any]:
             task=task.id,
             voxels_per_class=256,
         ),
-        "data": _segmentation_data(task),
+        # no crops are drawn: the defaults
+        "data": _segmentation_data(task, facts.Training(), facts.CROP),
     }
 
 
 def _segmentation(task: catalog.Task) -> dict[str, Any]:
+    training = task.training
     return {
         "trainer": _trainer("val/dice", task.steps, task.val_interval),
         "model": _class(
             "eva_coralbay.evaluation.SegmentationModule",
-            class_weights=None,
+            class_weights=_list(training.class_weights),
             criterion=None,
             decoder=_class(
                 "eva.vision.models.networks.decoders.segmentation.SwinUNETRDecoderWithProjection"
             ),
-            lr=1e-3,
+            lr=training.lr,
             lr_end=1e-4,
-            monitor_overlap=None,
-            overlap=None,
+            monitor_overlap=training.monitor_overlap,
+            overlap=training.overlap,
             roi_size=list(task.crop),
             weight_decay=0.01,
         ),
-        "data": _segmentation_data(task),
+        "data": _segmentation_data(task, training, task.crop),
     }
 
 
-def _segmentation_data(task: catalog.Task) -> dict[str, Any]:
+def _segmentation_data(
+    task: catalog.Task, training: facts.Training, crop: Sequence[int]
+) -> dict[str, Any]:
     return _class(
         "eva_coralbay.data.SegmentationData",
-        batch_size=2,
+        batch_size=training.batch_size,
         class_ratios=None,
         dataset=_class(task.dataset, split_scheme=None),
         hu_window=_list(task.hu_window),
-        num_samples=4,
-        roi_size=list(task.crop),
+        num_samples=training.num_samples,
+        roi_size=list(crop),
         spacing=_list(task.spacing),
     )
 

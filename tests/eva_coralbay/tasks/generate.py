@@ -9,7 +9,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import catalog, facts
 from eva_coralbay.tasks import settings as settings_lib
 from eva_coralbay.tasks import splits as splits_lib
 
@@ -75,7 +75,9 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
     command = "predict_fit" if mode == "offline" else "fit"
     name = task.id if mode == "online" else f"{mode}/{task.id}"
     folder = task.id if is_segmentation and mode == "online" else f"{mode}/{task.id}"
-    model = "${oc.env:MODEL_NAME, radiology/coralbay}"
+    is_short = task.training != facts.Training()
+    default = "radiology/coralbay_random" if is_short else "radiology/coralbay"
+    model = f"${{oc.env:MODEL_NAME, {default}}}"
     embeddings = "${oc.env:EMBEDDINGS_ROOT, ./data/embeddings}"
     lines = [
         f"# {task.title}: {', '.join(task.classes[:4])}{' ...' if len(task.classes) > 4 else '.'}",
@@ -91,13 +93,13 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
         lines += [
             "model:",
             "  class_path: eva_coralbay.evaluation.ProbeModule",
-            "  init_args:",
-            f"    task: {task.id}",
+            f"  init_args: {{task: {task.id}}}",
         ]
     elif is_segmentation:
         lines += [
             f"    max_steps: ${{oc.env:MAX_STEPS, {task.steps}}}",
             f"    val_check_interval: ${{oc.env:VAL_CHECK_INTERVAL, {task.val_interval}}}",
+            *(_render_training(task.training) if is_short else []),
         ]
     if mode == "offline":
         lines += [
@@ -122,7 +124,36 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
         lines += ["        download: ${oc.env:DOWNLOAD_DATA, false}"]
     lines += _render_input(task, mode)
     shared = f"../_shared/{mode}_{task.kind}.yaml"
+    if is_short:
+        shared = f"../_shared/short_{'probe' if mode == 'probe' else task.kind}.yaml"
+    if is_short and mode == "online":
+        lines = _shorten(lines)
     return "\n".join((*lines, f"config: {shared if mode == 'probe' else f'../{shared}'}", ""))
+
+
+def _render_training(training: facts.Training) -> list[str]:
+    """Returns the lines of a config on a training that is the task's own."""
+    weights = list(training.class_weights or ())
+    return [
+        "model:",
+        "  class_path: eva_coralbay.evaluation.SegmentationModule",
+        f'  init_args: {{lr: "${{oc.env:LR_VALUE, {training.lr}}}",'
+        f' class_weights: "${{oc.env:CLASS_WEIGHTS, {weights}}}",',
+        f'              overlap: "${{oc.env:SW_OVERLAP, {training.overlap}}}",'
+        f' monitor_overlap: "${{oc.env:SW_MONITOR_OVERLAP, {training.monitor_overlap}}}"}}',
+    ]
+
+
+def _shorten(lines: Sequence[str]) -> list[str]:
+    """Writes the arguments of the data set in few lines, as a config has at most 25."""
+    start = lines.index("      init_args:") + 1
+    arguments = [line for line in lines[start:] if line.startswith(" " * 8)]
+    values = [
+        f'{key}: "{value}"' for key, value in (line.strip().split(": ", 1) for line in arguments)
+    ]
+    flow = [", ".join(values[index : index + 2]) for index in range(0, len(values), 2)]
+    flow = ["        {" + ",\n         ".join(flow) + "}"]
+    return [lines[0], *lines[2:start], *flow, *lines[start + len(values) :]]
 
 
 def _render_input(task: catalog.Task, mode: settings_lib.Mode) -> list[str]:

@@ -88,6 +88,21 @@ def test_there_are_none_of_other_versions(version: str) -> None:
     assert settings_lib.list_versions("own") == []
 
 
+def test_the_decoder_for_any_maps_counts_as_the_one_of_the_task() -> None:
+    config = _resolve(_CONFIGS / "online/segmentation/openkbp.yaml")
+    version = catalog.TASKS["openkbp"].version
+    for class_path, is_equal in [
+        ("eva_coralbay.evaluation.pyramid_decoder.PyramidDecoder", True),
+        ("some.other.Decoder", False),
+    ]:
+        config["model"]["init_args"]["decoder"] = {
+            "class_path": class_path,
+            "init_args": {"channels": [4, 8]},
+        }
+        found = run_config.find_changes(config, "openkbp", version, _FROZEN)
+        assert (not found) == is_equal
+
+
 def test_changes_are_found() -> None:
     config = _resolve(_CONFIGS / "online/segmentation/btcv.yaml")
     config["trainer"]["init_args"]["max_steps"] = 6

@@ -1,7 +1,7 @@
 """Data sets of many organs."""
 
 from eva_coralbay.tasks.catalog import _common, _downloads
-from eva_coralbay.tasks.facts import BACKGROUND, License, Resource, Task
+from eva_coralbay.tasks.facts import BACKGROUND, License, Resource, Task, Training
 
 # the label values of the challenge (https://www.synapse.org/Synapse:syn3193805)
 _BTCV_LABELS = (
@@ -333,7 +333,6 @@ TOTALSEGMENTATOR = Task(
 
 OPENKBP = Task(
     id="openkbp",
-    version="1",
     title="OpenKBP",
     kind="segmentation",
     # the names of the files; the values are ours, as each organ is a file of its own
@@ -361,8 +360,18 @@ OPENKBP = Task(
             "ce625e62f3b04203f22bd9d1634f3e8fb0245e46"
         ),
     ),
+    # minutes on a CPU: the small organs are not found in them unless they count for more
     steps=500,
     val_interval=500,
+    training=Training(
+        batch_size=1,
+        num_samples=1,
+        lr=0.002,
+        class_weights=(0.1, 1.0, 1.5, 1.5, 1.5, 1.0),
+        overlap=0.25,
+        monitor_overlap=0.0,
+    ),
+    crop=(64, 64, 64),
     # the voxels are 4 to 5 mm wide and 2 to 3 mm thick
     spacing=(3.0, 3.0, 3.0),
     hu_window=_common.SOFT_TISSUE_HU,
