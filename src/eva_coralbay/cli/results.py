@@ -12,8 +12,11 @@ from eva_coralbay import _messages
 from eva_coralbay.cli import _output, _subcommand
 from eva_coralbay.results import scores, summary
 
-_GROUP = ("model", "task", "protocol", "part", "checkpoint", "seeds", "cases")
-"""The columns that say what was run."""
+_GROUP = ("model", "task", "protocol", "part", "checkpoint", "settings", "seeds", "cases")
+"""The columns that say what was run.
+
+The settings, which are a part of a hash, are shown where a task was run with several.
+"""
 
 
 class Results(_subcommand.Subcommand):
@@ -21,7 +24,8 @@ class Results(_subcommand.Subcommand):
 
     A row is a model on a task by a protocol, scored on one part of the split: the mean over the
     seeds, and their standard deviation. Of the checkpoints of a run, the one that its protocol
-    ranks counts. --json and --csv have the values of every class too.
+    ranks counts. Runs with other steps, spacing or other settings of the task are rows of their
+    own, told apart by a hash. --json and --csv have the values of every class too.
     """
 
     name = "results"
@@ -65,15 +69,19 @@ def _print_tables(summaries: Sequence[summary.Summary]) -> None:
     if not summaries:
         return
     metrics = scores.list_overall({name for each in summaries for name in each.metrics})
+    shown = [name for name in _GROUP if name != "settings" or _have_several_settings(summaries)]
     _output.print_table(
-        (*_GROUP, *metrics),
+        (*shown, *metrics),
         [
-            [*_describe(each), *(_format(each.metrics.get(name)) for name in metrics)]
+            [
+                *(_describe(each)[name] for name in shown),
+                *(_format(each.metrics.get(name)) for name in metrics),
+            ]
             for each in summaries
         ],
         title="Mean over cases and seeds ± standard deviation over seeds",
         numbers=("seeds", "cases", *metrics),
-        whole=("model", "task", "protocol", *metrics),
+        whole=("model", "task", "protocol", "settings", *metrics),
     )
     if len(summaries) == 1:
         _print_classes(summaries[0], metrics)
@@ -100,15 +108,22 @@ def _print_csv(summaries: Sequence[summary.Summary]) -> None:
     writer.writerow((*_GROUP, "metric", "mean", "deviation", "runs"))
     for each in summaries:
         for name, value in each.metrics.items():
-            line = [*_describe(each), name, value.mean, value.deviation, value.n_runs]
+            line = [*_describe(each).values(), name, value.mean, value.deviation, value.n_runs]
             writer.writerow(map(_messages.csv_text, line))
 
 
-def _describe(each: summary.Summary) -> list[str]:
-    """Returns what was run, in the order of the columns."""
+def _have_several_settings(summaries: Sequence[summary.Summary]) -> bool:
+    """Whether two rows would say the same without their settings."""
+    rows = {(each.model, each.task, each.protocol, each.part) for each in summaries}
+    return len(rows) < len(summaries)
+
+
+def _describe(each: summary.Summary) -> dict[str, str]:
+    """Returns what was run, by the columns in their order."""
     seeds = ", ".join(str(seed) for seed in each.seeds)
     names = (each.model, each.task, each.protocol, each.part, each.checkpoint)
-    return [*names, seeds, str(each.n_cases)]
+    values = (*names, each.settings or "-", seeds, str(each.n_cases))
+    return dict(zip(_GROUP, values, strict=True))
 
 
 def _format(value: summary.Value | None) -> str:

@@ -44,9 +44,10 @@ def find_series(folder: str, names: Sequence[str]) -> dict[str, list[str]]:
 
     Returns:
         The paths of each series in the order of their names, by the UID of the series; those
-        whose header is damaged or has none are under "".
+        whose header is damaged or has none are under "". Hidden files are left out, such as
+        `._IM0001.dcm`, which macOS puts beside each file on foreign disks.
     """
-    paths = [os.path.join(folder, name) for name in names]
+    paths = [os.path.join(folder, name) for name in names if not name.startswith(".")]
     series: dict[str, list[str]] = {}
     with dicom_header.silent(), futures.ThreadPoolExecutor(_READERS) as pool:
         for path, series_uid in zip(paths, pool.map(_read_series_uid, paths), strict=True):

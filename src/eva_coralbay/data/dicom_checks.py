@@ -64,6 +64,9 @@ _TILT_TOLERANCE = 0.5
 _ORIENTATION_TOLERANCE = 1e-3
 """How much the direction cosines of slices may differ."""
 
+_SPACING_TOLERANCE = 1e-3
+"""How much the pixel spacing of slices may differ, as a part of it."""
+
 _ELEMENT_BYTES = 8
 """How many bytes of an element come before its value, at least."""
 
@@ -232,13 +235,16 @@ def _find_problem_of_slices(headers: Sequence[pydicom.Dataset]) -> str | None:
         return f"too few slices: {len(headers)}, at least {_MIN_SLICES} are needed"
     if len(headers) * int(headers[0].Rows) * int(headers[0].Columns) > _MAX_VOXELS:
         return f"too large: more than {_MAX_VOXELS:,} voxels"
-    for tag, what in (("Rows", "size"), ("Columns", "size"), ("PixelSpacing", "pixel spacing")):
-        if len({str(header.get(tag)) for header in headers}) > 1:
-            return f"mixed: the slices differ in {what}"
+    if len({(int(header.Rows), int(header.Columns)) for header in headers}) > 1:
+        return "mixed: the slices differ in size"
+    spacings = np.array([header.PixelSpacing for header in headers], dtype=np.float64)
+    if np.abs(spacings / spacings[0] - 1).max() > _SPACING_TOLERANCE:
+        return "mixed: the slices differ in pixel spacing"
     cosines = np.array([header.ImageOrientationPatient for header in headers], dtype=np.float64)
     if np.abs(cosines - cosines[0]).max() > _ORIENTATION_TOLERANCE:
         return "mixed: the slices differ in orientation"
-    if abs(np.linalg.norm(normal_of(headers[0])) - 1) > _ORIENTATION_TOLERANCE:
+    directions = cosines_of(headers[0])
+    if np.abs(directions @ directions.T - np.eye(2)).max() > _ORIENTATION_TOLERANCE:
         return "ImageOrientationPatient is invalid: no unit vectors at a right angle"
     return _find_problem_of_positions(headers)
 

@@ -7,11 +7,16 @@ Decathlon map values to names (`{"0": "background", "1": "liver"}`).
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from loguru import logger
+
 from eva_coralbay.data import foreign_files
 from eva_coralbay.data.foreign_files import UnusableError
 
 IGNORE_LABEL = -1
 """The value of voxels that are left out of loss and metrics, in every label map in memory."""
+
+_BACKGROUND = "background"
+"""The name that nnU-Net and the Decathlon give to the label value 0."""
 
 _IGNORE_NAME = "ignore"
 """The name that nnU-Net gives to the label of such voxels."""
@@ -38,12 +43,12 @@ def parse(labels: Any) -> Labels:
 
     Raises:
         UnusableError: If it is no such mapping, a label is a region of several values, two labels
-            have one value, or the values have gaps.
+            have one value, the values have gaps, or the background has another value than 0.
     """
     if not isinstance(labels, dict) or not labels:
         raise UnusableError("it has no 'labels'", "Map each label name to its value.")
     values = {
-        value: foreign_files.check_name(name, f"the name of label {value}")
+        value: foreign_files.check_name(name, f"the name of label {value}").strip()
         for value, name in _by_value(labels).items()
     }
     ignored = next((value for value, name in values.items() if name == _IGNORE_NAME), None)
@@ -53,11 +58,27 @@ def parse(labels: Any) -> Labels:
             f"the label values must be 0 (background), 1, 2, ... without gaps, got {sorted(known)}",
             "Renumber the labels.",
         )
+    _check_background(known)
     if len(set(known.values())) < len(known):
         raise UnusableError(
             f"two labels have the same name: {list(known.values())}", "Rename one of them."
         )
     return Labels(["background", *(known[value] for value in range(1, len(known)))], ignored)
+
+
+def _check_background(names: Mapping[int, str]) -> None:
+    """Checks that no other value than 0 is called background, and says if 0 is called otherwise."""
+    for value, name in names.items():
+        if value > 0 and name.lower() == _BACKGROUND:
+            raise UnusableError(
+                f"the background has the value {value}, but it must have 0 ('{names[0]}' has it)",
+                "Renumber the labels, in the label maps too.",
+            )
+    if names[0].lower() != _BACKGROUND:
+        logger.warning(
+            f"Label 0 is called '{names[0]}'. It is the background, which is not scored: voxels of "
+            "a class need a value from 1 on."
+        )
 
 
 def _by_value(labels: Mapping[str, Any]) -> dict[int, str]:

@@ -50,6 +50,9 @@ _DIRECTION_TOLERANCE = 0.5
 _MIN_INDEPENDENCE = 0.1
 """The least volume of a voxel whose edges have length 1: below, the axes lie in one plane."""
 
+_MAX_SHEAR = 0.5
+"""By how many degrees the angle of two axes may differ from a right one, as for DICOM."""
+
 _QUIET = logging.getLogger(f"{__name__}.mended")
 """Where nibabel says which values of a header it has mended."""
 
@@ -121,14 +124,14 @@ def parse(content: bytes, *, needs_code: bool) -> Header:
     _check_type(header)
     affine = _affine_of(header, needs_code=needs_code)
     _check_extent(shape, affine)
-    slope, intercept = header.get_slope_inter()
+    slope, intercept = _scaling_of(header)
     return Header(
         shape,
         affine,
         header.get_data_dtype(),
         _offset_of(header),
-        1.0 if slope is None else float(slope),
-        0.0 if intercept is None else float(intercept),
+        slope,
+        intercept,
     )
 
 
@@ -194,6 +197,19 @@ def _offset_of(header: Any) -> int:
     return int(offset)
 
 
+def _scaling_of(header: Any) -> tuple[float, float]:
+    """Returns slope and intercept of the values; a slope of 0 or NaN means that there are none."""
+    slope, intercept = (float(header[f"scl_{name}"]) for name in ("slope", "inter"))
+    if slope == 0 or math.isnan(slope):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise UnusableError(
+            f"the scale of the values (scl_slope, scl_inter) is {slope:g} and {intercept:g}",
+            "Export the file again.",
+        )
+    return slope, intercept
+
+
 def _affine_of(header: Any, *, needs_code: bool) -> npt.NDArray[np.float64]:
     """Returns where the voxels lie, after checking that all parts of the header agree on it."""
     has_sform, has_qform = (int(header[f"{name}form_code"]) > 0 for name in "sq")
@@ -202,12 +218,26 @@ def _affine_of(header: Any, *, needs_code: bool) -> npt.NDArray[np.float64]:
             "orientation and spacing are missing (sform_code and qform_code are 0)",
             "Write the affine of the scan to the file with a code above 0.",
         )
+    if has_qform:
+        _check_qform(header)
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     _check_regular(affine)
     _check_spacing(header, affine)
+    _check_angles(affine)
     if has_sform and has_qform:
         _check_directions(header)
     return affine
+
+
+def _check_qform(header: Any) -> None:
+    """Checks that the qform is a rotation, before nibabel computes it."""
+    quaternion = np.array([header[f"quatern_{name}"] for name in "bcd"], dtype=np.float64)
+    # rounding may make it a little longer than 1; NaN is not shorter than anything
+    if not (quaternion**2).sum() <= 1 + 1e-5:
+        raise UnusableError(
+            f"the qform is no rotation: its quaternion (b, c, d) is {_join(quaternion, ', ')}",
+            "Write the qform again, or set qform_code to 0 if the sform is right.",
+        )
 
 
 def _check_regular(affine: npt.NDArray[np.float64]) -> None:
@@ -249,6 +279,19 @@ def _check_spacing(header: Any, affine: npt.NDArray[np.float64]) -> None:
         raise UnusableError(
             f"a spacing of {_join(distances)} mm is impossible",
             f"Write the spacing of the scan in mm to the file: {low} to {high} are possible.",
+        )
+
+
+def _check_angles(affine: npt.NDArray[np.float64]) -> None:
+    """Checks that the axes are at right angles: voxels are resampled and measured as boxes."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(directions.T @ directions - np.eye(3)).max()
+    shear = math.degrees(math.asin(min(float(cosines), 1.0)))
+    if shear > _MAX_SHEAR:
+        raise UnusableError(
+            f"the axes are not at right angles, but off by {shear:.1f} degrees, as in a scan with "
+            "a tilted gantry",
+            "Resample the scan to a straight grid, and its mask with it.",
         )
 
 

@@ -41,6 +41,35 @@ _MAX_BRIGHT = 4096.0
 _MAX_MAGNITUDE = 2.0**16
 """The largest magnitude of a HU: padding may be far below air, but 16 bits hold it."""
 
+_MIN_CONTENT_RANGE = 100.0
+"""As `_MIN_RANGE`, but without the padding, however far away from the other values it is."""
+
+_FAT = -50.0
+"""The HU below which fat, lung and air are."""
+
+_MIN_DARK = 0.003
+"""The part of the values, without the padding, that must be as dark as fat.
+
+The intercept of -1024 may be left out, or the scan be MR or PET, though noise or a padding value
+are below 0.
+"""
+
+_DENSE_BONE = 700.0
+"""The HU above which there is little but dense bone, teeth and metal."""
+
+_GAS = -200.0
+"""The HU below which there is little but lung and air."""
+
+_MAX_DENSE = 0.15
+"""The part of the values, without the padding, above which as dense values have another cause:
+the scan is inverted, or its intercept of -1024 was left out."""
+
+_MIN_GAS = -4096.0
+"""The HU that no more than one percent is below, but for the padding: half of them are scaled."""
+
+_MANY_VOXELS = 2**20
+"""From how many voxels on one in eight is looked at."""
+
 _MAX_LABELS = 256
 """How many values a label map has at most."""
 
@@ -149,11 +178,38 @@ def _find_problem_of_values(values: npt.NDArray[np.float32], statistics: Statist
         return f"not HU: {found}, none below 0 (was the intercept of -1024 left out, or is it MR?)"
     if statistics.percentile_99 > _MAX_BRIGHT:
         return f"not HU: {found}, more than one percent of them above {_MAX_BRIGHT:g}"
+    if low >= -128 and high <= 127:
+        return f"not HU: {found}, an image of 8 bits with a sign"
     soft_tissue = np.mean((values >= _SOFT_TISSUE[0]) & (values <= _SOFT_TISSUE[1]))
     if soft_tissue < _MIN_SOFT_TISSUE:
         return f"empty, or not HU: {soft_tissue:.1%} of the voxels are soft tissue ({found})"
     if statistics.percentile_99 - statistics.percentile_1 < _MIN_RANGE and high - low < 1000:
         return f"not HU: {found}, a range as of normalized values"
+    return _find_problem_of_content(values)
+
+
+def _find_problem_of_content(values: npt.NDArray[np.float32]) -> str | None:
+    """Returns why what is not padding is not in HU. The padding is the lowest value."""
+    sample = values[::2, ::2, ::2] if values.size > _MANY_VOXELS else values
+    content = sample[sample > sample.min()]
+    if not content.size:
+        return "constant, but for a few voxels"
+    low, high = (float(value) for value in np.percentile(content, (1, 99)))
+    found = f"values without padding from {low:g} to {high:g} (but for one percent at each end)"
+    if high - low < _MIN_CONTENT_RANGE:
+        return f"not HU: {found}, a range as of normalized values"
+    if low < _MIN_GAS or high > _MAX_BRIGHT:
+        return f"not HU: {found}, a range as of values that are multiplied"
+    dark, gas, dense = (
+        float(part.mean()) for part in (content < _FAT, content < _GAS, content > _DENSE_BONE)
+    )
+    if dark < _MIN_DARK:
+        return f"not HU: {found}, hardly any below 0 (was the intercept left out, or is it MR?)"
+    if dense > _MAX_DENSE and dense > gas:
+        return (
+            f"not HU: {found}, {dense:.0%} of them as dense as bone and {gas:.0%} as lung and air "
+            "(is it inverted, or was the intercept left out?)"
+        )
     return None
 
 

@@ -18,6 +18,10 @@ from scipy import spatial
 
 from eva_coralbay.errors import EvaCoralbayError
 
+_ROUNDING_MM = 1e-4
+"""What a distance may exceed a tolerance by: headers store spacings in 32 bits, and 3 voxels of
+0.1 mm are a little more or less than 0.3 mm, depending on where they lie."""
+
 _INSIDE = 255
 """The code of eight neighbors that are all part of a segmentation."""
 
@@ -46,7 +50,8 @@ class SurfaceDistances(NamedTuple):
         Args:
             tolerance_mm: The distance up to which surfaces count as equal, in mm.
         """
-        within = sum(float(s.areas[s.distances <= tolerance_mm].sum()) for s in self)
+        limit = tolerance_mm + _ROUNDING_MM
+        within = sum(float(side.areas[side.distances <= limit].sum()) for side in self)
         return within / sum(float(s.areas.sum()) for s in self)
 
     def hausdorff(self, percentile: float = 95.0) -> float:

@@ -11,6 +11,10 @@ from eva_coralbay.results import record
 from eva_coralbay.tasks import protocols
 
 
+_DIGITS = 8
+"""How many digits of a hash are shown."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
     """The records below a folder."""
@@ -53,6 +57,10 @@ class Summary:
     checkpoint: str
     """Which checkpoint was scored: `last` or `best`."""
 
+    settings: str | None
+    """The first digits of the hash of what defines the task, such as its steps and its spacing;
+    `None` if it is not known."""
+
     seeds: tuple[int | None, ...]
     """The seed of each run."""
 
@@ -94,7 +102,8 @@ def summarize(records: Sequence[record.Record]) -> list[Summary]:
     """Summarizes runs over their seeds.
 
     Of a run that was scored at several checkpoints, the one that its protocol ranks counts. Values
-    of other models, tasks, versions, protocols, parts or cases are never averaged.
+    of other models, tasks, versions, settings, protocols, parts or cases are never averaged, nor
+    are those of other weights under one name. A copy of a record counts once.
 
     Args:
         records: The records, of any runs.
@@ -102,25 +111,50 @@ def summarize(records: Sequence[record.Record]) -> list[Summary]:
     Returns:
         The summaries, sorted by task, part, protocol and model.
     """
+    unique = list({result.model_dump_json(): result for result in records}.values())
+    ambiguous = _find_ambiguous(unique)
     groups: dict[tuple[str, ...], list[record.Record]] = {}
+    for result in unique:
+        name = _name(result.model)
+        if name in ambiguous:
+            name = f"{name} ({_shorten(result.model.weights_sha256) or 'weights unknown'})"
+        groups.setdefault(_key(result, name), []).append(result)
+    return [_summarize(groups[key], key[-1]) for key in sorted(groups)]
+
+
+def _find_ambiguous(records: Sequence[record.Record]) -> set[str]:
+    """Returns the names of models that stand for several weights.
+
+    Weights are compared for one seed, as random ones differ between seeds.
+    """
+    known: dict[tuple[str, int | None], str | None] = {}
+    ambiguous = set()
     for result in records:
-        groups.setdefault(_key(result), []).append(result)
-    return [_summarize(groups[key]) for key in sorted(groups)]
+        name, weights = _name(result.model), result.model.weights_sha256
+        if known.setdefault((name, result.seed), weights) != weights:
+            ambiguous.add(name)
+    return ambiguous
 
 
-def _key(result: record.Record) -> tuple[str, ...]:
-    """Returns what the records of a summary have in common."""
+def _key(result: record.Record, name: str) -> tuple[str, ...]:
+    """Returns what the records of a summary have in common, the name of the model last."""
     task, split = result.task, result.split
     return (
         f"{task.id}@{task.version}",
         split.part,
         split.ids_sha256,
         result.protocol or "unknown",
-        _name(result.model),
+        task.config_sha256 or "",
+        "" if result.encoder is None else result.encoder.sha256,
+        name,
     )
 
 
-def _summarize(results: list[record.Record]) -> Summary:
+def _shorten(sha256: str | None) -> str | None:
+    return None if sha256 is None else sha256[:_DIGITS]
+
+
+def _summarize(results: list[record.Record], name: str) -> Summary:
     """Summarizes the runs of a group."""
     first = results[0]
     protocol = protocols.PROTOCOLS.get(str(first.protocol))
@@ -128,17 +162,19 @@ def _summarize(results: list[record.Record]) -> Summary:
     ranked = "last" if protocol is None else protocol.checkpoint
     selection = ranked if ranked in selections else min(selections)
     counted = [result for result in results if result.checkpoint.selection == selection]
-    names = dict.fromkeys(name for result in counted for name in result.metrics)
+    metrics = dict.fromkeys(metric for result in counted for metric in result.metrics)
     return Summary(
-        model=_name(first.model),
+        model=name,
         task=f"{first.task.id}@{first.task.version}",
         protocol=first.protocol or "unknown",
         part=first.split.part,
         checkpoint=selection,
+        settings=_shorten(first.task.config_sha256),
         seeds=tuple(result.seed for result in counted),
         n_cases=first.split.n,
         metrics={
-            name: _average([result.metrics.get(name) for result in counted]) for name in names
+            metric: _average([result.metrics.get(metric) for result in counted])
+            for metric in metrics
         },
     )
 

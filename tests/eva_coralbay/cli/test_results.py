@@ -60,6 +60,49 @@ def test_seeds_are_averaged_and_nothing_else(
     assert f"best and worst case: {tmp_path / 'run_1' / 'cases_val.png'}\n" in text
 
 
+def test_runs_with_other_settings_or_weights_are_not_averaged(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first try with fewer steps, and another checkpoint under the same name."""
+    task = {"config_sha256": "a" * 64}
+    for seed in (0, 1):
+        _write(tmp_path, f"long_{seed}", {"dice": 0.8}, seed=seed, task=task)
+    _write(tmp_path, "short_2", {"dice": 0.2}, seed=2, task={"config_sha256": "b" * 64})
+
+    assert main.main(["results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "0.800 ± 0.000" in text and "aaaaaaaa" in text
+    assert _cells(text, "bbbbbbbb")[-1] == "0.200"
+
+    _write(tmp_path, "other_0", {"dice": 0.4}, seed=0, task=task, model={"weights_sha256": "c" * 64})
+    assert main.main(["results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert _cells(text, "(cccccccc)")[-1] == "0.400"
+    assert "0.800 ± 0.000" in text
+
+
+def test_random_weights_of_several_seeds_are_one_model(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        weights = {"weights_sha256": str(seed) * 64}
+        _write(tmp_path, f"run_{seed}", {"dice": 0.5}, seed=seed, model=weights)
+
+    assert main.main(["results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "0.500 ± 0.000" in text and "settings" not in text
+
+
+def test_a_copy_of_a_run_counts_once(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, dice in (("run_0", 0.2), ("copy of run_0", 0.2), ("run_1", 0.6)):
+        _write(tmp_path, run, {"dice": dice}, seed=int(run[-1]))
+
+    assert main.main(["results", str(tmp_path)]) == 0
+    assert "0.400 ± 0.283" in capsys.readouterr().out
+
+
 def test_numbers_are_whole_in_a_narrow_terminal(
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],

@@ -16,6 +16,7 @@ import pytest
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from pydicom import uid
 
+from eva_coralbay import read_scan
 from eva_coralbay.data import dicom, nifti
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
@@ -133,6 +134,40 @@ def test_positions_not_a_tag_say_whether_the_gantry_is_tilted(tmp_path: pathlib.
 
     array = scans.hounsfield()
     _assert_equal(_read(scans.write_series(tmp_path, array, change=change)), _expected(array))
+
+
+@pytest.mark.parametrize(
+    "cosines", [[2, 0, 0, 0, 0.5, 0], [1, 0, 0, 0.2, 0.98, 0], [0.5, 0, 0, 0, 2, 0]]
+)
+def test_directions_that_are_no_unit_vectors_are_not_taken_as_lengths(
+    tmp_path: pathlib.Path, cosines: list[float]
+) -> None:
+    def change(_: int, header: pydicom.Dataset) -> None:
+        header.ImageOrientationPatient = cosines
+
+    folder = scans.write_series(tmp_path / "scan", scans.hounsfield(), change=change)
+    with pytest.raises(DatasetError, match="no unit vectors at a right angle"):
+        _read(folder)
+
+
+def test_one_pixel_spacing_may_be_written_in_several_ways(tmp_path: pathlib.Path) -> None:
+    def change(index: int, header: pydicom.Dataset) -> None:
+        header.PixelSpacing = ["2.000", "2.50"] if index % 2 else ["2", "2.5"]
+
+    array = scans.hounsfield()
+    folder = scans.write_series(tmp_path / "scan", array, change=change)
+    _assert_equal(_read(folder), _expected(array))
+
+
+def test_what_macos_and_windows_leave_in_a_folder_is_no_series(tmp_path: pathlib.Path) -> None:
+    array = scans.hounsfield()
+    folder = scans.write_series(tmp_path / "scan", array, name="IM{:04d}.dcm")
+    for name in ("._IM0000.dcm", "._IM0001.dcm", ".DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(100))
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" * 40)
+
+    _assert_equal(_read(folder), _expected(array))
+    assert read_scan(folder).array.shape == array.shape
 
 
 @pytest.mark.parametrize("slices", [1, 9])

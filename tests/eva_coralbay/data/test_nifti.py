@@ -211,6 +211,10 @@ LYING_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
         "1.08e.04 x 180 x 180 mm long",
     ),
     "a code of no unit": ({"sform": np.eye(4), "unit": 5}, "the unknown code 5"),
+    "a tilted gantry": (
+        {"sform": np.array([[2, 0, 0, 0], [0, 2, 0.1, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])},
+        "not at right angles, but off by 1.9 degrees",
+    ),
     "axes in a plane": (
         {"sform": np.array([[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0.01, 0], [0, 0, 0, 1]])},
         "singular",
@@ -229,6 +233,44 @@ def test_a_header_that_lies_is_an_error(tmp_path: pathlib.Path, kind: str) -> No
     write_header(str(tmp_path / "scan.nii"), **arguments)
 
     with pytest.raises(DatasetError, match=f"Case 'a', file '.*scan.nii': .*{problem}"):
+        nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
+
+
+@pytest.mark.parametrize("quaternion", [3.0, np.nan])
+@pytest.mark.parametrize("sform", [np.eye(4), None])
+def test_a_qform_that_is_no_rotation_is_an_error(
+    tmp_path: pathlib.Path, quaternion: float, sform: npt.NDArray[np.float64] | None
+) -> None:
+    write_header(str(tmp_path / "scan.nii"), sform, np.eye(4))
+    patch(tmp_path / "scan.nii", 256, np.float32(quaternion).tobytes())
+
+    with pytest.raises(DatasetError, match=r"the qform is no rotation: its quaternion \(b, c, d\)"):
+        nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "first"), [(0, 7, 0.0), (np.nan, 7, 0.0), (2, 7, 7.0), (-1, 7, 7.0)]
+)
+def test_a_slope_of_0_or_nan_means_that_the_values_are_not_scaled(
+    tmp_path: pathlib.Path, slope: float, intercept: float, first: float
+) -> None:
+    write_header(str(tmp_path / "scan.nii"), np.eye(4))
+    patch(tmp_path / "scan.nii", 112, np.float32([slope, intercept]).tobytes())
+
+    volume = nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
+    nearest = volume.numpy().ravel()[np.abs(volume.numpy() - first).argmin()]
+    assert nearest == first
+    assert volume.max() - volume.min() == 119 * (abs(slope) if slope in (2, -1) else 1)
+
+
+@pytest.mark.parametrize("scale", [(np.inf, 0), (2, np.nan), (2, -np.inf)])
+def test_a_scale_of_the_values_that_is_not_finite_is_an_error(
+    tmp_path: pathlib.Path, scale: tuple[float, float]
+) -> None:
+    write_header(str(tmp_path / "scan.nii"), np.eye(4))
+    patch(tmp_path / "scan.nii", 112, np.float32(scale).tobytes())
+
+    with pytest.raises(DatasetError, match=r"the scale of the values \(scl_slope, scl_inter\) is"):
         nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
 
 

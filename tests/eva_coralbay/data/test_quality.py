@@ -1,6 +1,9 @@
 """Tests what counts as a CT scan; `test_intake` has the reasons for volumes that do not."""
 
-from collections.abc import Sequence
+import os
+import pathlib
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import quality
+from eva_coralbay.data import nifti, quality
 from tests.eva_coralbay.pretraining import scans
 
 
@@ -111,3 +114,89 @@ def test_tells_a_label_map_from_a_scan(labels: int) -> None:
     assert str(_find_problem(label_map)).startswith("looks like a label map")
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 32))
     assert str(_find_problem(noise)).startswith("not HU")
+
+
+def _inverted(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return -scan
+
+
+def _ten_times(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 10 * np.where(scan == -1000, -1000 + 20 * np.random.default_rng(0).random(), scan)
+
+
+def _without_intercept_but_with_padding(
+    scan: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    padded = scan + 1024
+    padded[:, :2] = -2000
+    return padded
+
+
+def _normalized_but_with_padding(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    normalized = (scan - scan.mean()) / scan.std()
+    normalized[:3] = -1024
+    return normalized
+
+
+def _magnetic_resonance(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Intensities from 0 to about 800, but a little below 0 from an interpolation."""
+    return 0.7 * (scan + 1000) + np.random.default_rng(0).normal(0, 4, scan.shape)
+
+
+def _corrected_for_its_bias(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return _magnetic_resonance(scan) - 20
+
+
+def _signed_bytes(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.rint(np.clip((scan + 175) / 425, 0, 1) * 255 - 128)
+
+
+def _all_but_one_voxel_equal(scan: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    equal = np.zeros_like(scan)
+    equal[1, 1, 1] = -1000
+    return equal
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_inverted, "is it inverted"),
+        (_ten_times, "multiplied|as dense as bone"),
+        (_without_intercept_but_with_padding, "was the intercept left out"),
+        (_normalized_but_with_padding, "a range as of normalized values"),
+        (_magnetic_resonance, "or is it MR"),
+        (_corrected_for_its_bias, "or is it MR"),
+        (_signed_bytes, "8 bits with a sign|normalized"),
+        (_all_but_one_voxel_equal, "constant|normalized"),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_few_values_below_0_do_not_make_hounsfield_of_others(
+    change: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]], problem: str, seed: int
+) -> None:
+    scan = scans.hounsfield(seed=seed, shape=(24, 30, 30)).astype(np.float64)
+
+    assert _find_problem(scan, spacing=(3.0, 3.0, 3.0)) is None
+    assert re.search(problem, str(_find_problem(change(scan), spacing=(3.0, 3.0, 3.0))))
+
+
+@pytest.mark.parametrize("window", [(-175, 250), (-100, 240), (-1000, 400)])
+def test_takes_hounsfield_that_are_clipped_to_a_window(window: tuple[float, float]) -> None:
+    assert _find_problem(scans.hounsfield().clip(*window)) is None
+
+
+def _real_scans() -> list[pathlib.Path]:
+    root = os.environ.get("EVA_CORALBAY_REAL_DATA")
+    folder = pathlib.Path(root or "/nowhere") / "openkbp_oar" / "imagesTr"
+    return sorted(folder.glob("*.nii.gz"))[:6]
+
+
+@pytest.mark.skipif(not _real_scans(), reason="EVA_CORALBAY_REAL_DATA names no scans")
+def test_tells_real_scans_from_what_becomes_of_them() -> None:
+    for path in _real_scans():
+        scan = nifti.read_scan(str(path), case="a").numpy()[0].astype(np.float64)
+        assert _find_problem(scan) is None
+        for change in (_inverted, _ten_times, _without_intercept_but_with_padding):
+            assert "not HU" in str(_find_problem(change(scan)))
+        for change in (_normalized_but_with_padding, _magnetic_resonance):
+            assert "not HU" in str(_find_problem(change(scan)))

@@ -130,6 +130,20 @@ def test_a_shift_by_one_thick_slice_is_as_far_as_the_slice_is_thick() -> None:
     assert shifted.nsd(5.0) == 1.0
 
 
+@pytest.mark.parametrize("spacing", [0.1, 0.7, 0.3, float(np.float32(0.7))])
+@pytest.mark.parametrize("start", range(4))
+def test_a_distance_of_just_the_tolerance_counts_wherever_it_lies(
+    start: int, spacing: float
+) -> None:
+    """Three voxels of 0.1 mm are 0.30000000000000004 mm at some places, and less at others."""
+    truth, prediction = np.zeros((2, 16, 4, 4), dtype=bool)
+    truth[start + 2], prediction[start + 5] = True, True
+    distances = surfaces.measure(truth, prediction, (spacing, 1.0, 1.0))
+
+    assert distances.nsd(round(3 * spacing, 6)) == 1.0
+    assert distances.nsd(round(3 * spacing, 6) - 0.001) < 1.0
+
+
 def test_an_empty_mask_has_no_surface() -> None:
     empty, full = np.zeros((3, 3, 3), dtype=bool), np.ones((3, 3, 3), dtype=bool)
     for pair in ((empty, full), (full, empty)):

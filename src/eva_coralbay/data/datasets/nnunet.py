@@ -28,7 +28,8 @@ CHANNEL_SUFFIX = "_0000"
 """What nnU-Net puts between the case id and the ending in the name of the first channel."""
 
 _NO_CT = re.compile(
-    r"\b(mri?|mrt|t1\w*|t2\w*|flair|dwi|adc|pet|pt|suv|us|ultrasound|x-?ray|rgb|[rgb]|red|green)\b",
+    r"(?<![a-z0-9])(mri?|mrt|magnetic|t1\w*|t2\w*|flair|dwi|adc|dixon|pet|pt|petct|suv|us|ultrasound|"
+    r"x-?ray|rgb|[rgb]|red|green)(?![a-z0-9])",
     re.IGNORECASE,
 )
 """The names of channels that hold no CT, as nnU-Net and the Decathlon write them."""
@@ -216,22 +217,23 @@ class NnUNet(base.SegmentationDataset):
 
 def _check_channel(description: dict[str, Any], *, is_checked: bool) -> None:
     """Checks that the scans have one channel, which is a CT as far as the description says."""
-    channels = description.get("channel_names") or description.get("modality") or {}
-    if not isinstance(channels, (dict, list)):
-        channels = {"0": channels}
-    names = list(channels.values() if isinstance(channels, dict) else channels)
-    if len(names) > 1:
-        raise UnusableError(
-            f"{len(names)} channels ({names!r:.200}), but only scans of one channel, the CT, are "
-            "supported",
-            "Keep the channel of the CT.",
-        )
-    if is_checked and names and _NO_CT.search(str(names[0])):
-        raise UnusableError(
-            f"the scans are {str(names[0])!r:.100} and no CT in HU",
-            'If they are, correct the name of the channel; if not, set `unchecked_cases` to ["*"] '
-            "to take their intensities as HU.",
-        )
+    for key in ("channel_names", "modality"):
+        channels = description.get(key) or {}
+        if not isinstance(channels, (dict, list)):
+            channels = {"0": channels}
+        names = list(channels.values() if isinstance(channels, dict) else channels)
+        if len(names) > 1:
+            raise UnusableError(
+                f"{len(names)} channels ({names!r:.200}), but only scans of one channel, the CT, "
+                "are supported",
+                "Keep the channel of the CT.",
+            )
+        if is_checked and names and _NO_CT.search(str(names[0])):
+            raise UnusableError(
+                f"the scans are {str(names[0])!r:.100} and no CT in HU",
+                "If they are, correct the name of the channel; if not, set `unchecked_cases` to "
+                '["*"] to take their intensities as HU.',
+            )
 
 
 def _parse_fold(splits: Any, fold: int) -> dict[str, list[str]]:

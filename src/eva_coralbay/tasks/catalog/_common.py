@@ -16,7 +16,8 @@ is that of MONAI's tutorial on BTCV."""
 
 LUNG_HU = (-1000.0, 400.0)
 """Air to soft tissue, so that the lung is not black: the window of LUNA25's baseline
-(`clip_and_scale` in https://github.com/DIAGNijmegen/luna25-baseline-public)."""
+(`clip_and_scale` in https://github.com/DIAGNijmegen/luna25-baseline-public; verified in a public
+copy, `dataloader.py` of https://github.com/namObank/luna25-baseline-public at 33139d3)."""
 
 WHOLE_BODY_HU = (-1000.0, 1000.0)
 """Air to bone, for tasks that have lungs, organs and bones among their classes. It is our choice;
@@ -38,8 +39,8 @@ _ORGANS_MM: Mapping[str, float] = {
     "stomach": 5.0,
     "duodenum": 7.0,
 }
-"""The tolerances of FLARE22 (`FLARE22_DSC_NSD_Eval.py` of https://github.com/JunMa11/FLARE), which
-follow those of the Medical Segmentation Decathlon."""
+"""The tolerances of FLARE22 (`FLARE22/Evaluation/FLARE22_DSC_NSD_Eval.py` of
+https://github.com/JunMa11/FLARE at be3eb6f). That of the liver is not the Decathlon's."""
 
 
 def organ_tolerances(labels: Sequence[str]) -> dict[str, float]:

@@ -31,6 +31,9 @@ ORGAN_MNIST_3D = Task(
         "pancreas",
     ),
     dataset="eva_coralbay.data.datasets.classification.OrganMNIST3D",
+    # 971, 161 and 610 (`medmnist.INFO` of medmnist 3.0.2; until 2.x there were 972 in "train").
+    # Train and val are of scans whose labels LiTS has published, test is of LiTS' 70 test scans: it
+    # has no scored scan in common with LiTS17
     published_cases=1742,
     license=_common.CC_BY,
     homepage="https://medmnist.com/",

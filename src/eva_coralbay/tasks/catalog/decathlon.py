@@ -19,8 +19,13 @@ _task = functools.partial(
 )
 """Builds a task from what differs.
 
-The label values are those of `dataset.json` in the archive, and the tolerances of the normalized
-surface Dice those of the challenge (https://doi.org/10.1038/s41467-022-30695-9, Methods).
+The label values are those of `dataset.json` in the archive. The tolerances of the normalized
+surface Dice are known as those of the challenge (https://doi.org/10.1038/s41467-022-30695-9,
+Methods); they were not verified in that text, and no code of the challenge that has them is public.
+
+Tasks 7 to 10 are of patients of one hospital (Memorial Sloan Kettering Cancer Center,
+https://arxiv.org/abs/1902.09063). Whether two tasks have scans in common is not published, and not
+verified: they are taken as apart.
 """
 
 

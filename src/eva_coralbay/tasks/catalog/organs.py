@@ -88,8 +88,9 @@ FLARE22 = Task(
     spacing=(1.5, 1.5, 1.5),
     hu_window=_common.SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_FLARE22_LABELS),
-    # its 50 labeled scans are from the Decathlon's pancreas task (https://arxiv.org/abs/2308.05862);
-    # which of them is not published, so that scored ones may be in common
+    # its 50 labeled scans are from the Decathlon's pancreas task (https://arxiv.org/abs/2308.05862,
+    # https://zenodo.org/records/7860267); which of them is not published, so that scored ones may be
+    # in common
     shares_scans_with=("msd_task07_pancreas",),
 )
 
@@ -206,7 +207,7 @@ CHAOS = Task(
     labels=_CHAOS_LABELS,
     dataset="eva_coralbay.data.datasets.CHAOS",
     published_cases=20,
-    # that of the record at Zenodo, as others read it; the strictest that is stated
+    # that of the challenge (https://chaos.grand-challenge.org/Rules/, rule 2)
     license=_common.CC_BY_NC_SA,
     homepage="https://chaos.grand-challenge.org",
     how_to_get=(
@@ -312,6 +313,7 @@ TOTALSEGMENTATOR = Task(
     dataset="eva_coralbay.data.datasets.TotalSegmentator",
     published_cases=1228,
     license=_common.CC_BY,
+    # version 2.0.1 of the data has the DOI 10.5281/zenodo.10047292
     homepage="https://zenodo.org/records/10047292",
     how_to_get=(
         "Set `download`, or download Totalsegmentator_dataset_v201.zip from "

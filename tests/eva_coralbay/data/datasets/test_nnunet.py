@@ -242,6 +242,27 @@ def test_values_decide_which_label_is_which(
     assert make(tmp_path).classes == classes
 
 
+@pytest.mark.parametrize(
+    "labels", [{"background": 1, "liver": 0}, {"liver": 0, "spleen": 1, "Background": 2}]
+)
+def test_a_background_that_is_not_0_is_an_error(
+    tmp_path: pathlib.Path, labels: dict[str, int]
+) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1], description={"labels": labels})
+
+    with pytest.raises(DatasetError, match="the background has the value . but it must have 0"):
+        make(tmp_path)
+
+
+def test_a_class_with_the_value_0_is_said_not_to_be_scored(
+    tmp_path: pathlib.Path, log: list[str]
+) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1], description={"labels": {"liver": 0, "spleen ": 1}})
+
+    assert make(tmp_path).classes == ["background", "spleen"]
+    assert any("Label 0 is called 'liver'. It is the background" in line for line in log)
+
+
 def test_a_region_says_what_to_write_instead(tmp_path: pathlib.Path) -> None:
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
     layouts.write_nnunet(tmp_path, CASES[:1], description={"labels": labels})
@@ -285,6 +306,35 @@ def test_another_value_than_the_ignored_one_is_unknown(tmp_path: pathlib.Path) -
 
     with pytest.raises(DatasetError, match=r"label values \[6\]; known are 0 to 2 and 7"):
         make(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    "channel", ["MR_T2", "mri_t1", "Magnetic resonance", "Dixon-water", "CT_PET", "petct", "FLAIR.1"]
+)
+@pytest.mark.parametrize("other", [{}, {"modality": {"0": "CT"}}])
+def test_scans_of_another_modality_are_an_error_however_it_is_written(
+    tmp_path: pathlib.Path, channel: str, other: dict[str, Any]
+) -> None:
+    description = {"channel_names": {"0": channel}, **other}
+    layouts.write_nnunet(tmp_path, CASES[:1], description=description)
+
+    with pytest.raises(DatasetError, match=f"the scans are '{channel}' and no CT"):
+        make(tmp_path)
+
+
+def test_the_older_entry_counts_beside_the_newer_one(tmp_path: pathlib.Path) -> None:
+    description = {"channel_names": {"0": "CT"}, "modality": {"0": "MRI"}}
+    layouts.write_nnunet(tmp_path, CASES[:1], description=description)
+
+    with pytest.raises(DatasetError, match="the scans are 'MRI' and no CT"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("channel", ["CT", "ct", "CTA", "noNorm", "Computed tomography", "portal"])
+def test_scans_with_the_name_of_a_ct_are_taken(tmp_path: pathlib.Path, channel: str) -> None:
+    layouts.write_nnunet(tmp_path, CASES[:1], description={"channel_names": {"0": channel}})
+
+    assert len(make(tmp_path)) == 1
 
 
 def test_scans_that_are_called_no_ct_may_be_taken_as_they_are(tmp_path: pathlib.Path) -> None:

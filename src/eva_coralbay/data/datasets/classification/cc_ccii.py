@@ -91,8 +91,11 @@ class CCCCII(base.ClassificationDataset):
 
 def _slices(folder: str) -> list[str]:
     """Returns the paths of the slices of a scan, in the order of their numbers."""
-    entries = pathlib.Path(folder).iterdir()
-    paths = [path for path in entries if path.name.lower().endswith(_SLICE_ENDINGS)]
+    paths = [
+        path
+        for path in pathlib.Path(folder).iterdir()
+        if path.name.lower().endswith(_SLICE_ENDINGS) and not path.name.startswith(".")
+    ]
     paths.sort(key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
     return [str(path) for path in paths]
 
