@@ -168,24 +168,29 @@ def _find_problem_of_values(values: npt.NDArray[np.float32], statistics: Statist
         return f"not HU: {found}, more than 16 bits hold"
     if low == high:
         return f"constant: all voxels are {low:g}"
-    if low >= 0 and _is_label_map(values):
-        return f"looks like a label map ({found}, whole and few)"
-    if low >= 0 and high <= 1:
-        return f"not HU: {found}, scaled to [0, 1]"
-    if low >= 0 and high <= 255:
-        return f"not HU: {found}, an image of 8 bits"
     if low >= 0:
-        return f"not HU: {found}, none below 0 (was the intercept of -1024 left out, or is it MR?)"
+        return _describe_positive(values, high, found)
     if statistics.percentile_99 > _MAX_BRIGHT:
         return f"not HU: {found}, more than one percent of them above {_MAX_BRIGHT:g}"
-    if low >= -128 and high <= 127:
-        return f"not HU: {found}, an image of 8 bits with a sign"
     soft_tissue = np.mean((values >= _SOFT_TISSUE[0]) & (values <= _SOFT_TISSUE[1]))
     if soft_tissue < _MIN_SOFT_TISSUE:
         return f"empty, or not HU: {soft_tissue:.1%} of the voxels are soft tissue ({found})"
     if statistics.percentile_99 - statistics.percentile_1 < _MIN_RANGE and high - low < 1000:
         return f"not HU: {found}, a range as of normalized values"
+    if low >= -128 and high <= 127:
+        return f"not HU: {found}, an image of 8 bits with a sign"
     return _find_problem_of_content(values)
+
+
+def _describe_positive(values: npt.NDArray[np.float32], high: float, found: str) -> str:
+    """Returns what values of which none is below 0 may be instead of HU."""
+    if _is_label_map(values):
+        return f"looks like a label map ({found}, whole and few)"
+    if high <= 1:
+        return f"not HU: {found}, scaled to [0, 1]"
+    if high <= 255:
+        return f"not HU: {found}, an image of 8 bits"
+    return f"not HU: {found}, none below 0 (was the intercept of -1024 left out, or is it MR?)"
 
 
 def _find_problem_of_content(values: npt.NDArray[np.float32]) -> str | None:

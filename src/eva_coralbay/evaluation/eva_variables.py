@@ -1,9 +1,12 @@
-"""The environment variables of eva's own configs that those of this package do not read.
+"""Environment variables that have no effect: those of eva's own configs, and misspelt ones.
 
 Whoever sets them expects an effect, so an evaluation does not start as if they were not there.
 """
 
+import difflib
 from collections.abc import Mapping
+
+from loguru import logger
 
 from eva_coralbay.errors import EvaCoralbayError
 
@@ -39,8 +42,34 @@ do not read, but for those of its tests and of pathology slides.
 """
 
 
+READ = (
+    "ACCELERATOR", "ACCUMULATE_GRAD_BATCHES", "ACTIVATION_CHECKPOINTING", "AUGMENTATION_WARMUP",
+    "BALANCE", "BATCH_SIZE", "CENTER_MOMENTUM", "CENTRE_MOMENTUM", "CHANNEL_PROJECTION_DIMS",
+    "CHECKPOINT", "CHECKPOINT_INTERVAL", "CLASS_WEIGHTS", "CLIP_BY", "CLIP_NORM", "COMPILE",
+    "DATA_ROOT", "DOWNLOAD_DATA", "DROP_PATH_RATE", "EMBEDDINGS_ROOT", "FOLD",
+    "FREEZE_PROTOTYPES_STEPS", "GLOBAL_EDGE", "GLOBAL_SIZE", "HEAD_DIMS", "HELD_OUT", "HU_WINDOW",
+    "INIT_FROM", "IN_FEATURES", "KEEP_CHECKPOINTS", "KOLEO_WEIGHT", "LOCAL_EDGE", "LOCAL_SIZE",
+    "LOGGERS", "LOG_EVERY_N_STEPS", "LR_VALUE", "LR_VALUE_END", "MAPS", "MASKING",
+    "MAX_GLOBAL_OVERLAP", "MAX_ROTATION", "MAX_STEPS", "MODEL_NAME", "MOMENTUM", "MOMENTUM_BATCH",
+    "MONITOR_INTERVAL", "MONITOR_METRIC", "NUM_DEVICES", "NUM_LOCALS", "NUM_NODES", "NUM_PROBES",
+    "NUM_PROTOTYPES", "N_DATA_WORKERS", "N_RUNS", "OUTPUT_ROOT", "OUT_INDICES", "PRECISION",
+    "PREDICT_BATCH_SIZE", "PREPARED", "PREPARED_ROOT", "PROTOCOL", "QUEUE_SIZE", "REGION_SIZE",
+    "ROBUSTNESS", "ROI_SIZE", "SAMPLE_BATCH_SIZE", "SAMPLE_CLASS_RATIOS", "SCALES", "SEED",
+    "SIZE_MM", "SPACING", "SPLIT_SCHEME", "STORE", "STRATEGY", "SW_BATCH_SIZE",
+    "SW_MONITOR_OVERLAP", "SW_OVERLAP", "TASK", "TEACHER_TEMPERATURE", "TQDM_REFRESH_RATE",
+    "UNCHECKED_CASES", "VAL_CHECK_INTERVAL", "WARM_HEADS_STEPS", "WEIGHT_DECAY",
+)  # fmt: skip
+"""The variables that the configs of this package read."""
+
+_SIMILAR = 0.88
+"""From which similarity on (of `difflib`) a name is taken for another one that is misspelt."""
+
+
 def check(environment: Mapping[str, str]) -> None:
     """Checks that no variable is set that would have no effect.
+
+    A name that is nearly that of a variable which is read, such as HU_WINDOWS, is a warning only:
+    it may belong to another program.
 
     Args:
         environment: The environment variables.
@@ -54,3 +83,9 @@ def check(environment: Mapping[str, str]) -> None:
             "These environment variables are of eva's own configs and have no effect here. Unset "
             "them, and\n  - " + "\n  - ".join(found)
         )
+    for name in sorted(set(environment) - set(READ)):
+        meant = difflib.get_close_matches(name.upper(), READ, n=1, cutoff=_SIMILAR)
+        if meant and environment[name]:
+            logger.warning(
+                f"The environment variable {name} has no effect here. Is {meant[0]} meant?"
+            )

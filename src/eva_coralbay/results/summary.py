@@ -10,7 +10,6 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import record
 from eva_coralbay.tasks import protocols
 
-
 _DIGITS = 8
 """How many digits of a hash are shown."""
 

@@ -74,7 +74,9 @@ def test_runs_with_other_settings_or_weights_are_not_averaged(
     assert "0.800 ± 0.000" in text and "aaaaaaaa" in text
     assert _cells(text, "bbbbbbbb")[-1] == "0.200"
 
-    _write(tmp_path, "other_0", {"dice": 0.4}, seed=0, task=task, model={"weights_sha256": "c" * 64})
+    _write(
+        tmp_path, "other_0", {"dice": 0.4}, seed=0, task=task, model={"weights_sha256": "c" * 64}
+    )
     assert main.main(["results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert _cells(text, "(cccccccc)")[-1] == "0.400"

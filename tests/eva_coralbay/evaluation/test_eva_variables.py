@@ -41,3 +41,40 @@ def test_what_is_named_instead_is_read() -> None:
 
 def test_an_empty_variable_is_none() -> None:
     eva_variables.check({"SPACING_T": "", "SPACING": "[3, 3, 3]", "PATH": "/bin"})
+
+
+def test_all_variables_that_are_read_are_known() -> None:
+    assert sorted(READ) == list(eva_variables.READ)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HU_WINDOWS", "HU_WINDOW"),
+        ("spacing", "SPACING"),
+        ("BATCHSIZE", "BATCH_SIZE"),
+        ("CHECKPOINTS", "CHECKPOINT"),
+        ("N_RUN", "N_RUNS"),
+    ],
+)
+def test_a_misspelt_variable_is_named_with_the_right_one(
+    log: list[str], name: str, meant: str
+) -> None:
+    eva_variables.check({name: "1", meant: "1"})
+
+    assert log == [f"WARNING The environment variable {name} has no effect here. Is {meant} meant?"]
+
+
+def test_variables_of_other_programs_are_none_of_ours(log: list[str]) -> None:
+    names = (
+        "PATH",
+        "HOME",
+        "SLURM_NTASKS",
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "PWD",
+        "LANG",
+    )
+    eva_variables.check(dict.fromkeys((*names, *eva_variables.READ), "1") | {"SEEDS": ""})
+
+    assert log == []

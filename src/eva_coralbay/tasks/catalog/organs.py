@@ -89,8 +89,8 @@ FLARE22 = Task(
     hu_window=_common.SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_FLARE22_LABELS),
     # its 50 labeled scans are from the Decathlon's pancreas task (https://arxiv.org/abs/2308.05862,
-    # https://zenodo.org/records/7860267); which of them is not published, so that scored ones may be
-    # in common
+    # https://zenodo.org/records/7860267); which of them is not published, so that scored ones may
+    # be in common
     shares_scans_with=("msd_task07_pancreas",),
 )
 

@@ -98,6 +98,7 @@ def test_slices_are_in_the_order_of_their_numbers(
     for number in (9, 100, 10):
         image = np.full((64, 64), number, dtype=np.uint8)
         Image.fromarray(image).save(folder / f"{number}.png")
+    (folder / "._9.png").write_bytes(b"\0\5\x16\7")  # macOS leaves it on foreign disks
     assert dataset.load_data(0)[0, :, 0, 0].tolist() == [9, 10, 100]
 
 

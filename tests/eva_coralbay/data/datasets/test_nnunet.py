@@ -250,7 +250,7 @@ def test_a_background_that_is_not_0_is_an_error(
 ) -> None:
     layouts.write_nnunet(tmp_path, CASES[:1], description={"labels": labels})
 
-    with pytest.raises(DatasetError, match="the background has the value . but it must have 0"):
+    with pytest.raises(DatasetError, match="the background has the value ., but it must have 0"):
         make(tmp_path)
 
 
@@ -309,7 +309,8 @@ def test_another_value_than_the_ignored_one_is_unknown(tmp_path: pathlib.Path) -
 
 
 @pytest.mark.parametrize(
-    "channel", ["MR_T2", "mri_t1", "Magnetic resonance", "Dixon-water", "CT_PET", "petct", "FLAIR.1"]
+    "channel",
+    ["MR_T2", "mri_t1", "Magnetic resonance", "Dixon-water", "CT_PET", "petct", "FLAIR.1"],
 )
 @pytest.mark.parametrize("other", [{}, {"modality": {"0": "CT"}}])
 def test_scans_of_another_modality_are_an_error_however_it_is_written(
