@@ -6,8 +6,12 @@ from typing import Any
 
 import jsonargparse
 import pytest
+import torch
 from eva.core import interface
+from eva.vision.models.networks.backbones import backbone_registry
+from torch import nn
 
+from eva_coralbay.cli import main as cli
 from eva_coralbay.data import volume_transforms
 from eva_coralbay.evaluation import ClassificationModule
 from eva_coralbay.results import case_table, record
@@ -34,6 +38,22 @@ _SMALL = {
 """What makes an evaluation small enough for a CPU."""
 
 
+_POOLING = "tests/pooling"
+"""The name of an encoder that takes no time."""
+
+
+class _Pooling(nn.Module):
+    """Gives the averages of eight parts of a volume."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(feature_size))
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        parts = nn.functional.adaptive_avg_pool3d(volume, 2).flatten(1)
+        return (parts[:, :, None] * self.scale).flatten(1)
+
+
 def _instantiate(
     mode: str, task: str, root: pathlib.Path, patch: pytest.MonkeyPatch, **environment: str
 ) -> Any:
@@ -42,8 +62,9 @@ def _instantiate(
     paths = {name: str(root / folder) for name, folder in folders.items()}
     for name, value in {**_SMALL, **paths, **environment}.items():
         patch.setenv(name, value)
-    command = "fit" if mode == "online" else "predict_fit"
-    path = _ROOT / mode / "classification" / f"{task}.yaml"
+    command = "predict_fit" if mode == "offline" else "fit"
+    folder = _ROOT / mode if mode == "probe" else _ROOT / mode / "classification"
+    path = folder / f"{task}.yaml"
     patch.chdir(root)
     patch.setattr(sys, "argv", ["eva", command, "--config", str(path)])
     parser = jsonargparse.auto_parser(
@@ -52,10 +73,11 @@ def _instantiate(
     return parser.instantiate_classes(parser.parse_args(sys.argv[1:]))[command]
 
 
-def test_every_task_has_both_configs() -> None:
+def test_every_task_has_all_configs() -> None:
     for mode in ("online", "offline"):
         files = (_ROOT / mode / "classification").glob("*.yaml")
         assert sorted(path.stem for path in files) == sorted(_TASKS)
+    assert {path.stem for path in (_ROOT / "probe").glob("*.yaml")} >= set(_TASKS)
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
@@ -88,6 +110,64 @@ def test_two_steps_on_data_in_the_true_layout(
             assert read.model.weights_sha256 is not None and read.checkpoint.step == 2
             assert read.task.config_sha256 is not None
     assert sorted((tmp_path / "data").rglob("*")) == before
+
+
+@pytest.mark.parametrize("task", _TASKS)
+def test_a_probe_of_data_in_the_true_layout(
+    task: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two cases of a class, of more classes than there are cases, and of two to a patient."""
+    monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
+    splits = layouts.few_cases(task, monkeypatch, count=2 if task == "cc_ccii" else 4)
+    (tmp_path / "data").mkdir()
+    getattr(layouts, f"write_{task}")(tmp_path / "data", layouts.all_cases(splits))
+    arguments = _instantiate("probe", task, tmp_path, monkeypatch, MODEL_NAME=_POOLING)
+    interface.Interface().fit(arguments.trainer, arguments.model, arguments.data)
+
+    for part in ("val", "test"):
+        (path,) = tmp_path.rglob(f"record_{part}_last.json")
+        read = record.Record.read(path)
+        cases = splits.schemes[splits.default][part]
+        assert (read.task.id, read.protocol, read.split.n) == (task, "probe", len(cases))
+        assert {row.case for row in case_table.read(path.with_name(read.cases.file))} == {*cases}
+        assert read.task.config_sha256 is not None and read.encoder is not None
+        assert read.metrics["knn_balanced_accuracy"] is not None
+        assert (tmp_path / path.with_name(f"curve_{part}.png")).is_file()
+
+
+def test_probes_of_two_encoders_reach_the_page(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From `eva fit` over `curves`, `results` and `submit` to `validate` and `build`."""
+    models = (_POOLING, "radiology/coralbay_random")
+    monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
+    splits = layouts.few_cases("luna25", monkeypatch, count=8)
+    (tmp_path / "data").mkdir()
+    layouts.write_luna25(tmp_path / "data", layouts.all_cases(splits))
+    for model in models:
+        arguments = _instantiate(
+            "probe",
+            "luna25",
+            tmp_path,
+            monkeypatch,
+            MODEL_NAME=model,
+            OUTPUT_ROOT=str(tmp_path / "logs" / model),
+            ROI_SIZE="[64, 64, 64]",
+        )
+        interface.Interface().fit(arguments.trainer, arguments.model, arguments.data)
+
+    logs, results = str(tmp_path / "logs"), str(tmp_path / "board/results")
+    assert cli.main(["curves", logs]) == 0
+    assert (tmp_path / "logs/curves.png").is_file()
+    assert cli.main(["results", logs]) == 0
+    assert cli.main(["leaderboard", "submit", logs, "--out", results]) == 0
+    assert cli.main(["leaderboard", "validate", results]) == 0
+    site = tmp_path / "site"
+    assert cli.main(["leaderboard", "build", "--results", results, "--out", str(site)]) == 0
+    page = (site / "track-classification-probe--luna25-2.html").read_text()
+    assert "labeled training cases of each class" in page
+    assert "balanced_accuracy_curve" in page and "knn_auroc" in page
+    assert "balanced_accuracy_at_1" not in page
 
 
 @pytest.mark.parametrize(

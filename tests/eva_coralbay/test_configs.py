@@ -29,8 +29,12 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = sorted((_ROOT / "configs/vision/radiology/online/segmentation").glob("*.yaml"))
 """The configs of the segmentation tasks."""
 
-_PROBES = sorted((_ROOT / "configs/vision/radiology/probe").glob("*.yaml"))
-"""The configs of the linear probes."""
+_PROBES = [
+    path
+    for path in sorted((_ROOT / "configs/vision/radiology/probe").glob("*.yaml"))
+    if path.stem not in catalog.TASKS or catalog.TASKS[path.stem].kind == "segmentation"
+]
+"""The configs of the dense linear probes."""
 
 _PRETRAINING = sorted((_ROOT / "configs/vision/radiology/pretraining").glob("*.yaml"))
 """The configs of the pre-training."""

@@ -19,10 +19,17 @@ from eva_coralbay.tasks import facts, protocols, splits
 
 
 class _NumberedData(datamodules.DataModule):
-    """Data whose training samples follow from the seed of the run and their number alone."""
+    """Data whose training samples follow from the seed of the run and their number alone.
+
+    A probe reads each training case once instead, in the order of the ids.
+    """
+
+    _is_probe = False
 
     @override
     def train_dataloader(self) -> TRAIN_DATALOADERS:
+        if self._is_probe:
+            return super().train_dataloader()
         trainer, loader = self.trainer, self.dataloaders.train
         if trainer is None:
             raise RuntimeError("The training samples follow from the run, which a trainer knows.")
@@ -110,13 +117,6 @@ class SegmentationData(_NumberedData):
         self._training.mirror_pairs = () if self._protocol == "frozen-eva" else pairs
 
     @override
-    def train_dataloader(self) -> TRAIN_DATALOADERS:
-        if self._is_probe:
-            # each case once, whole and in the order of the ids
-            return datamodules.DataModule.train_dataloader(self)
-        return super().train_dataloader()
-
-    @override
     def val_dataloader(self) -> EVAL_DATALOADERS:
         return [] if self.datasets.val is None else super().val_dataloader()
 
@@ -161,6 +161,7 @@ class ClassificationData(_NumberedData):
                 "Embeddings are computed once, of what `transform` makes: leave out "
                 "`train_transform`, or use the online config."
             )
+        self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
         dataset = _with_scheme(dataset, protocol)
         train = _build_classification(
             dataset, "train", train_transform or transform, embeddings_root

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from eva_coralbay.evaluation.classification import ClassificationModule, EmbeddingsWriter
     from eva_coralbay.evaluation.figures import CaseFigures
     from eva_coralbay.evaluation.metrics import CaseClassification, CaseSegmentation
+    from eva_coralbay.evaluation.probe.embedding_module import EmbeddingProbeModule
     from eva_coralbay.evaluation.probe.module import ProbeModule
     from eva_coralbay.evaluation.recorder import Recorder
     from eva_coralbay.evaluation.segmentation import SegmentationModule
@@ -20,6 +21,7 @@ _MODULES = {
     "CaseSegmentation": "metrics",
     "CaseFigures": "figures",
     "ClassificationModule": "classification",
+    "EmbeddingProbeModule": "probe.embedding_module",
     "EmbeddingsWriter": "classification",
     "ProbeModule": "probe.module",
     "Recorder": "recorder",
@@ -33,6 +35,7 @@ __all__ = [
     "CaseFigures",
     "CaseSegmentation",
     "ClassificationModule",
+    "EmbeddingProbeModule",
     "EmbeddingsWriter",
     "ProbeModule",
     "Recorder",

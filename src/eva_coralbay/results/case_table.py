@@ -52,10 +52,13 @@ class PredictionRow:
     """Name of the class."""
 
     metric: str
-    """What the value is: `probability`."""
+    """What the value is: `probability`; of a probe also `knn_probability`, the probability by
+    nearest neighbors, and `prediction_<point>` and `knn_prediction_<point>`, the share of the draws
+    of a point of the label-efficiency curve (`at_<n>`, or `curve`: the mean over all of it) that
+    predict the class."""
 
     value: float | None
-    """The predicted probability of the class."""
+    """The predicted probability of the class, or the share of its predictions."""
 
     truth: int
     """1 if it is the true class, else 0."""

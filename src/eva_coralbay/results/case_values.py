@@ -127,10 +127,10 @@ def gather(
 
     Args:
         entries: The entries of one model, task and protocol, one for each seed.
-        metric: The metric of the case table, e.g. `dice`; or `balanced_accuracy`, where a
-            patient's value is 0 if the predicted class is wrong, and else such that the mean over
-            the patients is the balanced accuracy. Other metrics of a classification have no
-            values by case: they are shown without an interval.
+        metric: The metric of the case table, e.g. `dice`; or `balanced_accuracy` and those of a
+            probe with few labels, where the mean of the patients' values is the balanced accuracy.
+            Other metrics of a classification have no values by case: they are shown without an
+            interval.
         class_name: A class to take the values of. If None, the value of a case is the mean over
             its classes; the mean over the cases is then the record's metric.
 

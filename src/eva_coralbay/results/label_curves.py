@@ -1,4 +1,4 @@
-"""Label-efficiency curves: how good a segmentation is with few labeled training cases.
+"""Label-efficiency curves: how good a prediction is with few labeled training cases.
 
 A run of the protocol `probe` leaves them beside its record:
 
@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,20 +27,46 @@ _LEVEL = 0.95
 """The share of the bootstrap samples that an interval holds."""
 
 
+Metric = Literal["dice", "balanced_accuracy"]
+"""What a curve is of: Dice of a segmentation, balanced accuracy of a classification."""
+
+_METRICS: tuple[Metric, ...] = ("dice", "balanced_accuracy")
+
+UNITS: Mapping[str, str] = {
+    "dice": "labeled training cases",
+    "balanced_accuracy": "labeled training cases of each class",
+}
+"""What is counted along a curve, by its metric."""
+
+_SCORES: Mapping[str, str] = {"dice": "mean Dice", "balanced_accuracy": "balanced accuracy"}
+"""The names of the metrics."""
+
+
 class Point(NamedTuple):
-    """A case that was segmented by the classifier of some training cases."""
+    """A case that was predicted by the classifier of some training cases."""
 
     case: str
-    """The id of the case."""
+    """The id of the case, of a classification that of the patient."""
 
     labeled_cases: int
-    """The number of training cases."""
+    """The number of training cases, of a classification that of each class."""
 
     draw: int
     """Which of the draws of this number of cases it is."""
 
-    dice: float
-    """The mean over the classes that truth or prediction has."""
+    score: float
+    """The mean Dice over the classes that truth or prediction has; of a classification the part of
+    the patient in the balanced accuracy, which is the mean over the patients."""
+
+
+class Curve(NamedTuple):
+    """The label-efficiency curve of an encoder."""
+
+    metric: Metric
+    """What the scores are."""
+
+    points: Sequence[Point]
+    """The scores by case, number of training cases and draw."""
 
 
 class Interval(NamedTuple):
@@ -51,21 +77,23 @@ class Interval(NamedTuple):
     high: float
 
 
-def write(path: str | os.PathLike[str], points: Sequence[Point]) -> None:
+def write(path: str | os.PathLike[str], curve: Curve) -> None:
     """Writes a curve as a table; the file is there as a whole or not at all.
+
+    The columns are `case`, `labeled_cases`, `draw`, and the name of the metric.
 
     Args:
         path: The path of the CSV file.
-        points: The points.
+        curve: The curve.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Point._fields)
-    writer.writerows((*point[:3], repr(point.dice)) for point in points)
+    writer.writerow((*Point._fields[:3], curve.metric))
+    writer.writerows((*point[:3], repr(point.score)) for point in curve.points)
     _atomic_files.write_atomically(path, text.getvalue().encode())
 
 
-def read(path: str | os.PathLike[str]) -> list[Point]:
+def read(path: str | os.PathLike[str]) -> Curve:
     """Reads the table of a curve.
 
     Args:
@@ -76,9 +104,17 @@ def read(path: str | os.PathLike[str]) -> list[Point]:
     """
     with pathlib.Path(path).open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file, strict=True)
-        if tuple(next(reader, [])) != Point._fields:
-            raise ValueError(f"{path} is no curve: its columns are not {list(Point._fields)}.")
-        return [Point(row[0], int(row[1]), int(row[2]), float(row[3])) for row in reader]
+        header = next(reader, [])
+        metric: Metric | None = next(
+            (name for name in _METRICS if header == [*Point._fields[:3], name]), None
+        )
+        if metric is None:
+            raise ValueError(
+                f"{path} is no curve: its columns are not {list(Point._fields[:3])} and one of "
+                f"{list(_METRICS)}."
+            )
+        points = [Point(row[0], int(row[1]), int(row[2]), float(row[3])) for row in reader]
+        return Curve(metric, points)
 
 
 def summarize(points: Sequence[Point]) -> dict[int, Interval]:
@@ -120,17 +156,47 @@ def area(means: Mapping[int, float]) -> float:
     return total / (known[-1][0] - known[0][0])
 
 
-def draw(path: str | os.PathLike[str], curves: Mapping[str, Sequence[Point]]) -> None:
-    """Draws curves with their intervals as a PNG file.
+def cases_per_class(n_cases: int, n_classes: int) -> int:
+    """Returns where the point with all training cases of a classification lies on its curve.
+
+    Args:
+        n_cases: The number of training cases.
+        n_classes: The number of classes of the task.
+
+    Returns:
+        The mean number of cases of a class, rounded down; at least 1.
+    """
+    return max(1, n_cases // n_classes)
+
+
+def draw(path: str | os.PathLike[str], curves: Mapping[str, Curve]) -> None:
+    """Draws curves with their intervals as a PNG file, those of each metric in a panel.
 
     Args:
         path: The path of the file.
-        curves: The points by the name of the encoder; a single curve may have an empty one.
+        curves: The curves by the name of the encoder; a single curve may have an empty one.
     """
-    from matplotlib import figure, ticker  # takes a second
+    from matplotlib import figure  # takes a second
 
-    drawn = figure.Figure(figsize=(6.0, 4.0), layout="constrained", facecolor="white")
-    axes: Any = drawn.subplots()
+    metrics = [name for name in UNITS if name in {curve.metric for curve in curves.values()}]
+    drawn = figure.Figure(
+        figsize=(6.0 * len(metrics), 4.0), layout="constrained", facecolor="white"
+    )
+    panels: Any = drawn.subplots(1, len(metrics), squeeze=False)
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        shown = {name: curve.points for name, curve in curves.items() if curve.metric == metric}
+        _draw_panel(axes, shown)
+        axes.set_xlabel(UNITS[metric])
+        axes.set_ylabel(_SCORES[metric])
+    content = io.BytesIO()
+    drawn.savefig(content, dpi=120)
+    _atomic_files.write_atomically(path, content.getvalue())
+
+
+def _draw_panel(axes: Any, curves: Mapping[str, Sequence[Point]]) -> None:
+    """Draws the curves of a metric."""
+    from matplotlib import ticker  # takes a second
+
     sizes: set[int] = set()
     for name, points in curves.items():
         summary = summarize(points)
@@ -141,22 +207,17 @@ def draw(path: str | os.PathLike[str], curves: Mapping[str, Sequence[Point]]) ->
     axes.set_xscale("log")
     axes.set_xticks(sorted(sizes), [str(size) for size in sorted(sizes)])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel("labeled training cases")
-    axes.set_ylabel("mean Dice")
     axes.set_ylim(0.0, 1.0)
     axes.grid(alpha=0.3)
     if any(curves):
         axes.legend(frameon=False)
-    content = io.BytesIO()
-    drawn.savefig(content, dpi=120)
-    _atomic_files.write_atomically(path, content.getvalue())
 
 
 def _tabulate(points: Sequence[Point]) -> npt.NDArray[np.float64]:
-    """Returns the Dice by draw and case."""
+    """Returns the scores by draw and case."""
     cases = {case: index for index, case in enumerate(sorted({point.case for point in points}))}
     draws = {draw: index for index, draw in enumerate(sorted({point.draw for point in points}))}
     table = np.full((len(draws), len(cases)), np.nan)
     for point in points:
-        table[draws[point.draw], cases[point.case]] = point.dice
+        table[draws[point.draw], cases[point.case]] = point.score
     return table

@@ -26,8 +26,18 @@ predicted ones that are none, and their F1."""
 _ORDER = ("dice", "nsd", "hd95", "dice_resampled", *LESION_METRICS, *_CLASSIFICATION)
 """The metrics over all classes that are known, in the order in which they are shown."""
 
-_OF_FEW_LABELS = re.compile(r"(?P<metric>dice|dice_resampled)_(curve|at_(?P<cases>[1-9]\d*))")
-"""The Dice of a probe with a number of labeled training cases, and the area under that curve."""
+_OF_FEW_LABELS = re.compile(
+    r"(?P<metric>dice|dice_resampled|(knn_)?balanced_accuracy)_(curve|at_(?P<cases>[1-9]\d*))"
+)
+"""The score of a probe with a number of labeled training cases, and the area under that curve."""
+
+_BALANCED_ACCURACY = re.compile(
+    r"(?P<classifier>(knn_)?)balanced_accuracy(_(?P<point>curve|at_[1-9]\d*))?"
+)
+"""The balanced accuracies of a classification, those of a probe with few labels included."""
+
+_SHARES = re.compile(r"(?P<classifier>(knn_)?)prediction_(?P<point>curve|at_[1-9]\d*)")
+"""The rows of a case table that these follow from: how often each class is predicted."""
 
 _Value = TypeVar("_Value")
 
@@ -104,6 +114,12 @@ def summarize_classification(
 ) -> dict[str, float]:
     """Computes the metrics of a classification, in double precision.
 
+    `balanced_accuracy`, `auroc`, `auprc` and `calibration_error` are of the rows of the metric
+    `probability`. Those of a probe (see
+    :mod:`eva_coralbay.evaluation.probe.curve_classification`) give `knn_balanced_accuracy` and
+    `knn_auroc`, and the balanced accuracies with few labeled cases, such as
+    `balanced_accuracy_at_5`.
+
     The unit is the patient: the probabilities of all cases of a patient are averaged. Where a
     patient has cases of several true classes, as with the nodules of LUNA25, the unit is the case
     throughout the table, as that challenge scores. Of two classes, AUROC and AUPRC are those of the
@@ -115,19 +131,41 @@ def summarize_classification(
         classes: The names of the classes, in the order of the label values.
 
     Returns:
-        `balanced_accuracy`, `auroc`, `auprc` and `calibration_error`; NaN where one is not
-        defined.
+        The values by name; NaN where one is not defined.
 
     Raises:
-        EvaCoralbayError: If a case lacks a class or its true class.
+        EvaCoralbayError: If a case lacks a class or its true class, or there are rows of another
+            metric.
     """
+    by_metric: dict[str, list[case_table.PredictionRow]] = {}
+    for row in rows:
+        by_metric.setdefault(row.metric, []).append(row)
+    values = _summarize_probabilities(by_metric.pop("probability", []), classes)
+    for metric, of_metric in by_metric.items():
+        match = _SHARES.fullmatch(metric)
+        if metric == "knn_probability":
+            found = _summarize_probabilities(of_metric, classes)
+            values |= {f"knn_{name}": found[name] for name in ("balanced_accuracy", "auroc")}
+        elif match is not None:
+            _, shares, truths = _find_units(of_metric, classes)
+            name = f"{match['classifier']}balanced_accuracy_{match['point']}"
+            values[name] = _mean(_recalls(shares, truths))
+        else:
+            raise EvaCoralbayError(f"'{metric}' is nothing that a classification predicts.")
+    return values
+
+
+def _summarize_probabilities(
+    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
+) -> dict[str, float]:
+    """Computes the metrics of predicted probabilities."""
     from sklearn import metrics as sklearn_metrics  # takes a second
 
     if not rows:
         return dict.fromkeys(_CLASSIFICATION, float("nan"))
     _, probabilities, truths = _find_units(rows, classes)
     predicted = probabilities.argmax(axis=1)
-    recalls = [float((predicted[truths == k] == k).mean()) for k in np.unique(truths)]
+    recalls = _recalls(decide(probabilities), truths)
     ranked = [
         (truths == k, probabilities[:, k])
         for k in range(1 if len(classes) == 2 else 0, len(classes))
@@ -149,7 +187,7 @@ def by_case(
 
     Args:
         rows: The rows of a case table.
-        metric: The metric of a segmentation, or `balanced_accuracy` of a classification: see
+        metric: The metric of a segmentation, or a balanced accuracy of a classification: see
             :func:`eva_coralbay.results.case_values.gather`.
         class_name: A class to take the values of, the mean over the defined classes if None. Of a
             classification: to take the patients that are truly of this class, by the class's
@@ -161,7 +199,7 @@ def by_case(
     """
     predicted = [row for row in rows if isinstance(row, case_table.PredictionRow)]
     if predicted:
-        return _contributions(predicted, class_name) if metric == "balanced_accuracy" else {}
+        return _contributions(predicted, metric, class_name)
     found: dict[str, list[float]] = {}
     for row in rows:
         if row.metric == metric and class_name in (None, row.class_name):
@@ -199,11 +237,22 @@ def find_label_curve(names: Collection[str]) -> dict[int, str]:
 
     Returns:
         The metric by the number of labeled training cases, in ascending order; empty if the record
-        has no curve. The point with all training cases is the metric `dice_resampled` or `dice`.
+        has no curve. The point with all training cases is the metric `dice_resampled`, `dice` or
+        `balanced_accuracy`. The curve of the nearest neighbors is left out.
     """
-    found = (_OF_FEW_LABELS.fullmatch(name) for name in names)
+    found = (_OF_FEW_LABELS.fullmatch(name) for name in names if not name.startswith("knn_"))
     points = {int(match["cases"]): match[0] for match in found if match and match["cases"]}
     return dict(sorted(points.items()))
+
+
+def is_curve_point(name: str) -> bool:
+    """Whether a metric is the score with a number of labeled training cases, of any classifier.
+
+    Args:
+        name: The name of the metric.
+    """
+    match = _OF_FEW_LABELS.fullmatch(name)
+    return match is not None and match["cases"] is not None
 
 
 def by_class(metrics: Mapping[str, _Value], metric: str) -> dict[str, _Value]:
@@ -240,30 +289,86 @@ def is_close(first: float | None, second: float | None, tolerance: float) -> boo
     return abs(values[0] - values[1]) <= tolerance
 
 
-def _contributions(
-    rows: Sequence[case_table.PredictionRow], class_name: str | None
-) -> dict[str, float | None]:
-    """Returns by patient what the mean of is the balanced accuracy, or the recall of a class.
+def contributions(
+    patients: npt.NDArray[np.str_],
+    truths: npt.NDArray[np.int64],
+    correct: npt.NDArray[np.float64],
+    scored: Sequence[int] | None = None,
+) -> dict[str, float]:
+    """Returns by patient what the mean of is the balanced accuracy, or the recall of some classes.
 
     It is the linearized contribution (influence function) of the patient: the recall of each class
     is a ratio, whose numerator and denominator both change when other patients are drawn.
+
+    Args:
+        patients: The patient of each unit that is scored, of shape [N].
+        truths: The true class of each unit, of shape [N].
+        correct: How far the truth of each unit is predicted, in [0, 1], of shape [N].
+        scored: The classes that count, all if None.
     """
-    classes = list(dict.fromkeys(row.class_name for row in rows))
-    patients, probabilities, truths = _find_units(rows, classes)
-    correct = (probabilities.argmax(axis=1) == truths).astype(np.float64)
-    scored = [label for label in np.unique(truths).tolist() if class_name in (None, classes[label])]
-    is_scored = np.isin(truths, scored)
+    labels = [k for k in np.unique(truths).tolist() if scored is None or k in scored]
+    is_scored = np.isin(truths, labels)
     n_units = int(is_scored.sum())
     value, totals = 0.0, dict.fromkeys(np.unique(patients[is_scored]).tolist(), 0.0)
-    for label in scored:
+    for label in labels:
         of_class = truths == label
         recall = correct[of_class].mean()
-        value += recall / len(scored)
-        weight = n_units / int(of_class.sum()) / len(scored)
+        value += recall / len(labels)
+        weight = n_units / int(of_class.sum()) / len(labels)
         for patient, right in zip(patients[of_class].tolist(), correct[of_class], strict=True):
             totals[patient] += weight * (right - recall)
     scale = len(totals) / max(1, n_units)
     return {patient: float(value + scale * total) for patient, total in totals.items()}
+
+
+def group_units(patients: Sequence[str], truths: Sequence[int]) -> list[list[int]]:
+    """Groups cases to what is scored: patients, or cases where a patient has several true classes.
+
+    Args:
+        patients: The patient of each case.
+        truths: The true class of each case.
+
+    Returns:
+        The positions of the cases of each unit.
+    """
+    if len(set(zip(patients, truths, strict=True))) > len(set(patients)):
+        return [[index] for index in range(len(patients))]
+    units: dict[str, list[int]] = {}
+    for index, patient in enumerate(patients):
+        units.setdefault(patient, []).append(index)
+    return list(units.values())
+
+
+def decide(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns 1 for the class with the highest probability along the last axis, 0 for others."""
+    decided = np.zeros_like(probabilities)
+    np.put_along_axis(decided, probabilities.argmax(axis=-1)[..., None], 1.0, axis=-1)
+    return decided
+
+
+def _contributions(
+    rows: Sequence[case_table.PredictionRow], metric: str, class_name: str | None
+) -> dict[str, float | None]:
+    """Returns the contributions of the patients to a balanced accuracy; empty for other metrics."""
+    match = _BALANCED_ACCURACY.fullmatch(metric)
+    if match is None:
+        return {}
+    point = match["point"]
+    name = f"{match['classifier']}{f'prediction_{point}' if point else 'probability'}"
+    of_metric = [row for row in rows if row.metric == name]
+    if not of_metric:
+        return {}
+    classes = list(dict.fromkeys(row.class_name for row in of_metric))
+    patients, values, truths = _find_units(of_metric, classes)
+    shares = values if point else decide(values)
+    correct = np.take_along_axis(shares, truths[:, None], axis=1)[:, 0]
+    scored = None if class_name is None else [classes.index(class_name)]
+    return {**contributions(patients, truths, correct, scored)}
+
+
+def _recalls(shares: npt.NDArray[np.float64], truths: npt.NDArray[np.int64]) -> list[float]:
+    """Returns the recall of each true class, from the share of each class in the predictions."""
+    return [float(shares[truths == label, label].mean()) for label in np.unique(truths)]
 
 
 def _find_units(
@@ -272,28 +377,18 @@ def _find_units(
     """Finds what is scored: the patients, or the cases where a patient has several true classes.
 
     Returns:
-        By unit its patient [N], its probabilities [N, classes], of a patient the mean over the
-        cases, and its true class [N].
+        By unit its patient [N], its values [N, classes], of a patient the mean over the cases,
+        and its true class [N].
     """
-    by_case = [
+    cases = [
         _read_case(rows[at : at + len(classes)], classes)
         for at in range(0, len(rows), len(classes))
     ]
-    truths: dict[str, set[int]] = {}
-    for patient, _, truth in by_case:
-        truths.setdefault(patient, set()).add(truth)
-    if any(len(of_patient) > 1 for of_patient in truths.values()):
-        units = by_case
-    else:
-        gathered: dict[str, list[list[float]]] = {}
-        for patient, probabilities, _ in by_case:
-            gathered.setdefault(patient, []).append(probabilities)
-        units = [
-            (patient, np.mean(of_cases, axis=0).tolist(), *truths[patient])
-            for patient, of_cases in gathered.items()
-        ]
-    patients, probabilities, labels = zip(*units, strict=True)
-    return np.array(patients), np.array(probabilities), np.array(labels)
+    patients, values, truths = zip(*cases, strict=True)
+    units = group_units(patients, truths)
+    firsts = [unit[0] for unit in units]
+    means = [np.mean([values[index] for index in unit], axis=0) for unit in units]
+    return np.array(patients)[firsts], np.array(means), np.array(truths)[firsts]
 
 
 def _read_case(

@@ -73,14 +73,22 @@ def settings(task: catalog.Task, mode: Mode) -> dict[str, Any] | None:
         mode: How its encoder is used.
 
     Returns:
-        The settings, None if the task has no such mode: a segmentation needs every crop anew, and
-        a probe of embeddings has no settings yet.
+        The settings, None if the task has no such mode: a segmentation needs every crop anew.
     """
     if task.kind == "classification":
-        return None if mode == "probe" else _classification(task, mode)
+        return _embedding_probe(task) if mode == "probe" else _classification(task, mode)
     if mode == "offline":
         return None
     return _segmentation(task) if mode == "online" else _probe(task)
+
+
+def _embedding_probe(task: catalog.Task) -> dict[str, Any]:
+    return {
+        # the defaults: no step is made
+        "trainer": _trainer("val/dice", 20_000, 500),
+        "model": _class("eva_coralbay.evaluation.EmbeddingProbeModule", task=task.id),
+        "data": _classification_data(task, batch_size=16),
+    }
 
 
 def _probe(task: catalog.Task) -> dict[str, Any]:
@@ -150,14 +158,20 @@ def _classification(task: catalog.Task, mode: Mode) -> dict[str, Any]:
             lr_end=1e-5,
             weight_decay=0.01,
         ),
-        "data": _class(
-            "eva_coralbay.data.ClassificationData",
-            batch_size=_BATCH_SIZES[mode],
-            dataset=_class(task.dataset, split_scheme=None),
-            train_transform=_transform(task, _MAX_ROTATION) if is_turned else None,
-            transform=_transform(task, 0.0),
-        ),
+        "data": _classification_data(task, batch_size=_BATCH_SIZES[mode], is_turned=is_turned),
     }
+
+
+def _classification_data(
+    task: catalog.Task, *, batch_size: int, is_turned: bool = False
+) -> dict[str, Any]:
+    return _class(
+        "eva_coralbay.data.ClassificationData",
+        batch_size=batch_size,
+        dataset=_class(task.dataset, split_scheme=None),
+        train_transform=_transform(task, _MAX_ROTATION) if is_turned else None,
+        transform=_transform(task, 0.0),
+    )
 
 
 def _transform(task: catalog.Task, max_rotation: float) -> dict[str, Any]:

@@ -14,11 +14,19 @@ POINTS = [
     for case in range(8)
 ]
 
+METRICS: tuple[label_curves.Metric, ...] = ("dice", "balanced_accuracy")
 
-def test_a_table_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
-    label_curves.write(tmp_path / "curve.csv", POINTS)
 
-    assert label_curves.read(tmp_path / "curve.csv") == POINTS
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_table_is_read_as_it_was_written(
+    tmp_path: pathlib.Path, metric: label_curves.Metric
+) -> None:
+    curve = label_curves.Curve(metric, POINTS)
+    label_curves.write(tmp_path / "curve.csv", curve)
+
+    header = (tmp_path / "curve.csv").read_text().partition("\n")[0]
+    assert header == f"case,labeled_cases,draw,{metric}"
+    assert label_curves.read(tmp_path / "curve.csv") == curve
 
 
 def test_another_table_is_an_error(tmp_path: pathlib.Path) -> None:
@@ -44,7 +52,15 @@ def test_the_area_is_over_the_logarithm_of_the_cases() -> None:
     assert math.isnan(label_curves.area({1: math.nan}))
 
 
+@pytest.mark.parametrize(("cases", "classes", "expected"), [(12, 3, 4), (11, 3, 3), (2, 3, 1)])
+def test_all_cases_of_a_classification_are_counted_by_class(
+    cases: int, classes: int, expected: int
+) -> None:
+    assert label_curves.cases_per_class(cases, classes) == expected
+
+
 def test_curves_are_drawn(tmp_path: pathlib.Path) -> None:
-    label_curves.draw(tmp_path / "curves.png", {"one": POINTS, "two": POINTS})
+    curves = {metric: label_curves.Curve(metric, POINTS) for metric in METRICS}
+    label_curves.draw(tmp_path / "curves.png", curves)
 
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"

@@ -65,7 +65,7 @@ def main() -> None:
 def config_path(task: catalog.Task, mode: settings_lib.Mode) -> pathlib.Path:
     """Returns the path of the config of a task."""
     folder = _ROOT / "configs/vision/radiology" / mode
-    # only segmentations are probed
+    # the probes of both kinds lie in one folder
     return (folder if mode == "probe" else folder / task.kind) / f"{task.id}.yaml"
 
 
@@ -79,6 +79,7 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
     default = "radiology/coralbay_random" if is_short else "radiology/coralbay"
     model = f"${{oc.env:MODEL_NAME, {default}}}"
     embeddings = "${oc.env:EMBEDDINGS_ROOT, ./data/embeddings}"
+    probe = "ProbeModule" if is_segmentation else "EmbeddingProbeModule"
     lines = [
         f"# {task.title}: {', '.join(task.classes[:4])}{' ...' if len(task.classes) > 4 else '.'}",
         f'#   DATA_ROOT=data/{task.id} eva {command} --config "$(eva-coralbay config {name})"',
@@ -92,7 +93,7 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
     if mode == "probe":
         lines += [
             "model:",
-            "  class_path: eva_coralbay.evaluation.ProbeModule",
+            f"  class_path: eva_coralbay.evaluation.{probe}",
             f"  init_args: {{task: {task.id}}}",
         ]
     elif is_segmentation:
@@ -167,7 +168,10 @@ def _render_input(task: catalog.Task, mode: settings_lib.Mode) -> list[str]:
         ]
     is_crop = task.crop_mm is not None
     shared = "nodule_crop" if is_crop else _RESIZED[task.crop]
-    lines = [f"    transform: ../../_shared/{shared}.yaml"]
+    above = ".." if mode == "probe" else "../.."
+    lines = [f"    transform: {above}/_shared/{shared}.yaml"]
+    if mode == "probe":
+        return lines
     if mode == "offline":
         return [*lines, "    embeddings_root: *EMBEDDINGS_ROOT"]
     return [*lines, *(["    train_transform: ../../_shared/nodule_crop_turned.yaml"] * is_crop)]

@@ -8,4 +8,9 @@ Nothing is imported here. The dense probe of segmentations needs torch and numpy
     classifier      the classifier of the sums of any set of cases, and its strength
     subsets         the labeled cases of each point of a label-efficiency curve
     scans           both passes over scans: the sums of training cases, the labels of others
+
+The probe of classifications has scikit-learn's classifiers of embeddings:
+
+    embedding_classifiers   logistic regression and nearest neighbors, and the strength of the first
+    curve_classification    what they predict with all labeled cases and with few of them
 """

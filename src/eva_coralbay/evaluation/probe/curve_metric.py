@@ -33,7 +33,12 @@ class CurveSegmentation(metrics.CaseSegmentation):
         """
         super().__init__(classes, **kwargs)
 
-        self.points: list[label_curves.Point] = []
+        self._points: list[label_curves.Point] = []
+
+    @property
+    def curve(self) -> label_curves.Curve:
+        """The Dice of each case by number of training cases and draw."""
+        return label_curves.Curve("dice", list(self._points))
 
     @override
     def update(
@@ -73,13 +78,13 @@ class CurveSegmentation(metrics.CaseSegmentation):
     @override
     def reset(self) -> None:
         super().reset()
-        self.points = []
+        self._points = []
 
     def _add_points(
         self, case: str, values: torch.Tensor, labeled_cases: Sequence[tuple[int, int]]
     ) -> None:
         means = values.nanmean(dim=1).tolist()
-        self.points += [
+        self._points += [
             label_curves.Point(case, size, draw, mean)
             for (size, draw), mean in zip(labeled_cases, means, strict=True)
         ]

@@ -63,7 +63,7 @@ class SliceEncoder(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module | Callable[[torch.Tensor], Sequence[torch.Tensor]],
+        network: nn.Module | Callable[[torch.Tensor], torch.Tensor | Sequence[torch.Tensor]],
         *,
         in_channels: int = 3,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -72,7 +72,8 @@ class SliceEncoder(nn.Module):
         """Initializes the encoder.
 
         Args:
-            network: Maps images [N, C, H, W] to maps [N, c, h, w], from fine to coarse.
+            network: Maps images [N, C, H, W] to maps [N, c, h, w], from fine to coarse, or to one
+                embedding [N, E].
             in_channels: The number of channels that it takes; a slice is repeated.
             mean: The mean of each channel that it was trained with; ImageNet's by default.
             std: The same of the standard deviation.
@@ -84,16 +85,19 @@ class SliceEncoder(nn.Module):
         statistics = torch.tensor([list(mean), list(std)])[:, :in_channels]
         self.register_buffer("statistics", statistics[:, None, :, None, None], persistent=False)
 
-    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Encodes volumes [B, 1, D, H, W] in [0, 1].
 
         Returns:
-            The maps [B, c, D, h, w], from fine to coarse.
+            The maps [B, c, D, h, w], from fine to coarse; of a network that gives one embedding
+            of a slice, the mean over the slices [B, E].
         """
         batch = len(tensor)
         mean, std = self.get_buffer("statistics")
         slices = tensor.transpose(1, 2).flatten(0, 1).expand(-1, self._in_channels, -1, -1)
         maps = self.network((slices - mean) / std)
+        if isinstance(maps, torch.Tensor):
+            return maps.unflatten(0, (batch, -1)).mean(dim=1)
         return [one.unflatten(0, (batch, -1)).transpose(1, 2) for one in maps]
 
 

@@ -17,7 +17,7 @@ class LabelCurve(pl.Callback):
         """Initializes the callback."""
         super().__init__()
 
-        self._points: list[label_curves.Point] = []
+        self._curve: label_curves.Curve | None = None
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -36,13 +36,12 @@ class LabelCurve(pl.Callback):
         self._write(trainer, "test")
 
     def _keep(self, pl_module: pl.LightningModule, part: Literal["val", "test"]) -> None:
-        """Takes the points before the module resets its metrics."""
-        metric = rescoring.case_metric(pl_module, part)
-        self._points = list(getattr(metric, "points", []))
+        """Takes the curve before the module resets its metrics."""
+        self._curve = getattr(rescoring.case_metric(pl_module, part), "curve", None)
 
     def _write(self, trainer: pl.Trainer, part: Literal["val", "test"]) -> None:
-        points, self._points = self._points, []
-        if points:
+        curve, self._curve = self._curve, None
+        if curve is not None and curve.points:
             folder = pathlib.Path(str(trainer.log_dir))
-            label_curves.write(folder / f"curve_{part}.csv", points)
-            label_curves.draw(folder / f"curve_{part}.png", {"": points})
+            label_curves.write(folder / f"curve_{part}.csv", curve)
+            label_curves.draw(folder / f"curve_{part}.png", {"": curve})

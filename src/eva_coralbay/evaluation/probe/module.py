@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import native_grid, run_module
-from eva_coralbay.evaluation.probe import classifier, curve_metric, scans, subsets, sums
+from eva_coralbay.evaluation.probe import base, classifier, curve_metric, scans, subsets, sums
 from eva_coralbay.tasks import protocols
 
 
-class ProbeModule(run_module.RunModule):
+class ProbeModule(base.FrozenModule):
     """Solves for linear classifiers on an encoder's feature maps, and segments by them.
 
     The fit reads each training case once and keeps the features of the voxels that are drawn from
@@ -55,17 +55,14 @@ class ProbeModule(run_module.RunModule):
             voxels_per_class: How many voxels of each foreground class are drawn from a case.
             background_voxels: How many voxels of the background are drawn.
         """
-        super().__init__(protocol=protocol, seed=seed, lr=0.0, lr_end=0.0, weight_decay=0.0)
+        super().__init__(encoder=encoder, task=task, protocol=protocol, seed=seed)
 
-        self.automatic_optimization = False
-        self.encoder: Any = encoder
         self.classifiers: list[classifier.Classifier] = []
         self.subsets: list[subsets.Subset] = []
 
         rules = protocols.PROTOCOLS[protocol]
         depth, height, width = roi_size
         share = rules.overlap if overlap is None else overlap
-        self._task = task
         self._sliding = scans.Sliding((depth, height, width), share)
         self._maps: sums.Maps = maps
         self._per_class = voxels_per_class
@@ -76,32 +73,6 @@ class ProbeModule(run_module.RunModule):
     @override
     def default_metrics(self) -> metrics_lib.MetricsSchema:
         return metrics_lib.MetricsSchema(evaluation=curve_metric.CurveSegmentation())
-
-    @override
-    def configure_model(self) -> None:
-        if self._trainer is None:
-            # eva calls this before the run is seeded, Lightning once more after
-            return
-        self.encoder = self._build(self.encoder, "encoder")
-        if self.encoder_sha256 is None:
-            self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
-        self.encoder.requires_grad_(False)
-        self.train(self.training)
-
-    @override
-    def configure_optimizers(self) -> None:
-        """Returns no optimizer, as nothing is trained."""
-
-    @override
-    def train(self, mode: bool = True) -> "ProbeModule":
-        super().train(mode)
-        if isinstance(self.encoder, nn.Module):
-            self.encoder.eval()
-        return self
-
-    @override
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Logs nothing, as there is no loss."""
 
     @override
     def training_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:

@@ -258,13 +258,14 @@ def _other_metrics(
     return {
         name: {label: board.mean(run.get(name) for run in runs) for label, runs in recorded.items()}
         for name in scores.list_overall(every)
-        if name != headline and not scores.find_label_curve([name])
+        if name != headline and not scores.is_curve_point(name)
     }
 
 
 def _curve_plot(track: board.Track, column: board.Column) -> markupsafe.Markup:
     """Draws the label-efficiency curves of a task."""
-    return _svg(figures.curve_plot(label_curves.find(track, column), column.label))
+    curves = label_curves.find(track, column)
+    return _svg(figures.curve_plot(curves, column.label, label_curves.unit(column.metric)))
 
 
 def _svg(content: str) -> markupsafe.Markup:

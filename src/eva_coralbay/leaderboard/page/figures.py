@@ -141,12 +141,13 @@ def cost_plot(track: board.Track) -> str:
     return _trade_off_plot(points, "hours of all runs")
 
 
-def curve_plot(curves: Sequence[label_curves.Curve], task: str) -> str:
+def curve_plot(curves: Sequence[label_curves.Curve], task: str, unit: str) -> str:
     """Draws the score by the number of labeled training cases, a line a model.
 
     Args:
         curves: The curves.
         task: The name of the task.
+        unit: What is counted.
 
     Returns:
         The SVG, empty if there is no curve.
@@ -172,8 +173,8 @@ def curve_plot(curves: Sequence[label_curves.Curve], task: str) -> str:
     last = {curve.label: max(curve.points.items(), key=lambda point: point[0]) for curve in curves}
     ends_at = {label: (x_axis.at(n), y_axis.at(mean.value)) for label, (n, mean) in last.items()}
     parts += _side_labels(ends_at, right)
-    parts.append(svg.draw_text((_SIDE + right) / 2, bottom + 36, "labeled training cases", "tick"))
-    return _svg(f"Score on {task} by the number of labeled training cases", bottom + 44, parts)
+    parts.append(svg.draw_text((_SIDE + right) / 2, bottom + 36, unit, "tick"))
+    return _svg(f"Score on {task} by the number of {unit}", bottom + 44, parts)
 
 
 def _overall_scores(track: board.Track) -> list[tuple[board.Row, statistics.Estimate]]:

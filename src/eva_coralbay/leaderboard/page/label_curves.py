@@ -7,6 +7,7 @@ from eva_coralbay.leaderboard import statistics
 from eva_coralbay.leaderboard.page import board
 from eva_coralbay.results import case_values, scores
 from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import label_curves as curve_files
 from eva_coralbay.tasks import catalog
 from eva_coralbay.tasks import splits as splits_lib
 
@@ -22,7 +23,12 @@ class Curve:
     """The id of the model with its revision."""
 
     points: Mapping[int, statistics.Estimate]
-    """The mean over the scored cases with its interval, by the number of training cases."""
+    """The score with its interval, by the number of training cases."""
+
+
+def unit(metric: str) -> str:
+    """Returns what is counted along the curves of a task that is ranked by a metric."""
+    return curve_files.UNITS[metric]
 
 
 def find(track: board.Track, column: board.Column) -> list[Curve]:
@@ -64,10 +70,15 @@ def _read_points(
 
 
 def _count_training_cases(entry: results_folder.Entry) -> int | None:
-    """Returns the number of training cases of a task of the leaderboard."""
+    """Returns the number of training cases of a task of the leaderboard, as a curve counts them."""
     result = entry.record
     if result.task.id not in catalog.TASKS or result.split.name is None:
         return None
     splits = splits_lib.read_splits(result.task.id)
     scheme = splits.schemes.get(result.split.name.partition("@")[0])
-    return None if scheme is None else len(scheme["train"])
+    if scheme is None:
+        return None
+    task, n_cases = catalog.TASKS[result.task.id], len(scheme["train"])
+    if task.kind == "segmentation":
+        return n_cases
+    return curve_files.cases_per_class(n_cases, len(task.classes))

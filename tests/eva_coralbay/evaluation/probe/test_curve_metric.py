@@ -40,9 +40,9 @@ def test_the_metric_adds_means_over_draws_and_the_area() -> None:
     assert means["dice_at_1_liver"] == pytest.approx(float(values[:2, 0].mean()))
     assert means["dice_curve"] == pytest.approx((means["dice_at_1"] + means["dice"]) / 2)
     assert means == pytest.approx(scores.summarize(metric.rows))
-    assert [(point.labeled_cases, point.draw) for point in metric.points] == LABELED
+    assert [(point.labeled_cases, point.draw) for point in metric.curve.points] == LABELED
     metric.reset()
-    assert metric.points == []
+    assert metric.curve.points == []
 
 
 def test_a_class_that_is_absent_everywhere_is_excluded() -> None:

@@ -69,7 +69,7 @@ def test_the_record_has_the_curve_and_follows_from_the_case_table(run: pathlib.P
 
 
 def test_the_curve_has_every_case_and_draw(run: pathlib.Path) -> None:
-    points = label_curves.read(run / "curve_val.csv")
+    points = label_curves.read(run / "curve_val.csv").points
 
     assert sorted({(point.labeled_cases, point.draw) for point in points}) == [
         *((size, draw) for size in (1, 2) for draw in range(10)),
@@ -77,7 +77,7 @@ def test_the_curve_has_every_case_and_draw(run: pathlib.Path) -> None:
     ]
     assert len(points) == 21 * 2
     written = record.Record.read(run / "record_val_last.json")
-    of_all = [point.dice for point in points if point.labeled_cases == 4]
+    of_all = [point.score for point in points if point.labeled_cases == 4]
     assert sum(of_all) / len(of_all) == pytest.approx(written.metrics["dice_resampled"])
     intervals = label_curves.summarize(points)
     for mean, low, high in intervals.values():
