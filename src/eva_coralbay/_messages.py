@@ -35,3 +35,12 @@ def csv_text(value: object) -> object:
     """
     is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
     return f"'{value}" if is_formula else value
+
+
+def printable(text: str) -> str:
+    """Escapes the characters that end a line or that a terminal would obey.
+
+    Args:
+        text: What others have written.
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

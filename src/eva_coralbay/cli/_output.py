@@ -10,6 +10,8 @@ from rich import console as rich_console
 from rich import table as rich_table
 from rich import text as rich_text
 
+from eva_coralbay import _messages
+
 _UNBOUNDED = 10_000
 """A width that no table reaches."""
 
@@ -26,6 +28,8 @@ def print_table(
     to_stderr: bool = False,
 ) -> None:
     """Prints a table. Text is printed as it is: square brackets in it are no markup.
+
+    Characters that a terminal would obey, which may be in the names that others gave, are escaped.
 
     Args:
         columns: The headings. The first column is set in bold, unless the table is narrow.
@@ -44,7 +48,7 @@ def print_table(
         box=box.SIMPLE_HEAD if is_narrow else box.HEAVY_HEAD,
         padding=0 if is_narrow else (0, 1),
     )
-    cells = [[rich_text.Text(c) if isinstance(c, str) else c for c in row] for row in rows]
+    cells = [[_to_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     for index, name in enumerate(columns):
         table.add_column(
             rich_text.Text(name),
@@ -64,6 +68,10 @@ def print_table(
         unbounded = console.options.update(max_width=_UNBOUNDED)
         console.width = max(console.width, console.measure(table, options=unbounded).minimum)
     console.print(table)
+
+
+def _to_text(cell: str) -> rich_text.Text:
+    return rich_text.Text("\n".join(map(_messages.printable, cell.split("\n"))))
 
 
 def print_json(content: Any) -> None:

@@ -18,6 +18,9 @@ _GROUP = ("model", "task", "protocol", "part", "checkpoint", "settings", "seeds"
 The settings, which are a part of a hash, are shown where a task was run with several.
 """
 
+_LARGE = 1e6
+"""From where on a value is written with an exponent; no metric of a real run is as large."""
+
 
 class Results(_subcommand.Subcommand):
     """Prints what the runs below a folder add up to.
@@ -60,7 +63,8 @@ class Results(_subcommand.Subcommand):
                 for picture in sorted(folder.glob("cases_*.png")):
                     print(f"best and worst case: {picture}")
         for problem in found.unreadable:
-            print(f"left out: {problem}", file=sys.stderr)
+            line = _messages.printable(" ".join(problem.split()))
+            print(f"left out: {line}", file=sys.stderr)
         return 1 if found.unreadable else 0
 
 
@@ -130,5 +134,10 @@ def _format(value: summary.Value | None) -> str:
     """Writes a value with its deviation, if there is one."""
     if value is None or value.mean is None:
         return "-"
-    deviation = "" if value.deviation is None else f" ± {value.deviation:.3f}"
-    return f"{value.mean:.3f}{deviation}"
+    deviation = "" if value.deviation is None else f" ± {_round(value.deviation)}"
+    return f"{_round(value.mean)}{deviation}"
+
+
+def _round(value: float) -> str:
+    """Writes a value with three decimals, but one that would fill the line in short."""
+    return f"{value:.3f}" if abs(value) < _LARGE else f"{value:.3g}"

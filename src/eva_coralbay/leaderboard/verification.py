@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from eva_coralbay import _hashes
+from eva_coralbay import _hashes, _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import validation
 from eva_coralbay.results import folder as results_folder
@@ -54,7 +54,7 @@ class Difference:
 
     def __str__(self) -> str:
         """Returns it in one line."""
-        return validation.printable(
+        return _messages.printable(
             f"{self.where}: {self.recorded} recorded, {self.found} by {self.source}"
         )
 

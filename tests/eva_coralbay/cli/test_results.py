@@ -161,6 +161,25 @@ def test_a_broken_record_is_named_and_the_others_are_shown(
     assert f"left out: {broken} is no JSON file" in output.err
 
 
+def test_a_record_that_is_odd_does_not_spoil_the_table(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value of 309 digits took the whole width, and a name could move the cursor."""
+    _write(tmp_path, "run_0", {"dice": 0.25})
+    _write(tmp_path, "huge", {"dice": 1e308}, model={"id": "lab/huge"})
+    _write(tmp_path, "red", {"dice": 0.5}, model={"id": "lab/\x1b[31mred"})
+    broken = _write(tmp_path, "broken", {"dice": 0.5})
+    broken.write_text(broken.read_text().replace('"seed": 0', '"seed": "\\u001b[2J"'))
+
+    assert main.main(["results", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert max(map(len, output.out.splitlines())) < 200
+    assert "0.250" in output.out and "1e+308" in output.out
+    assert "lab/\\x1b[31mred" in output.out
+    assert "\x1b" not in output.out + output.err
+    assert len(output.err.splitlines()) == 1 and "seed" in output.err
+
+
 def test_says_where_there_is_nothing(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

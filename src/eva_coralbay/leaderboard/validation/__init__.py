@@ -12,12 +12,12 @@ from typing import Any
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard.validation import across, encoder, fault, files, table, task
-from eva_coralbay.leaderboard.validation.fault import Fault, printable
+from eva_coralbay.leaderboard.validation.fault import Fault
 from eva_coralbay.leaderboard.validation.table import TOLERANCE
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config
 
-__all__ = ["TOLERANCE", "Fault", "printable", "validate"]
+__all__ = ["TOLERANCE", "Fault", "validate"]
 
 
 def validate(

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pydantic
 
+from eva_coralbay import _messages
+
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
@@ -27,7 +29,9 @@ class Fault:
     def __str__(self) -> str:
         """Returns it in one line."""
         level = "warning" if self.is_warning else "error"
-        return printable(": ".join(filter(None, (level, str(self.path), self.where, self.message))))
+        return _messages.printable(
+            ": ".join(filter(None, (level, str(self.path), self.where, self.message)))
+        )
 
     def as_dict(self) -> dict[str, str]:
         """Returns it as JSON has it."""
@@ -37,15 +41,6 @@ class Fault:
             "where": self.where,
             "message": self.message,
         }
-
-
-def printable(text: str) -> str:
-    """Escapes the characters that end a line or that a terminal would obey.
-
-    Args:
-        text: What others have written.
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def explain(path: pathlib.Path, error: ValueError) -> Iterator[Fault]:
