@@ -10,8 +10,10 @@ from eva.core.data.datamodules import schemas
 from eva.core.utils import parser
 from eva.vision.data.dataloaders import collate_fn
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
+from loguru import logger
 from typing_extensions import override
 
+from eva_coralbay import _messages
 from eva_coralbay.data import seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
 from eva_coralbay.errors import EvaCoralbayError
@@ -112,6 +114,8 @@ class SegmentationData(_NumberedData):
         super().setup(stage)
         train = typing.cast(base.SegmentationDataset, self.datasets.train)
         pairs = _find_mirror_pairs(train.classes)
+        if self._scoring.mirror_pairs != pairs and getattr(train, "facts", None) is None:
+            _say_what_is_paired(train.classes)
         self._scoring.mirror_pairs = pairs
         # eva flips scans and keeps their labels, so a flipped left kidney is still a left one
         self._training.mirror_pairs = () if self._protocol == "frozen-eva" else pairs
@@ -201,6 +205,21 @@ def _find_mirror_pairs(classes: Sequence[str]) -> list[tuple[int, int]] | None:
     if facts.find_one_sided(classes):
         return None
     return [(classes.index(a), classes.index(b)) for a, b in facts.find_pairs(classes)]
+
+
+def _say_what_is_paired(classes: Sequence[str]) -> None:
+    """Says what the names of one's own classes are taken to mean."""
+    one_sided = facts.find_one_sided(classes)
+    if one_sided:
+        logger.info(
+            f"{_messages.list_names(one_sided)}: of one side only, so no mirror images are made."
+        )
+        return
+    pairs = [f"{first} and {second}" for first, second in facts.find_pairs(classes)]
+    logger.info(
+        f"Labels that trade places in mirror images: {_messages.list_names(pairs) or 'none'}. "
+        "Paired organs are known by names such as left_kidney, LKidney or Kidney_L."
+    )
 
 
 def _with_scheme(dataset: dict[str, Any], protocol: protocols.ProtocolName) -> dict[str, Any]:

@@ -270,6 +270,11 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         Raises:
             EvaCoralbayError: If the decoder cannot take it.
         """
+        if len(self.roi_size) != 3 or min(self.roi_size) < 1:
+            raise EvaCoralbayError(
+                f"`roi_size` (ROI_SIZE) must be three numbers of voxels (D, H, W), such as "
+                f"[96, 96, 96]; got {list(self.roi_size)}."
+            )
         valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self.roi_size)
         if _is_swin_unetr(self.decoder) and not valid:
             raise EvaCoralbayError(

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,10 +67,11 @@ def window_layout(
         shifted: Whether the windows are shifted by half their edge.
         device: Where the tensors of the layout are needed.
     """
-    arguments = (int(batch_size), (int(size[0]), int(size[1]), int(size[2])), shifted, device)
+    # in a compiled graph the number of volumes may vary; the size is a constant of it
+    depth, height, width = (operator.index(edge) for edge in size)
     if torch.compiler.is_compiling():
-        return _traced_layout(*arguments)
-    return _cached_layout(*arguments)
+        return _repeat(_traced_layout(depth, height, width, shifted, device), batch_size)
+    return _cached_layout(operator.index(batch_size), depth, height, width, shifted, device)
 
 
 def rearrange(rows: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
@@ -261,11 +263,15 @@ def _upcast(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _layout(batch_size: int, size: _Size, shifted: bool, device: torch.device) -> WindowLayout:
-    window = (min(size[0], WINDOW_SIZE), min(size[1], WINDOW_SIZE), min(size[2], WINDOW_SIZE))
+def _layout(
+    depth: int, height: int, width: int, shifted: bool, device: torch.device
+) -> WindowLayout:
+    """Plans the windows of a single volume of tokens [D, H, W]."""
+    size = (depth, height, width)
+    window = (min(depth, WINDOW_SIZE), min(height, WINDOW_SIZE), min(width, WINDOW_SIZE))
     shifts = [WINDOW_SIZE // 2 if shifted and n > WINDOW_SIZE else 0 for n in size]
-    num_tokens = batch_size * math.prod(size)
-    tokens = _partition(_pad_and_shift(batch_size, size, window, shifts), window)
+    num_tokens = math.prod(size)
+    tokens = _partition(_pad_and_shift(size, window, shifts), window)
     patterns = list(itertools.product(*((0, 1) if shift else (0,) for shift in shifts)))
     groups = [
         _windows_of(tokens, pattern, shifts).reshape(-1, math.prod(window)) for pattern in patterns
@@ -285,29 +291,51 @@ def _layout(batch_size: int, size: _Size, shifted: bool, device: torch.device) -
         )
 
 
-_cached_layout = functools.lru_cache(maxsize=64)(_layout)
-"""The layout without its computation and its copy to the device, for sizes that were seen."""
+def _repeat(layout: WindowLayout, batch_size: int) -> WindowLayout:
+    """Makes the layout of a batch of that of one volume: the windows of all volumes take turns."""
+    num_tokens, length = len(layout.scatter), layout.length
+    volumes = torch.arange(batch_size, device=layout.gather.device)
+    places = layout.gather.view(-1, 1, length)
+    gather = torch.where(
+        places == num_tokens, num_tokens * batch_size, places + num_tokens * volumes[:, None]
+    )
+    windows = layout.scatter // length * batch_size + volumes[:, None]
+    return WindowLayout(
+        gather=gather.flatten(),
+        scatter=(windows * length + layout.scatter % length).flatten(),
+        counts=tuple(count * batch_size for count in layout.counts),
+        masks=layout.masks,
+        length=length,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_layout(
+    batch_size: int, depth: int, height: int, width: int, shifted: bool, device: torch.device
+) -> WindowLayout:
+    """The layout without its computation and its copy to the device, for sizes that were seen."""
+    with torch.inference_mode(False):
+        return _repeat(_layout(depth, height, width, shifted, device), batch_size)
+
 
 _traced_layout = torch.compiler.assume_constant_result(_layout)
-"""The layout as a constant of a graph; nothing of a trace gets into the cache."""
+"""The layout of one volume as a constant of a graph; nothing of a trace gets into the cache."""
 
 
-def _pad_and_shift(
-    batch_size: int, size: _Size, window: _Size, shifts: Sequence[int]
-) -> npt.NDArray[np.int64]:
-    """Numbers the tokens [B, D, H, W], pads them to whole windows and shifts them cyclically."""
-    num_tokens = batch_size * math.prod(size)
+def _pad_and_shift(size: _Size, window: _Size, shifts: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Numbers the tokens [D, H, W], pads them to whole windows and shifts them cyclically."""
+    num_tokens = math.prod(size)
     padded = [-(-n // edge) * edge for n, edge in zip(size, window, strict=True)]
-    tokens = np.full((batch_size, *padded), num_tokens)
-    tokens[:, : size[0], : size[1], : size[2]] = np.arange(num_tokens).reshape(-1, *size)
-    return np.roll(tokens, [-shift for shift in shifts], axis=(1, 2, 3))
+    tokens = np.full(padded, num_tokens)
+    tokens[: size[0], : size[1], : size[2]] = np.arange(num_tokens).reshape(size)
+    return np.roll(tokens, [-shift for shift in shifts], axis=(0, 1, 2))
 
 
 def _partition(tokens: npt.NDArray[np.int64], window: _Size) -> npt.NDArray[np.int64]:
-    """Cuts [B, D, H, W] into windows [windows D, windows H, windows W, B, d, h, w]."""
-    counts = [n // edge for n, edge in zip(tokens.shape[1:], window, strict=True)]
+    """Cuts [D, H, W] into windows [windows D, windows H, windows W, d, h, w]."""
+    counts = [n // edge for n, edge in zip(tokens.shape, window, strict=True)]
     shape = itertools.chain.from_iterable(zip(counts, window, strict=True))
-    return tokens.reshape(len(tokens), *shape).transpose(1, 3, 5, 0, 2, 4, 6)
+    return tokens.reshape(*shape).transpose(0, 2, 4, 1, 3, 5)
 
 
 def _windows_of(

@@ -12,7 +12,7 @@ import transformers
 from transformers import modeling_outputs
 from typing_extensions import override
 
-from eva_coralbay.models import checkpoints, swin
+from eva_coralbay.models import checkpoints, key_layouts, swin
 from eva_coralbay.models import encoder as encoder_lib
 
 _MODEL_TYPE = "coralbay"
@@ -46,6 +46,8 @@ class CoralBayConfig(transformers.PretrainedConfig):
             embeddings_type: Which feature maps are pooled to the embedding.
             kwargs: What transformers adds.
         """
+        # of the file of an export; a model that transformers saves again has another
+        kwargs.pop("weights_sha256", None)
         self.feature_size = feature_size
         self.in_channels = in_channels
         self.use_v2 = use_v2
@@ -76,6 +78,35 @@ class CoralBayModel(transformers.PreTrainedModel):
             embeddings_type=config.embeddings_type,
         )
         self.post_init()
+
+    @classmethod
+    @override
+    def from_pretrained(cls, source: Any, *args: Any, **kwargs: Any) -> Any:
+        """Builds a model with its weights, as transformers does, but never with random ones.
+
+        Args:
+            source: The folder or the Hub id of an export.
+            args: Positional arguments of transformers' method.
+            kwargs: Further arguments of it.
+
+        Raises:
+            CheckpointError: If the weights lack some of the encoder's, or have others.
+        """
+        wants_information = kwargs.pop("output_loading_info", False)
+        model, information = super().from_pretrained(
+            source, *args, output_loading_info=True, **kwargs
+        )
+        problems = [
+            key_layouts.count_keys(kind.removesuffix("_keys"), sorted(map(str, information[kind])))
+            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            if information.get(kind)
+        ]
+        if problems:
+            raise checkpoints.CheckpointError(
+                f"{source}: not the weights of this encoder. {'. '.join(problems)}. transformers "
+                "reads exports; `CoralBayEncoder(checkpoint=...)` reads weights of any layout."
+            )
+        return (model, information) if wants_information else model
 
     @override
     def forward(

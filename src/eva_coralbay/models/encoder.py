@@ -1,5 +1,6 @@
 """The CoralBay encoder: a hierarchical 3D Swin transformer for CT."""
 
+import operator
 import pathlib
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -204,7 +205,7 @@ class CoralBayEncoder(nn.Module):
                 "patch_merging": self.patch_merging,
                 "embeddings_type": self.embeddings_type,
             },
-            preprocessing=_preprocessing_config(preprocessing or self.preprocessing),
+            preprocessing=export.describe_preprocessing(preprocessing or self.preprocessing),
             training=training,
         )
 
@@ -278,6 +279,7 @@ class CoralBayEncoder(nn.Module):
     ) -> Iterator[torch.Tensor]:
         """Yields the wanted feature maps, from fine to coarse, and computes no others."""
         self._check_input(tensor)
+        tensor = _fix_size(tensor)
         if 0 in wanted:
             yield self._run(self.encoder1, tensor)
         heads = (self.encoder2, self.encoder3, self.encoder4, nn.Identity(), self.encoder10)
@@ -327,13 +329,27 @@ class CoralBayEncoder(nn.Module):
         """Takes the weights of a checkpoint whose keys were checked, and goes to eval mode."""
         recomputed = self.state_dict().keys() - checkpoint.state_dict.keys()
         self.load_state_dict(checkpoint.state_dict, strict=False)
-        self.preprocessing = _read_preprocessing(checkpoint.config)
+        self.preprocessing = export.read_preprocessing(checkpoint.config, where=checkpoint.source)
         self.origin = identity.Origin(checkpoint.source, checkpoint.revision, checkpoint.sha256)
         self.eval()
         report = [*checkpoint.report]
         if recomputed:
             report.append(f"recomputed {len(recomputed)} position index buffers that it lacks")
         logger.info(f"Loaded {checkpoint.source}: {'; '.join(report) or 'keys as they are'}")
+
+
+def _fix_size(tensor: torch.Tensor) -> torch.Tensor:
+    """Makes the size of a volume [B, C, D, H, W] a constant where the encoder is traced.
+
+    What is compiled is compiled again for another size. A trace cannot be: there a volume of
+    another size must fail, as the windows of one with as many voxels would be wrong in silence.
+    """
+    if torch.jit.is_tracing():
+        return tensor.expand([int(length) for length in tensor.shape])
+    if torch.compiler.is_compiling():
+        for length in tensor.shape[2:]:
+            operator.index(length)
+    return tensor
 
 
 def _pool(feature_map: torch.Tensor) -> torch.Tensor:
@@ -359,6 +375,11 @@ def _resolve(given: Mapping[str, Any], checkpoint: checkpoints.Checkpoint | None
             f"{config if 'feature_size' in wrong else ''}."
         )
     embeddings_type = checkpoint.config.get("embeddings_type", _DEFAULTS["embeddings_type"])
+    if embeddings_type not in tuple(_POOLED_MAPS):
+        raise checkpoints.CheckpointError(
+            f"{checkpoint.source}: embeddings_type is {embeddings_type!r} in its config, it must "
+            f"be one of {tuple(_POOLED_MAPS)}."
+        )
     patch_merging = checkpoints.resolve_patch_merging(
         checkpoint.source, stated=checkpoint.patch_merging, given=given["patch_merging"]
     )
@@ -374,37 +395,6 @@ def _state_without_values(architecture: Mapping[str, Any]) -> dict[str, torch.Te
     """The state dict of an encoder of an architecture, with shapes and without memory."""
     with torch.device("meta"):
         return CoralBayEncoder(**architecture).state_dict()
-
-
-def _read_preprocessing(config: Mapping[str, Any]) -> preprocessing_lib.Preprocessing | None:
-    """Returns the preprocessing that a config states, None if it does not state all of it."""
-    spacing, orientation, window = (
-        config.get(name) for name in ("spacing_mm", "orientation", "hu_window")
-    )
-    if spacing is None or orientation is None or window is None:
-        return None
-    return preprocessing_lib.Preprocessing.of_window(
-        *window, spacing=tuple(spacing), orientation=orientation
-    )
-
-
-def _preprocessing_config(
-    preprocessing: preprocessing_lib.Preprocessing | None,
-) -> dict[str, Any]:
-    """The inverse of `_read_preprocessing`."""
-    if preprocessing is None:
-        return {"spacing_mm": None, "orientation": None, "hu_window": None}
-    lower, upper = preprocessing.hu_offset, preprocessing.hu_offset + preprocessing.hu_scale
-    if preprocessing.hu_clip != (lower, upper):
-        raise EvaCoralbayError(
-            "An export states a window of HU that is clipped and mapped to [0, 1]; this "
-            f"preprocessing clips to {preprocessing.hu_clip} and maps ({lower}, {upper}) to [0, 1]."
-        )
-    return {
-        "spacing_mm": preprocessing.spacing,
-        "orientation": preprocessing.orientation,
-        "hu_window": [lower, upper],
-    }
 
 
 def _check_options(

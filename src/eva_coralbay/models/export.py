@@ -15,7 +15,9 @@ import safetensors.torch
 import torch
 
 from eva_coralbay import _atomic_files, _hashes
-from eva_coralbay.models import weight_sources
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models import preprocessing as preprocessing_lib
+from eva_coralbay.models import weight_files, weight_sources
 
 _PREFIX = "encoder."
 """What the keys of an export begin with."""
@@ -64,3 +66,59 @@ def write_folder(
     text = json.dumps(config, indent=2) + "\n"
     _atomic_files.write_atomically(folder / weight_sources.CONFIG_NAME, text.encode())
     return folder
+
+
+def read_preprocessing(
+    config: Mapping[str, Any], *, where: str
+) -> preprocessing_lib.Preprocessing | None:
+    """Returns the preprocessing that a config states, None if it does not state all of it.
+
+    Args:
+        config: The content of a `config.json`.
+        where: The weights that it is of, for errors.
+
+    Raises:
+        CheckpointError: If what it states cannot be.
+    """
+    names = ("spacing_mm", "orientation", "hu_window")
+    stated = {name: config.get(name) for name in names}
+    if None in stated.values():
+        return None
+    try:
+        lower, upper = map(float, stated["hu_window"])
+        depth, height, width = map(float, stated["spacing_mm"])
+        return preprocessing_lib.Preprocessing.of_window(
+            lower, upper, spacing=(depth, height, width), orientation=stated["orientation"]
+        )
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{name} {value!r}" for name, value in stated.items())
+        raise weight_files.CheckpointError(
+            f"{where}: its config states a preprocessing that cannot be ({given}): {error}. Export "
+            "the folder again, or correct its config."
+        ) from error
+
+
+def describe_preprocessing(
+    preprocessing: preprocessing_lib.Preprocessing | None,
+) -> dict[str, Any]:
+    """Returns what a config states of a preprocessing; the inverse of `read_preprocessing`.
+
+    Args:
+        preprocessing: The preprocessing, a window of HU that is clipped and mapped to [0, 1].
+
+    Raises:
+        EvaCoralbayError: If it is another one.
+    """
+    if preprocessing is None:
+        return {"spacing_mm": None, "orientation": None, "hu_window": None}
+    lower, upper = preprocessing.hu_offset, preprocessing.hu_offset + preprocessing.hu_scale
+    if preprocessing.hu_clip != (lower, upper):
+        raise EvaCoralbayError(
+            "An export states a window of HU that is clipped and mapped to [0, 1]; this "
+            f"preprocessing clips to {preprocessing.hu_clip} and maps ({lower}, {upper}) to [0, 1]."
+        )
+    return {
+        "spacing_mm": preprocessing.spacing,
+        "orientation": preprocessing.orientation,
+        "hu_window": [lower, upper],
+    }

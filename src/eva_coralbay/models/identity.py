@@ -7,7 +7,7 @@ from typing import Any
 
 from loguru import logger
 
-from eva_coralbay.models import zoo
+from eva_coralbay.models import weight_sources, zoo
 
 _LOCAL = "local"
 """The organization of models whose weights are somebody's own."""
@@ -44,9 +44,10 @@ class Identity:
 def model_identity(encoder: Any, name: str | None) -> Identity:
     """Decides under which name the results of an encoder are recorded.
 
-    A name of the zoo can be taken by an encoder with its published weights only (or, for a name
-    with random weights, by one that loaded none). All others get a name by their weights' file or
-    Hub id, with a warning.
+    A name of the zoo, or of the Hub repository of its weights, can be taken by an encoder with
+    those published weights only (or, for a name with random weights, by one that loaded none),
+    whatever the case of its letters. All others get a name by their weights' file or Hub id, with a
+    warning.
 
     Args:
         encoder: The network, with or without eva's wrapper.
@@ -58,19 +59,41 @@ def model_identity(encoder: Any, name: str | None) -> Identity:
     network = getattr(encoder, "model", encoder)
     origin: Origin | None = getattr(network, "origin", None)
     revision = origin.revision if origin is not None else None
-    entry = zoo.ENTRIES.get(name) if name is not None else None
-    if entry is None:
+    claimed = [] if name is None else _find_published(name)
+    if name is None or not claimed:
         return Identity(name, revision)
-    claimed = origin.published_as if origin is not None else None
-    if claimed == name or (entry.weights is None and origin is None):
-        return Identity(name, revision)
+    published_as = origin.published_as if origin is not None else None
+    for entry in claimed:
+        if published_as == entry.name or (entry.weights is None and origin is None):
+            return Identity(entry.name, revision)
     derived = _derive(network, origin)
+    if _is_same(derived, name):
+        return Identity(derived, revision)
     logger.warning(
         f"'{name}' is the name of published weights, and these are others "
         f"({origin.source if origin is not None else 'random, or loaded by other code'}). They are "
         f"recorded as '{derived}'. Give the run a name of your own as the trainer's `model`."
     )
     return Identity(derived, revision)
+
+
+def _find_published(name: str) -> list[zoo.Entry]:
+    """Returns the entries that a name stands for: by their own, or by that of a Hub repository."""
+    return [
+        entry
+        for entry in zoo.ENTRIES.values()
+        if _is_same(entry.name, name) or _is_same(_repository(entry), name)
+    ]
+
+
+def _repository(entry: zoo.Entry) -> str:
+    hub_id = weight_sources.parse_hub_id(entry.weights or "")
+    return "" if hub_id is None else hub_id.repository
+
+
+def _is_same(name: str, other: str) -> bool:
+    """Whether a reader takes two names for one."""
+    return name.strip().casefold() == other.strip().casefold()
 
 
 def _derive(network: Any, origin: Origin | None) -> str:

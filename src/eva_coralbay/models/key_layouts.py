@@ -9,7 +9,7 @@ differ, so the caller has to say which one is meant.
 
 import collections
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -92,10 +92,12 @@ def _unnest(
     report: list[str] = []
     nests: list[str] = []
     place = "the file"
+    content = _by_name(content)
     while names := _nested_state_dicts(content):
         name = _choose_nest(names, place=place, where=where, key=key)
         report.append(f"read the state dict under '{name}'")
         report += [f"left out '{other}' beside it" for other in names if other != name]
+        report += _name_left_out(content, names)
         content, place = content[name], f"'{name}'"
         nests.append(name)
     if not isinstance(content, Mapping):
@@ -117,6 +119,24 @@ def _unnest(
             "Save the `state_dict()` of the network."
         )
     return tensors, report, nests
+
+
+def _by_name(content: Any) -> Any:
+    """Returns nested lists as dictionaries by position, so that their items have names, too."""
+    if isinstance(content, (list, tuple)):
+        content = {str(index): value for index, value in enumerate(content)}
+    if not isinstance(content, Mapping):
+        return content
+    return {name: _by_name(value) for name, value in content.items()}
+
+
+def _name_left_out(content: Mapping[Any, Any], chosen: Collection[str]) -> list[str]:
+    """Says which other entries have tensors, such as an average without names of its weights."""
+    return [
+        f"left out '{name}', whose tensors have no names of the encoder"
+        for name, value in content.items()
+        if name not in chosen and isinstance(value, Mapping) and _holds_tensors(value)
+    ]
 
 
 def _nested_state_dicts(content: Any) -> list[str]:
@@ -213,9 +233,12 @@ def without_wrappers(key: str) -> str:
 
 
 def _is_other_part(prefix: str, part: str) -> bool:
-    """Whether a key belongs to a decoder or a head, as all else of teacher and student does."""
-    in_head = not {"teacher", "student"}.isdisjoint(prefix.split("."))
-    return in_head or _OTHER_PARTS.fullmatch(part) is not None
+    """Whether a key belongs to a decoder or a head, as all that teacher and student have beside.
+
+    What is within the module of the encoder, as `teacher.encoder.adapter`, is not beside it.
+    """
+    is_beside = without_wrappers(prefix).rpartition(".")[2] in ("teacher", "student")
+    return is_beside or _OTHER_PARTS.fullmatch(part) is not None
 
 
 def _choose_prefix(prefixes: list[str], *, where: str, key: str | None) -> str:

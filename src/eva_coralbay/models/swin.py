@@ -133,7 +133,7 @@ class ConvolutionBlock(nn.Module):
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Convolves a tensor [B, C, D, H, W] twice and adds the residual."""
         tensor = tensor.contiguous()
-        batch_size = len(tensor)
+        batch_size = tensor.shape[0]
         hidden = _leaky_relu_(self._normed_convolution("conv1", tensor))
         hidden = self._normed_convolution("conv2", _to_batch(hidden, batch_size))
         if "conv3" in self.layer:

@@ -195,10 +195,11 @@ def read_file(path: pathlib.Path) -> Any:
         CheckpointError: If it is damaged, holds more than plain data, or expands to more than it
             takes on disk.
     """
+    is_safetensors = _is_safetensors(path)
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors:
             return safetensors.torch.load_file(path)
-        _check_not_compressed(path)
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -208,21 +209,40 @@ def read_file(path: pathlib.Path) -> Any:
             raise CheckpointError(_conversion(path, refused)) from error
         raise CheckpointError(
             f"{path}: damaged or cut short, not readable as a "
-            f"{'safetensors' if path.suffix == '.safetensors' else 'PyTorch'} file "
+            f"{'safetensors' if is_safetensors else 'PyTorch'} file "
             f"({type(error).__name__}). Download or copy it again."
         ) from error
 
 
-def _check_not_compressed(path: pathlib.Path) -> None:
-    """Refuses a zip archive that unpacks to more than its size; PyTorch compresses none."""
+def _is_safetensors(path: pathlib.Path) -> bool:
+    """Whether a file is in this format, whatever its name: it begins with the size of its JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _check_archive(path: pathlib.Path) -> None:
+    """Refuses archives of other kinds than `torch.save` writes.
+
+    Raises:
+        CheckpointError: If it is compressed, and so may unpack to more than its size, or if it
+            holds something else.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
+        entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
     if unpacked > path.stat().st_size:
         raise CheckpointError(
             f"{path}: a compressed archive that unpacks to {unpacked / 1e9:.1f} GB, which "
             "`torch.save` does not write. Unpack it, and pass the weights file in it."
+        )
+    names = {pathlib.PurePosixPath(entry.filename).name for entry in entries}
+    if "data.pkl" not in names or "constants.pkl" in names:
+        raise CheckpointError(
+            f"{path}: a zip archive that `torch.save` did not write, such as a program of "
+            "TorchScript or of `torch.export`. Save the `state_dict()` of the network, and pass "
+            "that file."
         )
 
 
@@ -262,6 +282,10 @@ def check_is_binary(path: pathlib.Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
             f"{path}: a git-lfs pointer, not the weights. Run `git lfs pull` in its repository."
+        )
+    if head.startswith(b"\x1f\x8b"):
+        raise CheckpointError(
+            f"{path}: compressed with gzip. Unpack it with `gunzip` and pass that."
         )
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(

@@ -43,6 +43,7 @@ class Distillation(distillation.SelfDistillation):
         self._is_taken = True
         self._cases: list[str] = []
         self._phases: list[dict[str, Any]] = []
+        self._stated_origin: dict[str, str | None] = {}
         self.monitored: dict[str, float] = {}
 
     @property
@@ -159,6 +160,8 @@ class Distillation(distillation.SelfDistillation):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stated = checkpoint["coralbay"]
         self._nonfinite_steps = stated["nonfinite_steps"]
+        # the weights are those of the checkpoint, whatever `init_from` says now
+        self._stated_origin = {"init_from_sha256": stated.get("init_from_sha256")}
         if self._picks_prototypes and stated["num_prototypes"] != self.num_prototypes:
             self.num_prototypes = stated["num_prototypes"]
             self._build()
@@ -190,7 +193,7 @@ class Distillation(distillation.SelfDistillation):
         names = ("num_scans", "manifest_sha256", "config", "versions")
         return {**self._describe_counts(), **{name: described[name] for name in names}}
 
-    def _describe_counts(self) -> dict[str, int]:
+    def _describe_counts(self) -> dict[str, int | str]:
         trainer = self.trainer
         return {
             "batch_size": self.effective_batch,
@@ -198,6 +201,7 @@ class Distillation(distillation.SelfDistillation):
             "devices": trainer.world_size,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "steps": trainer.max_steps,
+            "precision": str(trainer.precision),
         }
 
     def describe_data(self, data: data_lib.PretrainingData) -> dict[str, Any]:
@@ -218,6 +222,7 @@ class Distillation(distillation.SelfDistillation):
             "num_scans": len(data.cases),
             "num_prototypes": self.num_prototypes,
             "init_from_sha256": origin and origin.sha256,
+            **self._stated_origin,
             "config": json.dumps(
                 {"model": provenance.arguments(self), "data": provenance.arguments(data)}
             ),

@@ -32,8 +32,15 @@ _OURS = "eva_coralbay."
 _VERSIONED = ("eva-coralbay", "kaiko-eva", "lightning", "torch")
 """Packages whose versions a checkpoint carries."""
 
-_COUNTS = ("batch_size", "device_batch_size", "devices", "accumulate_grad_batches", "steps")
-"""What of a phase is a number."""
+_COUNTS = (
+    "batch_size",
+    "device_batch_size",
+    "devices",
+    "accumulate_grad_batches",
+    "steps",
+    "precision",
+)
+"""What the trainer says of a phase."""
 
 
 def describe_versions() -> dict[str, str]:

@@ -16,10 +16,20 @@ BACKGROUND = "background"
 NSD_TOLERANCE_MM = 2.0
 """The tolerance of the normalized surface Dice where nothing else is stated, in mm."""
 
-_SIDE = re.compile(r"(?<![A-Za-z])(?:left|right)(?![a-z])|(?:Left|Right)(?![a-z])")
-"""A word in the name of a class that says on which side of the body it is."""
+_SIDE = re.compile(
+    r"(?<![A-Za-z])(?:left|right|LEFT|RIGHT)(?![A-Za-z])"
+    r"|(?<![A-Za-z])(?:left|right)(?=[A-Z])|(?:Left|Right)(?![a-z])"
+    r"|(?<![A-Za-z])(?:[lr]t?|[LR][Tt]?)(?![A-Za-z0-9])"
+    r"|(?<![A-Za-z])[LR](?=[A-Z][a-z])|(?<=[a-z])[LR](?![A-Za-z0-9])"
+)
+"""What in the name of a class says on which side of the body it is: `left_kidney`, `KidneyRight`,
+`LEFT KIDNEY`, `Lung_L`, `Kidney (R)`, `Lt kidney`, `LKidney`, `kidneyR`."""
 
-_OTHER_SIDE = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+_OTHER_SIDE = {
+    "left": "right", "Left": "Right", "LEFT": "RIGHT",
+    "l": "r", "L": "R", "lt": "rt", "Lt": "Rt", "LT": "RT",
+}  # fmt: skip
+_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
 
 _HEADLINE_METRICS: Mapping[Kind, str] = {
     "segmentation": "dice",

@@ -1,8 +1,10 @@
 """Tests that a wrong configuration is found before any scan is prepared."""
 
 import pathlib
+import re
 from typing import Any
 
+import jsonargparse
 import pytest
 import torch
 from torch import nn
@@ -84,7 +86,10 @@ def test_what_is_right_passes(data: SegmentationData) -> None:
         ),
         ({"encoder": _registered("zzz")}, "There are .*radiology/coralbay"),
         ({"class_weights": [1.0, 2.0]}, r"CLASS_WEIGHTS\) has 2 numbers, but there are 7 classes"),
+        ({"class_weights": [1.0] * 8}, r"CLASS_WEIGHTS\) has 8 numbers, but there are 7 classes"),
         ({"roi_size": (48, 48, 48)}, "multiple of 32"),
+        ({"roi_size": (64, 64)}, r"ROI_SIZE\) must be three numbers .*got .64, 64"),
+        ({"roi_size": (64, 64, 0)}, "must be three numbers"),
         ({"decoder": _decoder(24)}, "IN_FEATURES=12"),
         ({"encoder": {"class_path": f"{__name__}.ThreeMaps"}}, "6 maps, not 3: set OUT_INDICES=6"),
         ({"encoder": {"class_path": f"{__name__}.OneTensor"}}, "set OUT_INDICES"),
@@ -113,3 +118,16 @@ def test_no_scan_is_prepared_before(
     with pytest.raises(EvaCoralbayError, match="IN_FEATURES"):
         trainer.fit(module, datamodule=data)
     assert not list(root.rglob("*.scan"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("roi_size", 64), ("class_weights", 1.0), ("roi_size", [64, 64, 64.5])]
+)
+def test_a_number_in_place_of_a_list_is_refused_by_the_parser(name: str, value: Any) -> None:
+    """As of ROI_SIZE=64; the message names the argument and the value."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SegmentationModule)
+    arguments = {"encoder": _RANDOM, "decoder": _decoder()}
+    parser.parse_object(arguments)
+    with pytest.raises(Exception, match=rf"(?s){name}.*{re.escape(str(value))}"):
+        parser.parse_object({**arguments, name: value})

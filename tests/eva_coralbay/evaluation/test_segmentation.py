@@ -90,13 +90,14 @@ def _fit(
     *,
     n_runs: int = 1,
     num_workers: int = 0,
+    batch_size: int = 1,
     **kwargs: object,
 ) -> list[pd.DataFrame]:
     """Runs an evaluation session and returns the case table of each run's last checkpoint."""
     functional.run_evaluation_session(
         _trainer(folder),
         _module(**kwargs),
-        _datamodule(root, num_workers=num_workers),
+        _datamodule(root, num_workers=num_workers, batch_size=batch_size),
         n_runs=n_runs,
     )
     tables = sorted(folder.rglob("record_val_last.cases.csv"))
@@ -104,12 +105,13 @@ def _fit(
     return [pd.read_csv(table) for table in tables]
 
 
+@pytest.mark.parametrize("batch_size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_number_of_workers_does_not_change_the_case_table(
-    root: pathlib.Path, tmp_path: pathlib.Path
+    batch_size: int, root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """Two sessions without workers, one with 1 and one with 3: bit for bit one table."""
     tables = [
-        _fit(root, tmp_path / str(index), num_workers=num_workers)[0]
+        _fit(root, tmp_path / str(index), num_workers=num_workers, batch_size=batch_size)[0]
         for index, num_workers in enumerate((0, 0, 1, 3))
     ]
     for table in tables[1:]:

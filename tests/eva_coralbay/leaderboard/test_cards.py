@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from eva_coralbay.leaderboard import cards as model_cards
+from eva_coralbay.models import zoo
 from eva_coralbay.tasks import catalog
 
 _CARDS = pathlib.Path(__file__).parents[3] / "leaderboard" / "models"
@@ -45,6 +46,18 @@ def test_the_cards_of_the_repository_are_valid() -> None:
         "project-lighter/ct_fm",
     } <= set(cards)
     assert all(card.sources for card in cards.values())
+
+
+def test_cards_agree_with_the_zoo() -> None:
+    """What is known of the weights stands in both, and no card knows less."""
+    found = model_cards.find(_CARDS)
+    for name in set(found) & set(zoo.ENTRIES):
+        card, entry = found[name], zoo.ENTRIES[name]
+        assert (card.weights is None) == (entry.weights is None), name
+        assert card.weights is None or card.weights.sha256 == entry.sha256, name
+        assert entry.parameters in (None, card.parameters), name
+        spdx = entry.license and entry.license.replace(" ", "-")
+        assert card.license == spdx, name
 
 
 def test_every_task_is_looked_up_for_every_card() -> None:

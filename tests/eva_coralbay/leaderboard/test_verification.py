@@ -13,6 +13,8 @@ import yaml
 
 from eva_coralbay.cli import leaderboard, main
 from eva_coralbay.leaderboard import verification
+from eva_coralbay.models import CoralBayEncoder
+from eva_coralbay.models.description import describe_encoder
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
 from tests.eva_coralbay.evaluation import test_recorder
@@ -132,6 +134,31 @@ def test_a_repetition_is_compared(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     assert {each.source for each in found} == {"rerun"}
     found = verification.verify(entry, rerun=True, tolerance=0.001)
     assert next(each.where for each in found) == "metrics.dice"
+
+
+def test_a_repetition_is_of_the_same_encoder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal weights with other patch merging are another encoder; old records do not state it."""
+    encoders = [
+        record.Encoder(**describe_encoder(CoralBayEncoder(12, patch_merging=merging)))
+        for merging in ("octants", "legacy")
+    ]
+    own = encoders[0].model_dump()
+    entry = result_files.write(tmp_path / "new", task="own", encoder=own)
+    old = result_files.write(tmp_path / "old", task="own")
+
+    for encoder, expected in (
+        (encoders[0], []),
+        (encoders[1], ["encoder"]),
+        (None, ["encoder"]),
+    ):
+        repeated = entry.record.model_copy(update={"encoder": encoder})
+        monkeypatch.setattr(subprocess, "run", _Run(repeated))
+        found = verification.verify(entry, rerun=True)
+        assert [(each.source, each.where) for each in found] == [("rerun", w) for w in expected]
+        assert verification.verify(old, rerun=True) == []
+    assert "legacy" in str(verification.Difference("rerun", "encoder", *encoders))
 
 
 def test_a_repetition_is_of_this_machine(

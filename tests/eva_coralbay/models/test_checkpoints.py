@@ -1,6 +1,7 @@
 """Tests the loader on the key layouts that are in use and on broken files."""
 
 import enum
+import gzip
 import json
 import os
 import pathlib
@@ -189,6 +190,36 @@ _LAYOUTS: dict[str, tuple] = {
         {"stripped the prefix 'ema_model.module.'", "left out the encoder under 'model.'"},
         "ema_model",
     ),
+    "an average as a list": (
+        lambda weights: {"model": _zeros(weights), "ema": [0.999, weights]},
+        {"read the state dict under 'ema'", "left out 'model' beside it"},
+        "ema",
+    ),
+    "a list of state dicts": (
+        lambda weights: [_zeros(weights), _prefixed(weights, "module.")],
+        {"read the state dict under '1'", "left out '0' beside it"},
+        "1",
+    ),
+    "an average whose weights have no names": (
+        lambda weights: {
+            "model": weights,
+            "ema": {"decay": 0.9, "shadow_params": list(_zeros(weights).values())},
+        },
+        {"left out 'ema', whose tensors have no names of the encoder"},
+    ),
+    "an average of copies on several devices": (
+        lambda weights: (
+            {"module.n_averaged": torch.tensor(9)} | _prefixed(weights, "module.module.")
+        ),
+        {"stripped the prefix 'module.module.'"},
+    ),
+    "compiled in the middle": (
+        lambda weights: {
+            key.replace(".blocks.0", ".blocks._orig_mod.0"): value for key, value in weights.items()
+        },
+        set(),
+    ),
+    "the format of old versions of PyTorch": (lambda weights: weights, set()),
     "a nesting of one's own": (
         lambda weights: {"epoch": 3, "my_weights": {"inner": weights}},
         {"read the state dict under 'my_weights'", "read the state dict under 'inner'"},
@@ -207,7 +238,8 @@ def test_layouts(layout: str, tmp_path: pathlib.Path) -> None:
     use_v2 = layout not in _WITHOUT_V2
     reference = radiology.SwinUNETREncoder(feature_size=12, use_v2=use_v2)
     path = tmp_path / "weights.pt"
-    torch.save(build(reference.state_dict()), path)
+    is_old = "old versions" in layout
+    torch.save(build(reference.state_dict()), path, _use_new_zipfile_serialization=not is_old)
 
     checkpoint = checkpoints.read(path, checkpoint_key=key)
 
@@ -480,6 +512,29 @@ class _Stage(enum.Enum):
     FIT = "fit"
 
 
+def _optimizer(weights: StateDict) -> dict[str, Any]:
+    parameter = torch.nn.Parameter(weights[_QKV])
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = torch.optim.AdamW([parameter])
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def _program(path: pathlib.Path, weights: StateDict) -> None:
+    del weights
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+
+
+def _arrays(path: pathlib.Path, weights: StateDict) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **{key: value.numpy() for key, value in weights.items()})
+
+
+def _gzip(path: pathlib.Path, weights: StateDict) -> None:
+    torch.save(weights, path)
+    path.write_bytes(gzip.compress(path.read_bytes(), compresslevel=1))
+
+
 def _saves(build: Callable[[StateDict], Any]) -> Callable[[pathlib.Path, StateDict], None]:
     return lambda path, weights: torch.save(build(weights), path)
 
@@ -515,6 +570,22 @@ _BROKEN: dict[str, tuple[Callable[[pathlib.Path, StateDict], None], str]] = {
         _saves(lambda w: _prefixed(w, "student.") | _prefixed(w, "teacher.")),
         "several encoders, which differ, under 'student', 'teacher'.*checkpoint_key='teacher'",
     ),
+    "an average as a list, not said which": (
+        _saves(lambda weights: {"model": weights, "ema": [weights]}),
+        "several encoders, which differ: 'model', 'ema'",
+    ),
+    "raw and averaged modules, not said which": (
+        _saves(lambda w: _prefixed(w, "encoder.") | _prefixed(w, "ema.module.")),
+        "several encoders, which differ, under 'encoder', 'ema.module'",
+    ),
+    "an adapter within the teacher's encoder": (
+        _saves(lambda w: _prefixed(w, "teacher.encoder.") | {"teacher.encoder.adapter.w": w[_QKV]}),
+        "1 unexpected: teacher.encoder.adapter.w",
+    ),
+    "an optimizer": (_saves(_optimizer), "no tensors in 'state'.*Pass a file with the weights"),
+    "a program": (_program, "a zip archive that `torch.save` did not write.*TorchScript"),
+    "arrays of NumPy": (_arrays, "a zip archive that `torch.save` did not write"),
+    "a file in gzip": (_gzip, "compressed by gzip. Unpack it"),
     "numbers as keys": (
         _saves(lambda weights: dict(enumerate(weights.values()))),
         "keys of type int in place of names",
@@ -661,6 +732,44 @@ def test_broken_config(text: str, message: str, weights: StateDict, tmp_path: pa
 
     with pytest.raises(checkpoints.CheckpointError, match=message):
         checkpoints.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hu_window": [1]}, "a preprocessing that cannot be .*hu_window .1."),
+        ({"hu_window": "ab"}, "a preprocessing that cannot be"),
+        ({"hu_window": [250, -175]}, "a preprocessing that cannot be"),
+        ({"spacing_mm": 1.5}, "a preprocessing that cannot be .*spacing_mm 1.5"),
+        ({"spacing_mm": [1, 1]}, "a preprocessing that cannot be"),
+        ({"orientation": "XYZ"}, "a preprocessing that cannot be .*three axis codes"),
+        ({"orientation": 3}, "a preprocessing that cannot be"),
+        ({"embeddings_type": "all"}, "embeddings_type is 'all' in its config"),
+        ({"embeddings_type": ["head"]}, "embeddings_type is .'head'. in its config"),
+    ],
+)
+def test_config_that_cannot_be(
+    config: dict[str, Any], message: str, weights: StateDict, tmp_path: pathlib.Path
+) -> None:
+    stated = {"spacing_mm": [1, 1, 1], "orientation": "RAS", "hu_window": [0, 1], **config}
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+
+    with pytest.raises(checkpoints.CheckpointError, match=message) as raised:
+        CoralBayEncoder(checkpoint=tmp_path, patch_merging="legacy")
+    assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["weights.SAFETENSORS", "weights.pt", "weights"])
+def test_safetensors_by_any_name(name: str, weights: StateDict, tmp_path: pathlib.Path) -> None:
+    """What the metadata in it claim of other models does not count."""
+    metadata = {"format": "pt", "model_type": "bert", "patch_merging": "octants"}
+    safetensors.torch.save_file(weights, tmp_path / name, metadata)
+
+    checkpoint = checkpoints.read(tmp_path / name)
+
+    assert checkpoint.patch_merging is None and checkpoint.config == {}
+    _assert_equal(checkpoint.state_dict, weights)
 
 
 @pytest.mark.parametrize("source", ["runs/encoder", "runs/step=1.ckpt", "encoder", "absent/x.pth"])

@@ -59,6 +59,38 @@ def test_compile_to_one_graph(encoder: CoralBayEncoder, volume: torch.Tensor) ->
     _check(compiled(volume), encoder(volume))
 
 
+def test_compile_for_several_sizes_and_batches(volume: torch.Tensor) -> None:
+    """Each size is compiled anew, also one of as many voxels."""
+    encoder = CoralBayEncoder(feature_size=12, embeddings_type="head", use_v2=False).eval()
+    compiled = torch.compile(copy.deepcopy(encoder), fullgraph=True, backend="aot_eager")
+
+    for tensor in (volume, volume.transpose(2, 4), volume.repeat(2, 1, 1, 1, 1)):
+        _check([compiled(tensor)], [encoder(tensor)])
+
+
+def test_export_for_any_batch(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
+    batch = torch.export.Dim("batch", min=1, max=8)
+    volumes = torch.cat([volume, 1 - volume, volume.flip(2)])
+    program = torch.export.export(encoder, (volumes[:2],), dynamic_shapes=({0: batch},)).module()
+
+    for count in (1, 3):
+        _check(program(volumes[:count]), encoder(volumes[:count]))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program(volume.transpose(2, 4))
+
+
+def test_a_trace_refuses_another_size_of_as_many_voxels(
+    encoder: CoralBayEncoder, volume: torch.Tensor
+) -> None:
+    """Its windows are those of the size that it was made with."""
+    trace = torch.jit.trace(encoder, volume, check_trace=False)
+
+    _check(trace(volume), encoder(volume))
+    for other in (volume.transpose(2, 4), volume.repeat(2, 1, 1, 1, 1)):
+        with pytest.raises(RuntimeError, match="expand"):
+            trace(other)
+
+
 @pytest.mark.slow
 def test_compile_with_inductor(encoder: CoralBayEncoder, volume: torch.Tensor) -> None:
     compiled = torch.compile(copy.deepcopy(encoder), fullgraph=True)

@@ -33,6 +33,31 @@ def test_own_weights_cannot_claim_a_published_name(tmp_path: pathlib.Path) -> No
     assert model_identity(file, "radiology/voco_b").id == f"local/model-{sha256[:8]}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Radiology/CoralBay",
+        " radiology/coralbay ",
+        "kaiko-ai/coralbay",
+        "Kaiko-AI/CoralBay",
+        "radiology/VoCo_B",
+        "Luffy503/VoCo",
+    ],
+)
+def test_no_spelling_of_a_published_name_can_be_claimed(name: str, tmp_path: pathlib.Path) -> None:
+    """Neither in other letters, nor by the Hub repository of the published weights."""
+    CoralBayEncoder(12).save_pretrained(tmp_path / "own")
+
+    identity = model_identity(CoralBayEncoder(checkpoint=tmp_path / "own"), name)
+
+    assert str(identity.id).startswith("local/own-")
+    published = _loaded_from("kaiko-ai/coralbay@v1", published_as="radiology/coralbay")
+    other = _loaded_from("kaiko-ai/coralbay@v1", published_as=None)
+    if "coralbay" in name.lower():
+        assert model_identity(published, name).id == "radiology/coralbay"
+        assert model_identity(other, name) == Identity("kaiko-ai/coralbay", "v1")
+
+
 def test_weights_of_the_hub_have_its_id() -> None:
     encoder = _loaded_from("lab/net@v2", published_as=None)
 

@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch import callbacks
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.pretraining import export
+from eva_coralbay.models import CoralBayEncoder
+from eva_coralbay.pretraining import export, provenance
 from eva_coralbay.pretraining import trainer as trainer_lib
 from eva_coralbay.pretraining.schedules import Schedule
 from tests.eva_coralbay.pretraining import runs, stores
@@ -233,19 +234,27 @@ def test_says_in_full_what_goes_on_in_another_way(
     two_days_ago = time.time() - 2 * 24 * 60 * 60
     os.utime(leftover, (two_days_ago, two_days_ago))
     os.utime(leftover, (0, 0))
+    CoralBayEncoder(feature_size=12).save_pretrained(tmp_path / "given")
     runs.train(
         store=store, out=str(tmp_path / "run"), steps=4, batch_size=2, interval=4,
-        lr=Schedule(0.0, 0.2, 1e-6),
+        lr=Schedule(0.0, 0.2, 1e-6), student_temperature=0.2, seed=7,
+        init_from=str(tmp_path / "given"),
     )  # fmt: skip
     assert not leftover.exists()
     (told,) = (message for message in log if "in another way" in message)
     for change in (
         "device_batch_size: 1 -> 2", "batch_size: 1 -> 2", "steps: 3 -> 4", "model.lr: {",
+        "model.student_temperature: 0.1 -> 0.2", "model.seed: 0 -> 7",
     ):  # fmt: skip
         assert change in told
-    assert "seed" not in told and "num_scans" not in told
+    assert "data.seed" not in told and "num_scans" not in told
     path = tmp_path / "run/checkpoints/step=4.ckpt"
-    first, second = torch.load(path, weights_only=True)["coralbay"]["phases"]
+    stated = torch.load(path, weights_only=True)["coralbay"]
+    assert stated["init_from_sha256"] is None, "the weights are those of the checkpoint"
+    first, second = stated["phases"]
+    assert first["precision"] == "32-true"
+    changed = provenance.find_changes(first, {**first, "precision": "bf16-mixed"})
+    assert changed == ["precision: 32-true -> bf16-mixed"]
     assert (first["from_step"], first["batch_size"], first["steps"]) == (0, 1, 3)
     assert (second["from_step"], second["batch_size"], second["steps"]) == (3, 2, 4)
     export.export(str(path), str(tmp_path / "encoder"))

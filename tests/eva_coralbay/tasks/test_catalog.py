@@ -99,6 +99,15 @@ def test_pairs_of_left_and_right() -> None:
         (("lung left", "lung right"), (("lung left", "lung right"),)),
         (("left_kidney", "kidney"), ()),
         (("bright_spot", "bleft_spot", "rightful", "leftful"), ()),
+        (("Lung_L", "Lung_R"), (("Lung_L", "Lung_R"),)),  # TG-263
+        (("LEFT_KIDNEY", "RIGHT_KIDNEY"), (("LEFT_KIDNEY", "RIGHT_KIDNEY"),)),
+        (("Kidney (R)", "Kidney (L)"), (("Kidney (R)", "Kidney (L)"),)),
+        (("Lt kidney", "Rt kidney"), (("Lt kidney", "Rt kidney"),)),
+        (
+            ("LKidney", "RKidney", "kidneyL", "kidneyR"),
+            (("LKidney", "RKidney"), ("kidneyL", "kidneyR")),
+        ),
+        (("vertebrae_L1", "vertebrae_R1", "LAD", "RCA", "cleft", "ventricle", "lt2", "rt2"), ()),
     ],
 )
 def test_names_of_pairs(labels: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> None:
@@ -108,6 +117,10 @@ def test_names_of_pairs(labels: tuple[str, ...], pairs: tuple[tuple[str, str], .
 def test_classes_of_one_side() -> None:
     lobes = ("lung_middle_lobe_right", "lung_upper_lobe_right", "lung_upper_lobe_left", "liver")
     assert facts.find_one_sided(lobes) == ("lung_middle_lobe_right",)
+    assert facts.find_one_sided(("Parotid_L", "liver", "left_kidney")) == (
+        "Parotid_L",
+        "left_kidney",
+    )
     one_sided = [task.id for task in catalog.TASKS.values() if facts.find_one_sided(task.labels)]
     assert one_sided == ["totalsegmentator"]
 

@@ -57,7 +57,7 @@ def _check_description(entry: results_folder.Entry) -> Iterator[Fault]:
             "encoder.sha256",
             "is not the hash of the other fields: take the record as the run has written it.",
         )
-    if name not in _REPLACED:
+    if str(name).casefold() not in _REPLACED:
         return
     if encoder is None:
         yield Fault(
@@ -92,7 +92,7 @@ def _check_name(entry: results_folder.Entry, config: Mapping[str, Any]) -> Itera
                 f"is {str(checkpoint)[:100]!r}, so the run is of own weights under the name of the "
                 f"published ones, {name}: give your model a name of its own.",
             )
-    elif name.startswith(_REGISTRY):
+    elif name.casefold().startswith(_REGISTRY):
         yield Fault(
             entry.config_path,
             where,
@@ -108,7 +108,9 @@ def _check_weights(
     model = entry.record.model
     if card is None or card.weights is None or card.weights.loaded_sha256 is None:
         return
-    if model.revision == card.revision and model.weights_sha256 != card.weights.loaded_sha256:
+    # a card that names no revision is of all of them
+    is_of_card = card.revision in (None, model.revision)
+    if is_of_card and model.weights_sha256 != card.weights.loaded_sha256:
         yield Fault(
             entry.path,
             "model.weights_sha256",

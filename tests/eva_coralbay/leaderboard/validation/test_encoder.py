@@ -67,6 +67,8 @@ def test_another_function_than_the_weights_were_trained_for_is_refused(
     assert "another function" in _faults(root)["encoder.class_path"]
     _write(root, f"radiology/{name}", encoder=None)
     assert "is missing" in _faults(root)["encoder"]
+    _write(tmp_path / "other", f"Radiology/{name.upper()}", encoder=None)
+    assert "is missing" in _faults(tmp_path / "other")["encoder"]
 
 
 def test_own_weights_do_not_bear_a_published_name(tmp_path: pathlib.Path) -> None:
@@ -105,6 +107,15 @@ def test_weights_are_those_of_the_card(tmp_path: pathlib.Path) -> None:
     content["weights"]["loaded_sha256"] = "3" * 64
     card.write_text(yaml.safe_dump(content))
     assert "as the model's card says" in _faults(root)["model.weights_sha256"]
+    unversioned = root / "radiology__coralbay" / results_folder.UNVERSIONED
+    (path,) = unversioned.rename(unversioned.with_name("v1")).rglob("seed_0.json")
+    result = record.Record.read(path)
+    model = result.model.model_copy(update={"revision": "v1"})
+    result.model_copy(update={"model": model}).write(path)
+    assert "model.weights_sha256" in _faults(root), "a card without a revision is of all of them"
+    content["revision"] = "v2"
+    card.write_text(yaml.safe_dump(content))
+    assert "model.weights_sha256" not in _faults(root)
 
 
 def test_a_description_has_its_hash(tmp_path: pathlib.Path) -> None:
