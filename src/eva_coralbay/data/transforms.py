@@ -122,7 +122,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
 
         self.roi_size = tuple(roi_size)
         self._num_samples = num_samples
-        self._class_ratios = class_ratios
+        self.class_ratios = class_ratios
 
     @override
     def __call__(  # type: ignore[reportIncompatibleMethodOverride]  # MONAI's transforms take any arguments
@@ -166,7 +166,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         self, counts: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Returns the label values that are present and the chance of each."""
-        ratios = np.ones(len(counts)) if self._class_ratios is None else self._ratios(len(counts))
+        ratios = np.ones(len(counts)) if self.class_ratios is None else self._ratios(len(counts))
         ratios = np.where(counts > 0, ratios, 0.0)
         if not ratios.any():
             ratios = (counts > 0).astype(np.float64)
@@ -174,7 +174,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         return classes, ratios[classes] / ratios.sum()
 
     def _ratios(self, num_labels: int) -> npt.NDArray[np.float64]:
-        ratios = np.asarray(self._class_ratios, dtype=np.float64)
+        ratios = np.asarray(self.class_ratios, dtype=np.float64)
         if len(ratios) < num_labels:
             raise EvaCoralbayError(
                 f"`class_ratios` has {len(ratios)} entries but the label map holds the value "

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,10 @@ def check(module: Any, datamodule: Any, device: torch.device) -> None:
     check_model_name(module.encoder)
     if isinstance(module, segmentation.SegmentationModule) and datamodule is not None:
         classes = list(datamodule.datasets.train.classes)
-        _check_class_weights(module.class_weights, classes)
+        transform = getattr(datamodule.datasets.train, "_transforms", None)
+        ratios = getattr(transform, "class_ratios", None)
+        _check_numbers("class_weights", "CLASS_WEIGHTS", module.class_weights, classes)
+        _check_numbers("class_ratios", "SAMPLE_CLASS_RATIOS", ratios, classes)
         _try_networks(module, classes, device)
 
 
@@ -61,11 +65,21 @@ def check_model_name(encoder: Any) -> None:
     )
 
 
-def _check_class_weights(weights: Sequence[float] | None, classes: Sequence[str]) -> None:
-    if weights is not None and len(weights) != len(classes):
+def _check_numbers(
+    name: str, variable: str, numbers: Sequence[float] | None, classes: Sequence[str]
+) -> None:
+    """Checks numbers of which each class has one."""
+    if numbers is None:
+        return
+    if len(numbers) != len(classes):
         raise EvaCoralbayError(
-            f"`class_weights` (CLASS_WEIGHTS) has {len(weights)} numbers, but there are "
+            f"`{name}` ({variable}) has {len(numbers)} numbers, but there are "
             f"{len(classes)} classes: {', '.join(classes)}."
+        )
+    if not all(0 <= number < math.inf for number in numbers) or not any(numbers):
+        raise EvaCoralbayError(
+            f"`{name}` ({variable}) must be numbers from 0 on, of which one is not 0; got "
+            f"{list(numbers)}."
         )
 
 

@@ -103,9 +103,11 @@ def _checked(entry: zoo.Entry, kind: type, options: Mapping[str, Any]) -> dict[s
             f"{entry.name} does not take {', '.join(unknown)}; it takes {', '.join(known)}."
         )
     given = {option: value for option, value in options.items() if value is not None}
-    wrong = [k for k, value in entry.arguments.items() if given.get(k, value) != value]
+    published = {} if entry.sha256 is None else {"sha256": entry.sha256}
+    stated = {**entry.arguments, **published}
+    wrong = [k for k, value in stated.items() if given.get(k, value) != value]
     if wrong:
-        fixed = ", ".join(f"{option}={entry.arguments[option]!r}" for option in wrong)
+        fixed = ", ".join(f"{option}={stated[option]!r}" for option in wrong)
         asked = ", ".join(f"{option}={given[option]!r}" for option in wrong)
         config = " (in a config, IN_FEATURES)" if "feature_size" in wrong else ""
         raise EvaCoralbayError(f"{entry.name} has {fixed}{config}, which cannot be {asked}.")

@@ -51,6 +51,7 @@ def test_no_weights_stay_random(
         transformers.AutoModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_import_is_all_that_another_process_needs(tmp_path: pathlib.Path) -> None:
     """As the documentation says, and equal to the bit."""
     encoder = CoralBayEncoder(12).eval()

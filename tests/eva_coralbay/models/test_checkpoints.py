@@ -585,7 +585,7 @@ _BROKEN: dict[str, tuple[Callable[[pathlib.Path, StateDict], None], str]] = {
     "an optimizer": (_saves(_optimizer), "no tensors in 'state'.*Pass a file with the weights"),
     "a program": (_program, "a zip archive that `torch.save` did not write.*TorchScript"),
     "arrays of NumPy": (_arrays, "a zip archive that `torch.save` did not write"),
-    "a file in gzip": (_gzip, "compressed by gzip. Unpack it"),
+    "a file in gzip": (_gzip, "compressed with gzip. Unpack it"),
     "numbers as keys": (
         _saves(lambda weights: dict(enumerate(weights.values()))),
         "keys of type int in place of names",

@@ -189,6 +189,12 @@ def test_other_weights_than_the_published_ones(tmp_path: pathlib.Path) -> None:
             load_encoder(name, checkpoint=str(tmp_path / "mine.pt"))
 
 
+def test_another_hash_than_the_published_one_is_a_contradiction() -> None:
+    """It was passed over, as the published one counted."""
+    with pytest.raises(EvaCoralbayError, match="radiology/voco_b has sha256='06664b"):
+        load_encoder("radiology/voco_b", sha256="0" * 64)
+
+
 def test_a_copy_of_the_published_file_is_published(tmp_path: pathlib.Path) -> None:
     path = _write("radiology/voco_b", CoralBayEncoder(12).state_dict(), tmp_path)
     entry = dataclasses.replace(_small("radiology/voco_b", path, 12), weights="absent/elsewhere@v1")
