@@ -64,7 +64,7 @@ def test_compile_for_several_sizes_and_batches(volume: torch.Tensor) -> None:
     encoder = CoralBayEncoder(feature_size=12, embeddings_type="head", use_v2=False).eval()
     compiled = torch.compile(copy.deepcopy(encoder), fullgraph=True, backend="aot_eager")
 
-    for tensor in (volume, volume.transpose(2, 4), volume.repeat(2, 1, 1, 1, 1)):
+    for tensor in (volume, volume.transpose(2, 4).repeat(2, 1, 1, 1, 1)):
         _check([compiled(tensor)], [encoder(tensor)])
 
 
