@@ -94,7 +94,6 @@ class SelfDistillation(modules.ModelModule):
         init_from: str | None = None,
         warm_heads_steps: int = 0,
         activation_checkpointing: bool = False,
-        compile_encoder: bool = False,
         seed: int = 0,
     ) -> None:
         """Initializes the module; the networks are built when the data are known.
@@ -136,7 +135,6 @@ class SelfDistillation(modules.ModelModule):
                 features the gradients of untrained heads would spoil.
             activation_checkpointing: Whether the student recomputes its activations in the
                 backward pass, which saves memory and takes time.
-            compile_encoder: Whether the encoders are compiled, which pays on GPUs only.
             seed: What the initial weights and drop-path follow from.
         """
         super().__init__()
@@ -164,7 +162,6 @@ class SelfDistillation(modules.ModelModule):
         self._drop_path_rate = drop_path_rate
         self._freeze_prototypes_steps = freeze_prototypes_steps
         self._activation_checkpointing = activation_checkpointing
-        self._compile_encoder = compile_encoder
         self._seed = seed
         self._progress: Progress | None = None
         if queue_size and balance != "sinkhorn_knopp":
@@ -210,7 +207,6 @@ class SelfDistillation(modules.ModelModule):
             masking=self._masking,
             drop_path_rate=self._drop_path_rate,
             activation_checkpointing=self._activation_checkpointing,
-            compile_encoder=self._compile_encoder,
         )
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)

@@ -73,9 +73,6 @@ class Architecture(NamedTuple):
     activation_checkpointing: bool
     """Whether the student recomputes its activations in the backward pass."""
 
-    compile_encoder: bool
-    """Whether the encoders are compiled."""
-
     def build(self, *, trained: bool, init_from: str | None = None) -> Network:
         """Builds the student, which is trained, or the teacher, which is not.
 
@@ -98,8 +95,6 @@ class Architecture(NamedTuple):
         token_head = None
         if self.masking is not None:
             token_head = masking_lib.TokenHead(encoder, self.masking, self.head_dims)
-        if self.compile_encoder:
-            encoder.compile()
         if self.scales == "last":
             for unused in (encoder.encoder1, encoder.encoder2, encoder.encoder3, encoder.encoder4):
                 unused.requires_grad_(False)

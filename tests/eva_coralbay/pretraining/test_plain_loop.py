@@ -1,11 +1,9 @@
 """Tests that a loop without Lightning takes the steps of the trainer."""
 
-import functools
 import itertools
 import pathlib
 
 import pandas as pd
-import pytest
 import torch
 from torch.utils import data as torch_data
 
@@ -52,30 +50,3 @@ def test_takes_the_steps_of_the_trainer(tmp_path: pathlib.Path) -> None:
     ):
         assert name == other
         torch.testing.assert_close(value, expected, rtol=0, atol=0)
-
-
-@pytest.mark.slow
-def test_compiled_encoders_take_the_same_steps(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is captured and differentiated is the same; the code of Inductor is for GPUs."""
-    compiling = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
-    monkeypatch.setattr(torch.nn.Module, "compile", compiling)
-    store = stores.write_store(tmp_path / "store", cases=2)
-    data = PretrainingData(store=store, views=stores.VIEWS, batch_size=2)
-    batch = data.probe_batch(2)
-    found = []
-    for compiles in (False, True):
-        module = Distillation(
-            feature_size=12,
-            num_prototypes=32,
-            head_dims=(16, 16, 8),
-            drop_path_rate=0.0,
-            compile_encoder=compiles,
-        )
-        module.build(num_scans=2)
-        loop = PlainLoop(module, views=stores.VIEWS, batch_size=2, steps=2)
-        loop.start(batch)
-        found.append([float(loop.step(batch)["loss"]) for _ in range(2)])
-        assert all("_orig_mod" not in name for name in module.state_dict())
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
