@@ -89,7 +89,7 @@ def test_pythons(session: nox.Session) -> None:
 @nox.session(python=PYTHON_VERSIONS[0], reuse_venv=False)
 def test_lowest(session: nox.Session) -> None:
     """Runs the same tests with the lowest release of every dependency that is allowed."""
-    session.install("--resolution", "lowest-direct", ".", *_list_group("test"))
+    session.install("--resolution", "lowest-direct", "-e", ".", *_list_group("test"))
     session.run("pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
 
 

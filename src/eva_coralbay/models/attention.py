@@ -122,7 +122,9 @@ class WindowAttention(nn.Module):
         super().__init__()
         self._num_heads = num_heads
         table = torch.empty((2 * WINDOW_SIZE - 1) ** 3, num_heads)
-        self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+        self.relative_position_bias_table = nn.Parameter(table)
+        # in a line of its own: transformers below 4.50 loads with initializers that return None
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index())
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
