@@ -6,7 +6,7 @@ independent reader or the generator says). All other outcomes are faults:
 
 - *traceback*: any other exception; *hang*: no end after `MAX_SECONDS`; *killed*: the process died;
 - *memory*: the process grew by more than `MAX_GROWTH`, which is generous, as no input of the
-  campaign holds more than a few MB by its own account;
+  campaign holds more than a few MB by its own account (weights: 14 MB, and 512 MiB);
 - *wrong*: it is read, but as something else; *unnamed*: an error that does not name the file.
 """
 
@@ -61,6 +61,9 @@ class Kind:
 
     check: Callable[[pathlib.Path, Any], str | None] = lambda path, result: None
     """Returns what is wrong with what was read, if it was."""
+
+    max_growth: int = MAX_GROWTH
+    """How much memory, in bytes, a process may take beyond what it started with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +159,7 @@ def _in_process(
         outcome, detail = _read(kind, kind.write(random, place))
         shutil.rmtree(place)
         growth = _peak() - before
-        if growth > MAX_GROWTH:
+        if growth > kind.max_growth:
             outcome, detail = "memory", f"{growth / 2**20:.0f} MiB, then {outcome}: {detail}"
         pipe.send(Outcome(kind.name, number, outcome, detail, growth))
 

@@ -2,7 +2,18 @@
 
 from collections.abc import Mapping
 
-from tests.fuzz import archives, arrays, descriptions, http_answers, nifti_files
+from tests.fuzz import (
+    archives,
+    arrays,
+    command_lines,
+    descriptions,
+    dicom_series,
+    http_answers,
+    nifti_files,
+    submissions,
+    sweeps,
+    weight_files,
+)
 from tests.fuzz.campaign import Kind
 
 KINDS: Mapping[str, Kind] = {
@@ -15,6 +26,12 @@ KINDS: Mapping[str, Kind] = {
         arrays.ARRAYS,
         archives.ARCHIVES,
         http_answers.ANSWERS,
+        dicom_series.SERIES,
+        weight_files.CHECKPOINTS,
+        weight_files.EXPORTS,
+        submissions.SUBMISSIONS,
+        sweeps.SWEEPS,
+        command_lines.COMMANDS,
     )
 }
 """All kinds by their names."""

@@ -93,7 +93,7 @@ def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
 def _read(paths: Sequence[str], case: str) -> eva_tv_tensors.Volume:
     files = dicom_checks.check([dicom_header.read(path) for path in paths], case=case)
     order, affine = _arrange([file.header for file in files])
-    with dicom_header.with_preambles([files[i].path for i in order]) as ordered:
+    with dicom_header.for_gdcm([files[i] for i in order]) as ordered:
         array = _read_pixels(ordered)
     for index, number in enumerate(order):
         _replace_padding(array[:, :, index], files[number].header)

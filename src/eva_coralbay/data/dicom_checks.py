@@ -197,7 +197,7 @@ def _find_problem_of_pixels(file: File) -> str | None:
         return "not HU: RescaleSlope is not above 0"
     if header.get("RescaleType") not in (None, "", "HU"):
         return f"not HU: RescaleType is {_name(header.RescaleType, _RESCALE_TYPES)}not HU"
-    problem = _find_problem_of_place(header)
+    problem = _find_problem_of_bits(header) or _find_problem_of_place(header)
     if problem is not None:
         return problem
     need = _ELEMENT_BYTES + int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
@@ -205,6 +205,23 @@ def _find_problem_of_pixels(file: File) -> str | None:
     syntax = header.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
     if not syntax.is_compressed and file.pixel_bytes < need:
         return "truncated: it is shorter than its pixels"
+    return None
+
+
+def _find_problem_of_bits(header: pydicom.Dataset) -> str | None:
+    """Returns why the bits of a pixel cannot be what the header says.
+
+    Whoever reads them masks those beyond the highest one, each reader in its own way.
+    """
+    allocated, stored, highest = (
+        header.get(tag) for tag in ("BitsAllocated", "BitsStored", "HighBit")
+    )
+    if allocated not in (8, 16, 32):
+        return "BitsAllocated is not 8, 16 or 32"
+    if stored is None or not 0 < stored <= allocated:
+        return "BitsStored is missing or is not from 1 to BitsAllocated"
+    if highest is not None and highest != stored - 1:
+        return "HighBit is not BitsStored - 1: other readers would see other values"
     return None
 
 

@@ -19,10 +19,11 @@ from pydicom.filereader import read_file_meta_info
 from eva_coralbay import _hashes
 
 _TAGS = [
-    "BitsAllocated", "Columns", "ImageOrientationPatient", "ImagePositionPatient",
-    "ImageType", "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelPaddingValue",
-    "PixelRepresentation", "PixelSpacing", "RescaleIntercept", "RescaleSlope", "RescaleType",
-    "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
+    "BitsAllocated", "BitsStored", "Columns", "HighBit", "ImageOrientationPatient",
+    "ImagePositionPatient", "ImageType", "Modality", "NumberOfFrames",
+    "PhotometricInterpretation", "PixelPaddingValue", "PixelRepresentation", "PixelSpacing",
+    "RescaleIntercept", "RescaleSlope", "RescaleType", "Rows", "SamplesPerPixel",
+    "SeriesInstanceUID", "SOPClassUID",
 ]  # fmt: skip
 """What is read of a header: nothing that tells of a patient.
 
@@ -60,6 +61,18 @@ class File(NamedTuple):
     pixel_bytes: int
     """How much there is behind the header: the pixels and what says so."""
 
+    @property
+    def end_of_pixels(self) -> int | None:
+        """Where the element of the pixels ends, None if they are compressed."""
+        header = self.header
+        # without meta information it is implicit
+        syntax = header.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
+        if syntax.is_compressed:
+            return None
+        bits = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated)
+        element = 8 if syntax.is_implicit_VR else 12
+        return self.pixel_start + element + -(-bits // 16) * 2
+
     def hash_pixels(self) -> str:
         """Returns the hash of all that lies behind the header."""
         return _hashes.hash_file(self.path, start=self.pixel_start)
@@ -96,25 +109,30 @@ def is_dicom(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def with_preambles(paths: Sequence[str]) -> Iterator[list[str]]:
-    """Gives files that lack a preamble one, as GDCM reads no meta information without it.
+def for_gdcm(files: Sequence[File]) -> Iterator[list[str]]:
+    """Gives GDCM what it reads right: files with a preamble and with nothing behind the pixels.
+
+    Without a preamble it reads no meta information, and what is left behind the pixels of a damaged
+    file it takes for elements of any size.
 
     Args:
-        paths: The files.
+        files: The files, of which the headers were checked.
 
     Yields:
-        The files, of which those without preamble are temporary copies.
+        Their paths, of temporary copies where one is needed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        complete = []
-        for index, path in enumerate(paths):
-            content = pathlib.Path(path)
-            if not _has_preamble(path):
+        paths = []
+        for index, file in enumerate(files):
+            path = pathlib.Path(file.path)
+            has_preamble, end = _has_preamble(file.path), file.end_of_pixels
+            if not has_preamble or (end is not None and end < path.stat().st_size):
                 copy = pathlib.Path(folder) / str(index)
-                copy.write_bytes(bytes(_PREAMBLE) + _MARK + content.read_bytes())
-                content = copy
-            complete.append(str(content))
-        yield complete
+                preamble = b"" if has_preamble else bytes(_PREAMBLE) + _MARK
+                copy.write_bytes(preamble + path.read_bytes()[:end])
+                path = copy
+            paths.append(str(path))
+        yield paths
 
 
 def _has_preamble(path: str) -> bool:

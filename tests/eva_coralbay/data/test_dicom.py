@@ -365,6 +365,38 @@ def test_a_deflated_file_is_not_inflated(tmp_path: pathlib.Path) -> None:
     assert peak < 20 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"HighBit": 11}, "HighBit is not BitsStored - 1"),
+        ({"BitsStored": 8}, "HighBit is not BitsStored - 1"),
+        ({"BitsStored": 17, "HighBit": 16}, "BitsStored is missing or is not from 1 to"),
+        ({"BitsAllocated": 12}, "BitsAllocated is not 8, 16 or 32"),
+    ],
+)
+def test_bits_that_readers_mask_each_in_its_own_way(
+    tmp_path: pathlib.Path, changes: dict[str, int], message: str
+) -> None:
+    def change(index: int, header: pydicom.Dataset) -> None:
+        if index == 3:
+            for name, value in changes.items():
+                setattr(header, name, value)
+
+    with pytest.raises(DatasetError, match=message):
+        _read(scans.write_series(tmp_path, scans.hounsfield(), change=change))
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"\xff" * 3000, bytes(range(256)) * 12])
+def test_what_is_left_behind_the_pixels_is_not_read(tmp_path: pathlib.Path, rest: bytes) -> None:
+    """GDCM takes it for elements, and allocates what their lengths say: 3 GB for 3 kB."""
+    array = scans.hounsfield()
+    folder = scans.write_series(tmp_path, array)
+    path = sorted(folder.iterdir())[3]
+    path.write_bytes(path.read_bytes() + rest)
+
+    _assert_equal(_read(folder), _expected(array))
+
+
 def test_an_error_of_the_disk_is_the_cause(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,14 @@ class Plan(_Part):
     tasks: dict[str, _Task]
     """The tasks, by name."""
 
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: list[int]) -> list[int]:
+        """Checks that no seed is there twice, as its runs would share a folder."""
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is there twice")
+        return seeds
+
     @pydantic.field_validator("models", "tasks")
     @classmethod
     def _check_names(cls, parts: dict[str, Any]) -> dict[str, Any]:
@@ -126,9 +134,16 @@ def read(path: str | os.PathLike[str]) -> Plan:
         EvaCoralbayError: If the file is no sweep, naming the field.
     """
     try:
-        return Plan.model_validate(foreign_files.read_yaml(path, max_bytes=_MAX_BYTES))
+        plan = Plan.model_validate(foreign_files.read_yaml(path, max_bytes=_MAX_BYTES))
     except pydantic.ValidationError as error:
         raise EvaCoralbayError(f"{path} is no sweep: {error}") from error
+    for name, task in plan.tasks.items():
+        if not pathlib.Path(task.config).is_file():
+            raise EvaCoralbayError(
+                f"{path}: the config of the task '{name}' is no file: '{task.config}'. Its path "
+                "starts at the folder that the command is run in."
+            )
+    return plan
 
 
 def list_cells(
