@@ -31,7 +31,7 @@ class Config(_subcommand.Subcommand):
     """
 
     name = "config"
-    help = "print the path of a config, or copy it to change it"
+    help = "print the path of a config, or copy the config to change it"
     examples = """
         eva-coralbay config
         eva fit --config "$(eva-coralbay config phantom)"
@@ -50,7 +50,7 @@ class Config(_subcommand.Subcommand):
         parser.add_argument(
             "--copy",
             metavar="DIR",
-            help="copy it here with the files that it takes, and print the path of the copy",
+            help="copy it here with the files that it includes, and print the path of the copy",
         )
 
     @override

@@ -66,7 +66,7 @@ class Inspect(_subcommand.Subcommand):
     """Draws a case in three planes with its labels, and prints statistics of it."""
 
     name = "inspect"
-    help = "look at a case before trusting it"
+    help = "draw a case, to look at it before trusting it"
     examples = """
         eva-coralbay inspect nnunet --root data/phantom --case phantom_000
         eva-coralbay inspect btcv --root data/btcv --case img0001 --out img0001.png

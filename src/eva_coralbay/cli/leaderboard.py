@@ -31,7 +31,9 @@ class Validate(_subcommand.Subcommand):
 
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("path", metavar="PATH", help="a results folder, a part of it, a record")
+        parser.add_argument(
+            "path", metavar="PATH", help="a results folder, a part of it, or a record"
+        )
         parser.add_argument("--json", action="store_true", help="print the faults as JSON")
 
     @override
@@ -62,7 +64,7 @@ class Verify(_subcommand.Subcommand):
     """
 
     name = "verify"
-    help = "compute the metrics of a record again, and on request repeat its run"
+    help = "recompute the metrics of a record, and with --rerun repeat its run"
     examples = """
         eva-coralbay leaderboard verify results/org__model/main/btcv@1/frozen/seed_0.json
         DATA_ROOT=data/btcv eva-coralbay leaderboard verify seed_0.json --rerun
@@ -280,8 +282,8 @@ class Sweep(_subcommand.Subcommand):
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", help="the YAML file of the sweep")
-        parser.add_argument("--models", metavar="MODEL", nargs="+", help="only these of the file's")
-        parser.add_argument("--tasks", metavar="TASK", nargs="+", help="only these of the file's")
+        parser.add_argument("--models", metavar="MODEL", nargs="+", help="run only these models")
+        parser.add_argument("--tasks", metavar="TASK", nargs="+", help="run only these tasks")
         parser.add_argument(
             "--seeds",
             metavar="SEED",

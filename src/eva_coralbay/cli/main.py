@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands, each with the function that runs it as `run`."""
     parser = argparse.ArgumentParser(
-        prog="eva-coralbay", description="CoralBay and its radiology leaderboard for eva."
+        prog="eva-coralbay",
+        description="The CoralBay CT encoder and a radiology leaderboard, as a plugin for eva.",
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {eva_coralbay.__version__}"

@@ -11,7 +11,7 @@ class Prepare(_subcommand.Subcommand):
     """Finds scans, sets aside those that cannot be used (with a reason), and prepares the rest."""
 
     name = "prepare"
-    help = "make a store of NIfTI files and DICOM series"
+    help = "prepare NIfTI files and DICOM series for the training"
     examples = """
         eva-coralbay pretrain prepare /mnt/scans --out /scratch/store
         eva-coralbay pretrain prepare /mnt/a /mnt/b --out /scratch/store --workers 16
@@ -94,7 +94,7 @@ class Views(_subcommand.Subcommand):
     """Draws the views of a scan: what the network sees of it."""
 
     name = "views"
-    help = "look at what the network sees of a scan"
+    help = "draw what the network sees of a scan"
     examples = """
         eva-coralbay pretrain views /scratch/store --case case_007
         eva-coralbay pretrain views /scratch/store --case case_007 --config mine.yaml --seed 3
