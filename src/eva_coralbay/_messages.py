@@ -1,6 +1,6 @@
 """Wording that several messages share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """How text begins that a spreadsheet takes for a formula."""
@@ -22,6 +22,21 @@ def list_names(names: Iterable[str], *, limit: int = _SHOWN) -> str:
     every = list(names)
     rest = len(every) - limit
     return ", ".join(every[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def list_lines(problems: Sequence[str], *, limit: int = _SHOWN) -> str:
+    """Lists problems one a line, the first few of many.
+
+    Args:
+        problems: The problems.
+        limit: The most problems that are shown.
+
+    Returns:
+        Indented lines, with a last one such as "and 7 more." where some are left out.
+    """
+    lines = [f"  - {problem}" for problem in problems[:limit]]
+    rest = len(problems) - limit
+    return "\n".join([*lines, f"  and {rest} more."] if rest > 0 else lines)
 
 
 def csv_text(value: object) -> object:

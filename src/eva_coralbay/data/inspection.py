@@ -14,7 +14,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from matplotlib import axes, figure
 from nibabel import nifti1, orientations
 
-from eva_coralbay import _atomic_files, _slice_drawing
+from eva_coralbay import _atomic_files, _messages, _slice_drawing
 from eva_coralbay.data import datasets, nifti, task_datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.label_values import IGNORE_LABEL
@@ -34,9 +34,6 @@ _WIDTH = 12.0
 
 _MAX_PLANE_HEIGHT = 10.0
 """The largest height of a plane in inches."""
-
-_MAX_NAMED = 10
-"""How many cases an error message names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +99,8 @@ def read(task: str, root: str, case: str) -> InspectedCase:
     dataset.configure()
     if case not in dataset.case_ids:
         raise DatasetError(
-            f"'{task}' has no case '{case}'. It has {len(dataset.case_ids)}, such as "
-            f"{', '.join(dataset.case_ids[:_MAX_NAMED])}."
+            f"'{task}' has no case '{case}'. It has {len(dataset.case_ids)}: "
+            f"{_messages.list_names(dataset.case_ids)}."
         )
     index = dataset.case_ids.index(case)
     try:

@@ -17,6 +17,7 @@ from isal import igzip
 from nibabel import nifti1, orientations, volumeutils
 from torchvision import tv_tensors
 
+from eva_coralbay import _messages
 from eva_coralbay.data import foreign_files, nifti_header
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.foreign_files import UnusableError
@@ -268,8 +269,8 @@ def _as_labels(
     if not in_range or not (known.all() or known[array].all()):
         unknown = sorted(set(np.unique(array).tolist()) - values)
         raise UnusableError(
-            f"the mask holds the unknown label values {unknown[:10]}; "
-            f"known are {_list_values(values)}",
+            "the mask holds the unknown label values "
+            f"{_messages.list_names(map(str, unknown))}; known are {_list_values(values)}",
             "Correct the mask, or add the labels to the description of the data set.",
         )
     if ignored is None:

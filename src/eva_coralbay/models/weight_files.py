@@ -259,8 +259,9 @@ def _conversion(path: pathlib.Path, refused: list[str]) -> str:
     """Says what is refused in a file and how its weights are taken out of it."""
     numbers = ", as NumPy numbers have them" if any("numpy" in name for name in refused) else ""
     target = path.with_name(f"{path.stem}_weights.pt")
+    listed = _messages.list_names(refused, limit=5)
     return (
-        f"{path}: holds other Python objects than tensors ({', '.join(refused[:5])}{numbers}), and "
+        f"{path}: holds other Python objects than tensors ({listed}{numbers}), and "
         "unpickling them could run code, so it is refused. If you trust who made the file, keep "
         'only the weights, in the environment that it was made in: python -c "import torch; '
         f"content = torch.load('{path}', map_location='cpu', weights_only=False); "

@@ -12,6 +12,7 @@ from loguru import logger
 from sklearn import model_selection
 from typing_extensions import override
 
+from eva_coralbay import _messages
 from eva_coralbay.data import foreign_files, label_values
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
@@ -250,7 +251,7 @@ def _parse_fold(splits: Any, fold: int) -> dict[str, list[str]]:
     )
     if repeated:
         raise UnusableError(
-            f"fold {fold}: the cases {repeated[:10]} are listed more than once",
+            f"fold {fold}: the cases {_messages.list_names(repeated)} are listed more than once",
             "Each must be in one split, once.",
         )
     return cases

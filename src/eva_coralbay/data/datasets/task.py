@@ -9,14 +9,12 @@ from typing import ClassVar, Literal
 from loguru import logger
 from typing_extensions import override
 
+from eva_coralbay import _messages
 from eva_coralbay.data import download as download_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.data.datasets import base
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
 from eva_coralbay.tasks import catalog, splits
-
-_MAX_NAMED = 10
-"""How many surplus cases one warning names."""
 
 
 class PublicTask:
@@ -111,10 +109,9 @@ class PublicTask:
         """Names the known cases that no split lists; they are left out."""
         surplus = sorted(set(known) - set(sum(self._lists.values(), [])))
         if surplus:
-            rest = f" and {len(surplus) - _MAX_NAMED} more" if len(surplus) > _MAX_NAMED else ""
             logger.warning(
-                f"Data set '{self.name}': the cases {surplus[:_MAX_NAMED]}{rest} are in no split "
-                f"of '{self.split_name}' and are left out."
+                f"Data set '{self.name}': the cases {_messages.list_names(surplus)} are in no "
+                f"split of '{self.split_name}' and are left out."
             )
 
 
@@ -204,11 +201,10 @@ class TaskDataset(PublicTask, base.SegmentationDataset):
             missing: The cases that are to be downloaded.
         """
         if self._renamed:
-            rest = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
             raise DatasetError(
                 f"Data set '{self.name}' in '{self._root}': a download would bring cases twice, "
                 f"as '{self._renamed[0]}' does not lie where the archive has it. Missing are "
-                f"{missing[:_MAX_NAMED]}{rest}: restore them, or download to an empty root."
+                f"{_messages.list_names(missing)}: restore them, or download to an empty root."
             )
 
     def _match_files(

@@ -8,15 +8,13 @@ import torch
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from eva_coralbay import _messages
 from eva_coralbay.data import foreign_files, nifti
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import catalog
-
-_MAX_NAMED = 10
-"""How many cases or masks one error message names."""
 
 
 class TotalSegmentator(task_lib.TaskDataset):
@@ -78,7 +76,7 @@ class TotalSegmentator(task_lib.TaskDataset):
         if missing:
             return [
                 f"Case '{case}': {len(missing)} of {len(wanted)} masks are missing in "
-                f"'{folder}': {missing[:_MAX_NAMED]}. Restore them."
+                f"'{folder}': {_messages.list_names(missing)}. Restore them."
             ]
         try:
             nifti.read_grid(image, case=case)
@@ -108,6 +106,6 @@ class TotalSegmentator(task_lib.TaskDataset):
         ]
         if moved:
             raise DatasetError(
-                f"{self._describe()}: {len(moved)} cases are in another split in '{path}', such "
-                f"as {moved[:_MAX_NAMED]}. Get version 2.0.1 of the data, or report it."
+                f"{self._describe()}: {len(moved)} cases are in another split in '{path}': "
+                f"{_messages.list_names(moved)}. Get version 2.0.1 of the data, or report it."
             )
