@@ -46,7 +46,7 @@ class Grid(NamedTuple):
         """Returns the grid of a volume of shape [1, D, H, W]."""
         depth, height, width = volume.shape[1:]
         if volume.affine is None:
-            raise ValueError("The volume has no affine, so its spacing is unknown.")
+            raise EvaCoralbayError("The volume has no affine, so its spacing is unknown.")
         return cls((depth, height, width), np.asarray(volume.affine, dtype=np.float64))
 
     @property

@@ -10,7 +10,7 @@ from scipy import ndimage
 from eva_coralbay.data.label_values import IGNORE_LABEL
 from eva_coralbay.errors import EvaCoralbayError
 
-_CHUNK_VOXELS = 2**18
+CHUNK_VOXELS = 2**18
 """Voxels that are handled at once: few enough to stay in a CPU's cache."""
 
 
@@ -31,7 +31,9 @@ def argmax_labels(logits: torch.Tensor) -> torch.Tensor:
         EvaCoralbayError: If the logits have another number of axes, or contain NaN.
     """
     if logits.ndim != 5:
-        raise ValueError(f"Expected logits of shape [B, C, D, H, W], got {tuple(logits.shape)}.")
+        raise EvaCoralbayError(
+            f"The decoder is to give logits of shape [B, C, D, H, W], not {tuple(logits.shape)}."
+        )
 
     n_classes = logits.shape[1]
     labels = torch.zeros(
@@ -161,6 +163,6 @@ def _check_labels(
 def _chunks(shape: Sequence[int]) -> Iterator[slice]:
     """Yields slices along D of a label map of shape [D, H, W]."""
     depth, height, width = shape
-    step = max(1, _CHUNK_VOXELS // max(1, height * width))
+    step = max(1, CHUNK_VOXELS // max(1, height * width))
     for start in range(0, depth, step):
         yield slice(start, start + step)

@@ -73,7 +73,7 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(
+        raise EvaCoralbayError(
             f"{type(self).__name__} scores whole cases, not training crops: list it under the "
             "`evaluation` metrics, not under `common` or `train`."
         )
@@ -81,13 +81,13 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
     def _check_ready(self) -> None:
         """Checks that the classes are known and that there is one device only."""
         if len(self.classes) < 2:
-            raise RuntimeError(
+            raise EvaCoralbayError(
                 f"{type(self).__name__} needs the class names: set its attribute `classes` "
                 f"before the first update (it is {self.classes})."
             )
         is_distributed = distributed.is_available() and distributed.is_initialized()
         if is_distributed and distributed.get_world_size() > 1:
-            raise RuntimeError(
+            raise EvaCoralbayError(
                 f"{type(self).__name__} scores on one device only, as a distributed sampler "
                 "repeats cases. Set the trainer's `devices` to 1."
             )
@@ -100,7 +100,7 @@ class CaseMetric(torchmetrics.Metric, Generic[RowT]):
 
         cases = [str(case) for case in metadata["case"]]
         if len(cases) != n_cases:
-            raise ValueError(f"Got {len(cases)} case ids for {n_cases} cases: {cases}.")
+            raise EvaCoralbayError(f"Got {len(cases)} case ids for {n_cases} cases: {cases}.")
         known = {row.case for row in self._rows}
         for case in cases:
             if case in known:
@@ -180,14 +180,14 @@ class CaseSegmentation(CaseMetric[case_table.CaseRow]):
                 position in the epoch, and a :class:`NativeCase` of each case as `native`.
 
         Raises:
-            RuntimeError: If `classes` is not set, or the run is distributed.
-            EvaCoralbayError: If shapes differ, a label is unknown or a case is scored twice.
+            EvaCoralbayError: If `classes` is not set, the run is distributed, shapes differ, a
+                label is unknown or a case is scored twice.
         """
         self._check_ready()
         if target.ndim == preds.ndim + 1 and target.shape[1] == 1:
             target = target[:, 0]
         if preds.ndim != 4 or preds.shape != target.shape:
-            raise ValueError(
+            raise EvaCoralbayError(
                 "Expected labels of shape [B, D, H, W] and targets of [B, 1, D, H, W] or "
                 f"[B, D, H, W], got {tuple(preds.shape)} and {tuple(target.shape)}."
             )
@@ -279,9 +279,8 @@ class CaseClassification(CaseMetric[case_table.PredictionRow]):
                 by its position in the epoch, and without patients each case is one.
 
         Raises:
-            RuntimeError: If `classes` is not set, or the run is distributed.
-            EvaCoralbayError: If shapes differ, a class is unknown, a probability is none, or a case
-                is scored twice.
+            EvaCoralbayError: If `classes` is not set, the run is distributed, shapes differ, a
+                class is unknown, a probability is none, or a case is scored twice.
         """
         self._check_ready()
         _check_predictions(preds, target, n_classes=len(self.classes))
@@ -321,7 +320,7 @@ def _count_lesions(
 def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: int) -> None:
     """Checks that there is a distribution over the classes for each case, and a true class."""
     if preds.shape != (len(target), n_classes) or target.ndim != 1:
-        raise ValueError(
+        raise EvaCoralbayError(
             f"Expected probabilities of shape [B, {n_classes}] and targets of [B], got "
             f"{tuple(preds.shape)} and {tuple(target.shape)}."
         )

@@ -11,14 +11,18 @@ import io
 import itertools
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay import _atomic_files
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.results import foreign_files
+
+MAX_BYTES: Final = 20_000_000
+"""The most bytes of a table."""
 
 _RESAMPLES = 2000
 """How many bootstrap samples an interval is from."""
@@ -100,21 +104,26 @@ def read(path: str | os.PathLike[str]) -> Curve:
         path: The path of the CSV file.
 
     Raises:
-        ValueError: If it is no such table.
+        EvaCoralbayError: If it is no such table, naming the line.
     """
-    with pathlib.Path(path).open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    text = foreign_files.read_text(path, max_bytes=MAX_BYTES)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    points = []
+    try:
         header = next(reader, [])
         metric: Metric | None = next(
             (name for name in _METRICS if header == [*Point._fields[:3], name]), None
         )
-        if metric is None:
-            raise ValueError(
-                f"{path} is no curve: its columns are not {list(Point._fields[:3])} and one of "
-                f"{list(_METRICS)}."
-            )
-        points = [Point(row[0], int(row[1]), int(row[2]), float(row[3])) for row in reader]
-        return Curve(metric, points)
+        for case, labeled_cases, draw, value in reader if metric is not None else ():
+            points.append(Point(case, int(labeled_cases), int(draw), float(value)))
+    except (ValueError, csv.Error) as error:
+        raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
+    if metric is None:
+        raise EvaCoralbayError(
+            f"{path} is no curve: its columns are not {list(Point._fields[:3])} and one of "
+            f"{list(_METRICS)}."
+        )
+    return Curve(metric, points)
 
 
 def summarize(points: Sequence[Point]) -> dict[int, Interval]:

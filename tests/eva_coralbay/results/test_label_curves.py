@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import label_curves
 
 POINTS = [
@@ -29,10 +30,19 @@ def test_a_table_is_read_as_it_was_written(
     assert label_curves.read(tmp_path / "curve.csv") == curve
 
 
-def test_another_table_is_an_error(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "other.csv").write_text("case,dice\n")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("case,dice\n", "other.csv is no curve"),
+        ("", "other.csv is no curve"),
+        ("case,labeled_cases,draw,dice\na,1,0,0.5\nb,1\n", "other.csv, line 3: not enough values"),
+        ("case,labeled_cases,draw,dice\na,one,0,0.5\n", "other.csv, line 2: invalid literal"),
+    ],
+)
+def test_another_table_is_an_error(tmp_path: pathlib.Path, content: str, message: str) -> None:
+    (tmp_path / "other.csv").write_text(content)
 
-    with pytest.raises(ValueError, match="other.csv is no curve"):
+    with pytest.raises(EvaCoralbayError, match=message):
         label_curves.read(tmp_path / "other.csv")
 
 
