@@ -14,7 +14,7 @@ from eva_coralbay.errors import EvaCoralbayError
 _NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system without `flock` answers, such as Lustre and some mounts of NFS."""
 
-_POLL_S = 1.0
+POLL_S = 1.0
 """How often a lock without `flock` is looked at, in seconds."""
 
 
@@ -62,7 +62,7 @@ def _held(path: pathlib.Path, on_busy: Callable[[], None]) -> Iterator[None]:
         if is_first_try:
             on_busy()
             is_first_try = False
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
     try:
         yield
     finally:

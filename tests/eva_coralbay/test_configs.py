@@ -20,8 +20,7 @@ from eva_coralbay.models import CoralBayEncoder, registry
 from eva_coralbay.pretraining import fit
 from eva_coralbay.results import record
 from eva_coralbay.tasks import catalog
-from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
+from tests.eva_coralbay.data.datasets import layouts, task_layouts
 
 _ROOT = pathlib.Path(__file__).parents[2]
 """The top of the repository."""
@@ -100,16 +99,6 @@ def _instantiate(path: pathlib.Path, patch: pytest.MonkeyPatch, **environment: s
     return parser.instantiate_classes(parser.parse_args(sys.argv[1:])).fit
 
 
-def _few_cases(name: str) -> splits_lib.Splits:
-    """Returns the splits of a task with the first cases only."""
-    splits = splits_lib.read_splits.__wrapped__(name)
-    schemes = {
-        scheme: {split: cases[:_CASES] for split, cases in lists.items()}
-        for scheme, lists in splits.schemes.items()
-    }
-    return splits._replace(schemes=schemes)
-
-
 def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
     """Writes small generated scans in the layout of a task."""
     if name in ("msd", "nnunet", "phantom"):
@@ -119,12 +108,8 @@ def _write_data(name: str, root: pathlib.Path, patch: pytest.MonkeyPatch) -> Non
         if name == "msd":
             _turn_into_decathlon(root)
         return
-    splits = _few_cases(name)
-    patch.setattr(splits_lib, "read_splits", lambda _: splits)
-    writer = getattr(task_layouts, f"write_{name}", None) or getattr(
-        task_layouts_b, f"write_{name}"
-    )
-    writer(root, sorted(set(sum(splits.schemes[splits.default].values(), []))))
+    splits = layouts.few_cases(name, patch, count=_CASES)
+    task_layouts.WRITERS[name](root, sorted(set(sum(splits.schemes[splits.default].values(), []))))
 
 
 def _turn_into_decathlon(root: pathlib.Path) -> None:
@@ -149,7 +134,7 @@ def test_parses_and_instantiates(path: pathlib.Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 @pytest.mark.parametrize("path", _PRETRAINING, ids=lambda path: path.stem)
 def test_pretraining_parses_and_instantiates(path: pathlib.Path) -> None:
-    trainer, _, data = fit._parse(fit._build, ["--config", str(path)])
+    trainer, _, data = fit.build(["--config", str(path)])
     assert trainer.max_steps > 0 and data.views == fit.read_views(str(path))
 
 
@@ -232,7 +217,7 @@ def test_frozen_eva_repeats_the_protocol_of_eva(
 
     assert arguments.trainer.checkpoint_type == "best"
     assert arguments.trainer.max_steps == 20000
-    assert arguments.model._scorer.overlap == arguments.model._monitor.overlap == 0.75
+    assert arguments.model.overlap == arguments.model.monitor_overlap == 0.75
     assert arguments.data.datasets.train.split_name.startswith(f"{scheme}@")
     assert arguments.data.datasets.test is None
 

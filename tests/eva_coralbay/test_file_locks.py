@@ -24,7 +24,7 @@ def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             raise OSError(request.param, os.strerror(request.param))
 
         monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(_file_locks, "_POLL_S", 0.01)
+    monkeypatch.setattr(_file_locks, "POLL_S", 0.01)
     return request.param
 
 

@@ -46,6 +46,24 @@ _SUPPRESSIONS = re.compile(r"#\s*(?P<kind>noqa|type: ignore|pyright: ignore|nose
 _NUM_SUPPRESSIONS = {"noqa": 2, "type: ignore": 26, "nosec": 12}
 """How many there are of each kind; the numbers may only fall."""
 
+_OTHERS_PRIVATE_NAMES = {
+    "_replace": "documented by Python for named tuples",
+    "_exit": "documented by Python: a process that ends at once",
+    "_checkpoint": "eva's: which file its backbone loads",
+    "_clip_and_scale": "eva's: the oracle of the window of LUNA25",
+    "_download_metadata": "eva's: one of its defects that ours does not have",
+    "_embeddings_type": "eva's: the oracle of the encoder's embedding",
+    "_extract_patch": "eva's: the oracle of the crops of LUNA25",
+    "_license": "eva's: one of its defects that ours does not have",
+    "_out_indices": "eva's: the oracle of the encoder's feature maps",
+    "_utils": "eva's: the oracle of the reading of scans",
+    "_registry": "eva's: a name that a test registers is to be gone after it",
+}
+"""The private names of other packages that tests need. There is none of ours, and may be none."""
+
+_TAKES_NAMES = {"getattr", "setattr", "delattr", "hasattr", "object"}
+"""Functions, such as `mock.patch.object`, whose second argument is the name of an attribute."""
+
 
 def _modules() -> dict[str, pathlib.Path]:
     """Returns the file of each module, by its dotted name."""
@@ -175,3 +193,40 @@ def test_suppressions_only_become_fewer() -> None:
 
 def test_every_suppression_has_its_reason() -> None:
     assert [place for place, _, reason in _suppressions() if not reason] == []
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _find_private_names(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """Yields the private names of other objects that a file asks for, with their lines.
+
+    A private module is none: those of its names that have no underscore are for all our code.
+    """
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (
+                (node.lineno, name.name)
+                for name in node.names
+                if f"{node.module}.{name.name}" not in _MODULES
+            )
+        elif isinstance(node, ast.Call) and len(node.args) > 1:
+            function, name = node.func, node.args[1]
+            called = function.attr if isinstance(function, ast.Attribute) else ast.unparse(function)
+            if called in _TAKES_NAMES and isinstance(name, ast.Constant):
+                yield node.lineno, str(name.value)
+
+
+def test_no_test_asks_for_a_private_name() -> None:
+    found = [
+        (f"{path.relative_to(_ROOT)}:{line}", name)
+        for path in sorted((_ROOT / "tests").rglob("*.py"))
+        for line, name in _find_private_names(path)
+        if _is_private(name)
+    ]
+    assert [each for each in found if each[1] not in _OTHERS_PRIVATE_NAMES] == []
+    assert set(_OTHERS_PRIVATE_NAMES) <= {name for _, name in found}, "remove what no test needs"

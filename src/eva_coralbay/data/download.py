@@ -23,16 +23,16 @@ from eva_coralbay.data import archives, disk_space
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks.facts import Resource
 
-_MAX_FAILURES = 7
+MAX_FAILURES = 7
 """How often in a row a download may break off without getting any further."""
 
-_PAUSE_S = 1.0
+PAUSE_S = 1.0
 """How long to wait after the first failure, in seconds; twice as long after each further one."""
 
-_TIMEOUT_S = 60.0
+TIMEOUT_S = 60.0
 """How long a server may be silent, in seconds."""
 
-_MAX_HOURS = 24.0
+MAX_HOURS = 24.0
 """How long a download takes at most; what has arrived until then is kept."""
 
 _CHUNK = 1 << 20
@@ -110,7 +110,7 @@ def _is_complete(path: str, checksum: str | None) -> bool:
 def _download(url: str, file: io.FileIO, target: str) -> None:
     """Appends what is missing of a file, in as many requests as it takes."""
     failures, furthest = 0, file.tell()
-    deadline = time.monotonic() + 3600 * _MAX_HOURS
+    deadline = time.monotonic() + 3600 * MAX_HOURS
     with tqdm.tqdm(desc=pathlib.Path(target).name, unit="B", unit_scale=True) as bar:
         while True:
             try:
@@ -119,13 +119,13 @@ def _download(url: str, file: io.FileIO, target: str) -> None:
             except _BrokenOffError as error:
                 failures = 1 if file.tell() > furthest else failures + 1
                 furthest = max(furthest, file.tell())
-                if failures == _MAX_FAILURES:
+                if failures == MAX_FAILURES:
                     raise DatasetError(
                         f"The download of '{url}' broke off {failures} times in a row, last "
                         f"because: {error}. Try again later: what has arrived is kept."
                     ) from error
                 logger.warning(f"'{url}': {error}; it is tried again.")
-                time.sleep(_PAUSE_S * 2 ** (failures - 1))
+                time.sleep(PAUSE_S * 2 ** (failures - 1))
 
 
 def _request(
@@ -187,7 +187,7 @@ def _open(url: str, *, start: int, version: str | None) -> Any:
         if version is not None:
             headers["If-Range"] = version
     try:
-        return _opener().open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
+        return _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code not in _TRY_LATER:
             raise
@@ -224,7 +224,7 @@ def _read(response: Any) -> bytes:
 def _check_time(deadline: float, url: str) -> None:
     if time.monotonic() > deadline:
         raise DatasetError(
-            f"The download of '{url}' is not complete after {_MAX_HOURS:g} hours. What has "
+            f"The download of '{url}' is not complete after {MAX_HOURS:g} hours. What has "
             "arrived is kept: try again to go on, with a faster connection if there is one."
         )
 

@@ -20,13 +20,13 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 from torchvision import tv_tensors
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _messages
 from eva_coralbay.data import nifti, preparation, scan_file
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.data.scan_file import StoreError
 from eva_coralbay.errors import DatasetError
 
-_BYTES_PER_VOXEL = 0.6
+BYTES_PER_VOXEL = 0.6
 """The disk that a voxel of a prepared scan takes, about: air is cropped, the rest compressed."""
 
 _BYTES_PER_SOURCE_BYTE = 1.0
@@ -36,9 +36,6 @@ _FIX_FOLDER = (
     "Free some space there, or set another folder: `prepared_root`, PREPARED_ROOT or "
     "--prepared-root."
 )
-
-_MAX_NAMED = 10
-"""How many cases one error message names."""
 
 
 class Source(NamedTuple):
@@ -325,15 +322,12 @@ def _estimate_bytes(source: Source, preparation: preparation.Preparation) -> flo
             extent_mm = nifti.read_grid(source.files[0], case=source.case).extent_mm
         except DatasetError:
             return _BYTES_PER_SOURCE_BYTE * sum(map(os.path.getsize, source.files))
-    return _BYTES_PER_VOXEL * math.prod(extent_mm) / math.prod(preparation.spacing)
+    return BYTES_PER_VOXEL * math.prod(extent_mm) / math.prod(preparation.spacing)
 
 
 def _summarize(problems: Sequence[str], scans: str) -> str:
-    listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
-    rest = len(problems) - _MAX_NAMED
-    return f"{len(problems)} of {scans} could not be prepared:\n{listed}" + (
-        f"\n  and {rest} more." if rest > 0 else ""
-    )
+    listed = _messages.list_lines(problems)
+    return f"{len(problems)} of {scans} could not be prepared:\n{listed}"
 
 
 def _describe_write_error(path: str, error: OSError) -> str:

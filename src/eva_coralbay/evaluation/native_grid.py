@@ -12,7 +12,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import transforms
 from eva_coralbay.evaluation import label_maps
 
-_CHUNK_VALUES = 2**25
+CHUNK_VALUES = 2**25
 """How many interpolated logits are held at once."""
 
 _REACH = 1.0
@@ -49,7 +49,7 @@ def restore_cases(
         axis = int(metadata["flipped_axis"][index]) if "flipped_axis" in metadata else -1
         own = logits[index]
         if axis >= 0:
-            own = transforms.unflip(own, axis, dataset._transforms.mirror_pairs or ())
+            own = transforms.unflip(own, axis, dataset.transforms.mirror_pairs or ())
         depth, height, width = own.shape[1:]
         affine = metadata["affine"][index].cpu().numpy()
         truth, native = dataset.read_truth(case)
@@ -84,7 +84,7 @@ def restore_labels(
     labels = torch.zeros(native.shape, dtype=torch.uint8 if len(logits) <= 255 else torch.int16)
     depth, height, width = box
     area = (height.stop - height.start) * (width.stop - width.start)
-    step = max(1, _CHUNK_VALUES // max(1, len(logits) * area))
+    step = max(1, CHUNK_VALUES // max(1, len(logits) * area))
     for start in range(depth.start, depth.stop, step):
         part = slice(start, min(start + step, depth.stop)), height, width
         labels[part] = _restore_part(logits, to_prepared, part).cpu()

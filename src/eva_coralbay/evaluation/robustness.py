@@ -7,7 +7,6 @@ swapped, and a perfect prediction scores 1 on them. Where a task has organs of o
 mirror image has no labels: then there are no flips.
 """
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -88,8 +87,7 @@ class _PerturbedDataset(torch_data.Dataset):
     """The cases of a data set, perturbed; the metadata say along which axis they are flipped."""
 
     def __init__(self, source: Any, perturbation: Perturbation) -> None:
-        self._source = copy.copy(source)
-        self._source._transforms = PerturbedTransform(source._transforms, perturbation)
+        self._source = source.with_transforms(PerturbedTransform(source.transforms, perturbation))
         axis = perturbation.flipped_axis
         self._flipped_axis = -1 if axis is None else axis
 
@@ -128,7 +126,7 @@ def check(dataset: Any) -> None:
     Raises:
         EvaCoralbayError: If they do not come from an `EvalTransform`.
     """
-    if not isinstance(getattr(dataset, "_transforms", None), transforms.EvalTransform):
+    if not isinstance(getattr(dataset, "transforms", None), transforms.EvalTransform):
         raise EvaCoralbayError(
             "ROBUSTNESS perturbs the scans of a segmentation task, which come from "
             f"eva_coralbay.data.transforms.EvalTransform, but those of {type(dataset).__name__} do "
@@ -147,7 +145,7 @@ def perturb(loader: torch_data.DataLoader[Any]) -> Iterator[tuple[str, torch_dat
     """
     for name, perturbation in PERTURBATIONS.items():
         source: Any = loader.dataset
-        if perturbation.flipped_axis is not None and source._transforms.mirror_pairs is None:
+        if perturbation.flipped_axis is not None and source.transforms.mirror_pairs is None:
             continue
         dataset = _PerturbedDataset(source, perturbation)
         yield (

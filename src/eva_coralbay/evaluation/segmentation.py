@@ -127,14 +127,13 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             }
         )
         self.class_weights = class_weights
+        self.overlap = rules.overlap if overlap is None else overlap
+        self.monitor_overlap = rules.monitor_overlap if monitor_overlap is None else monitor_overlap
         self._scorer, self._monitor = (
             inferers.SlidingWindowInferer(
                 roi_size=self.roi_size, sw_batch_size=sw_batch_size, overlap=share
             )
-            for share in (
-                rules.overlap if overlap is None else overlap,
-                rules.monitor_overlap if monitor_overlap is None else monitor_overlap,
-            )
+            for share in (self.overlap, self.monitor_overlap)
         )
 
     @property
@@ -255,9 +254,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         Raises:
             EvaCoralbayError: If not.
         """
-        crops = getattr(
-            getattr(run_module.datasets(self.trainer).train, "_transforms", None), "roi_size", None
-        )
+        training = run_module.datasets(self.trainer).train
+        crops = getattr(getattr(training, "transforms", None), "roi_size", None)
         if crops is not None and tuple(crops) != self.roi_size:
             raise EvaCoralbayError(
                 f"The train transform's `roi_size` {tuple(crops)} differs from the module's "

@@ -19,6 +19,7 @@ from eva.vision.models.networks.backbones import backbone_registry
 from monai.networks.nets import swin_unetr
 from torch import nn
 
+from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import description, registry, zoo
 
@@ -34,7 +35,7 @@ _TRAINED_BEFORE_MONAI_1_5 = {
 }
 """eva's classes of weights from before MONAI changed `PatchMerging`, and our names for them."""
 
-_SMALL = 64
+SMALL_SIZE = 64
 """Edge in voxels of the inputs where the size does not matter."""
 
 _BATCH_TOLERANCE = 1e-3
@@ -150,7 +151,7 @@ def _run(
     findings = [Finding("builds", True, f"{parameters:,} parameters")]
     findings += _check_patch_merging(embedder)
 
-    small = min(_SMALL, roi)
+    small = min(SMALL_SIZE, roi)
     volume = functools.partial(_volume, in_channels)
     embedding_checks: dict[str, Callable[[], str]] = {
         "embedding [B, E]": lambda: _check_embedding(embedder, volume(roi)),
@@ -349,7 +350,7 @@ def _check_gradient(model: nn.Module, tensor: torch.Tensor) -> str:
         raise _Broken("no parameter gets a gradient")
     unreached = [name for name in gradients if name not in reached]
     seen = f"reaches {len(reached)} of {len(gradients)} parameter tensors"
-    return f"{seen}; not {', '.join(unreached[:3])}" if unreached else seen
+    return f"{seen}; not {_messages.list_names(unreached, limit=3)}" if unreached else seen
 
 
 def _describe_decoder(maps: list[torch.Tensor], roi: int) -> str:

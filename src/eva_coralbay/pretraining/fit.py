@@ -37,8 +37,23 @@ def fit(arguments: Sequence[str]) -> None:
         EvaCoralbayError: If the config is wrong, or a job of SLURM has not started its tasks.
     """
     trainer_lib.check_launch()
-    trainer, model, data = _parse(_build, arguments)
+    trainer, model, data = build(arguments)
     trainer.fit(model, datamodule=data)
+
+
+def build(arguments: Sequence[str]) -> _Built:
+    """Builds what a training is made of.
+
+    Args:
+        arguments: As for `fit`.
+
+    Returns:
+        The trainer, the module and the data module.
+
+    Raises:
+        EvaCoralbayError: If the config is wrong.
+    """
+    return _parse(_collect, arguments)
 
 
 def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> dry_run_lib.Report:
@@ -55,7 +70,7 @@ def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> dry_run
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         elsewhere = {"default_root_dir": folder, "loggers": "null"}
         overrides = [f"--trainer.init_args.{name}={value}" for name, value in elsewhere.items()]
-        trainer, model, data = _parse(_build, [*arguments, *overrides])
+        trainer, model, data = build([*arguments, *overrides])
         return dry_run_lib.describe(trainer, model, data, tflops=tflops)
 
 
@@ -71,7 +86,7 @@ def read_views(config: str) -> views_lib.Views:
     return _parse(_build_views, ["--config", config])
 
 
-def _build(
+def _collect(
     trainer: trainer_lib.Trainer, model: module_lib.Distillation, data: data_lib.PretrainingData
 ) -> _Built:
     return trainer, model, data

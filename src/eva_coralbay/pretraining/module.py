@@ -14,7 +14,7 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.pretraining import distillation, provenance
 from eva_coralbay.pretraining import samples as data_lib
 
-_STANDARDIZED = 16
+NUM_STANDARDIZED = 16
 """How many samples the heads are scaled to."""
 
 _MIN_SCALE = 1.0
@@ -102,7 +102,7 @@ class Distillation(distillation.SelfDistillation):
         if not self._phases:
             self._phases = [{**self.describe_phase(), "from_step": self.trainer.global_step}]
         if self.trainer.global_step == 0:
-            batch = self.data.probe_batch(_STANDARDIZED)
+            batch = self.data.probe_batch(NUM_STANDARDIZED)
             self.standardize_heads(self.trainer.strategy.batch_to_device(batch, self.device))
         if self.trainer.is_global_zero:
             self._say_what_is_trained()

@@ -17,7 +17,7 @@ from eva_coralbay.pretraining import samples
 _NEIGHBORS = 5
 """How many neighbors decide."""
 
-_CROPS = 3
+NUM_CROPS = 3
 """How many crops there are of an organ of a case."""
 
 
@@ -84,8 +84,8 @@ class _OrganCrops(transforms.EvalTransform):
         """Returns the HU of the crops, each of shape [1, D, H, W], and their organs."""
         crops, organs = [], []
         for label, count in enumerate(scan.label_counts[1:], start=1):
-            for part in range(_CROPS if count else 0):
-                index = int(count * (part + 0.5) / _CROPS)
+            for part in range(NUM_CROPS if count else 0):
+                index = int(count * (part + 0.5) / NUM_CROPS)
                 crops.append(self._cut(scan, scan.locate(label, index)))
                 organs.append(label)
         return crops, organs

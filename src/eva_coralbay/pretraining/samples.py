@@ -23,7 +23,7 @@ from eva_coralbay.pretraining import views as views_lib
 AIR = -1024
 """The HU around a scan that is smaller than a region."""
 
-_PROBE = 2**33
+PROBE_NUMBER = 2**33
 """What keeps the random numbers of the monitors' regions apart from those of the training.
 
 A seed of so many bits has a word more, as that of a pass over the scans has, but another one.
@@ -287,7 +287,9 @@ class Regions:
 
 def _read_probe(regions: Regions, number: int) -> dict[str, Any]:
     """Reads samples whose random numbers are those of no sample of the training."""
-    return torch_data.default_collate([regions.read(_PROBE + index) for index in range(number)])
+    return torch_data.default_collate(
+        [regions.read(PROBE_NUMBER + index) for index in range(number)]
+    )
 
 
 def _hash_of(case: manifest_lib.Case) -> str:

@@ -9,7 +9,7 @@ import torch
 from matplotlib import figure, patches
 from torch.utils import data as torch_data
 
-from eva_coralbay import _atomic_files, _slice_drawing
+from eva_coralbay import _atomic_files, _messages, _slice_drawing
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest, samples
 from eva_coralbay.pretraining import views as views_lib
@@ -55,8 +55,8 @@ def write_view_sheet(
     """
     content = manifest.Manifest.read(store)
     if case not in {known.case for known in content.prepared}:
-        some = ", ".join(known.case for known in content.prepared[:5])
-        raise DatasetError(f"There is no scan '{case}' in '{store}'. There are, such as {some}.")
+        known = _messages.list_names(each.case for each in content.prepared)
+        raise DatasetError(f"There is no scan '{case}' in '{store}'. There are {known}.")
     views = views or views_lib.Views()
     only = content.model_copy(
         update={"cases": tuple(known for known in content.cases if known.case == case)}
@@ -89,11 +89,11 @@ def _draw(sample: dict, views: views_lib.Views, *, title: str) -> figure.Figure:
         batch = torch_data.default_collate([drawn])
         hounsfield = sample["hu"][None]
         rendered = views_lib.render(hounsfield, batch, size=size)[0, :, 0]
-        windows = _find_windows(hounsfield, batch, rendered)
+        windows = find_windows(hounsfield, batch, rendered)
         for index, view in enumerate(rendered):
             block = blocks[index + (0 if kind == "globals" else views_lib.NUM_GLOBALS)]
             block.set_facecolor("black")
-            words = _describe(drawn, index, views, windows[index])
+            words = describe_view(drawn, index, views, windows[index])
             block.suptitle(f"{kind[:-1]} {index + 1}\n{words}", color=color, fontsize=8)
             _draw_planes(block, view.numpy())
     return picture
@@ -108,7 +108,7 @@ def _draw_region(block: figure.SubFigure, sample: dict, views: views_lib.Views) 
         panel.set_title(f"region, {_PLANES[axis]}", color=_slice_drawing.INK, fontsize=9)
         vertical, horizontal = (other for other in range(3) if other != axis)
         for kind, color in zip(("globals", "locals"), _COLORS, strict=True):
-            for low, edge in _boxes(sample[kind], views.region_size):
+            for low, edge in find_boxes(sample[kind], views.region_size):
                 panel.add_patch(
                     patches.Rectangle(
                         (low[horizontal] - 0.5, low[vertical] - 0.5),
@@ -130,14 +130,22 @@ def _draw_planes(block: figure.SubFigure, view: np.ndarray) -> None:
             panel.invert_yaxis()
 
 
-def _boxes(drawn: views_lib.Drawn, region_size: int) -> list[tuple[np.ndarray, float]]:
-    """Returns the first corner (D, H, W) and the edge of each view, in voxels of the region."""
+def find_boxes(drawn: views_lib.Drawn, region_size: int) -> list[tuple[np.ndarray, float]]:
+    """Returns where the views of a sample lie in its region.
+
+    Args:
+        drawn: What makes the views.
+        region_size: The edge of the region in voxels.
+
+    Returns:
+        The first corner (D, H, W) and the edge of each view, in voxels of the region.
+    """
     edges = region_size * drawn.theta[:, :, :3].abs().sum(dim=2)[:, 0].numpy()
     centers = region_size * (drawn.theta[:, :, 3].flip(1).numpy() + 1.0) / 2.0
     return [(center - edge / 2.0, float(edge)) for center, edge in zip(centers, edges, strict=True)]
 
 
-def _find_windows(
+def find_windows(
     hounsfield: torch.Tensor, batch: views_lib.Drawn, rendered: torch.Tensor
 ) -> torch.Tensor:
     """Returns the window (lower, upper) that each view was rendered in, the first or a later one.
@@ -156,12 +164,19 @@ def _find_windows(
     return taken
 
 
-def _describe(
+def describe_view(
     drawn: views_lib.Drawn, index: int, views: views_lib.Views, window: torch.Tensor
 ) -> str:
-    """Returns in words what makes a view."""
+    """Returns in words what makes a view: its window, its size, and how it is augmented.
+
+    Args:
+        drawn: What makes the views of a sample.
+        index: Which of them it is.
+        views: The sizes of the views.
+        window: The HU window (lower, upper) that it was rendered in.
+    """
     lower, upper = window.tolist()
-    _, edge = _boxes(drawn, views.region_size)[index]
+    _, edge = find_boxes(drawn, views.region_size)[index]
     axes = drawn.theta[index, :, :3]
     # two flips are half a turn
     turned = bool((axes.diagonal() == 0).any() or (axes.diagonal() < 0).sum() > 1)

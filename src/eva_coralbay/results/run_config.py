@@ -30,7 +30,7 @@ _TASK_TRAINER_KEYS = (
 )
 """The trainer's arguments that belong to a task: how long and how it trains, what it scores."""
 
-_OTHER_MODEL_KEYS = (
+OTHER_MODEL_KEYS = (
     "encoder",
     "feature_size",
     "project_dims",
@@ -43,7 +43,7 @@ _OTHER_MODEL_KEYS = (
 The record names them, no value depends on them, or they fit the decoder to the encoder's width.
 """
 
-_MACHINE_KEYS = (
+MACHINE_KEYS = (
     "download",
     "embeddings_root",
     "num_workers",
@@ -110,8 +110,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return _read_texts(
         {
             "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
-            "model": _without(config.get("model"), _OTHER_MODEL_KEYS),
-            "data": _without(config.get("data"), _MACHINE_KEYS),
+            "model": _without(config.get("model"), OTHER_MODEL_KEYS),
+            "data": _without(config.get("data"), MACHINE_KEYS),
         }
     )
 

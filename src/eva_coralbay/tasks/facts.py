@@ -219,11 +219,6 @@ class Task:
         return self.labels[1:] if self.kind == "segmentation" else self.labels
 
     @property
-    def paired_classes(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of classes that a reflection of left and right swaps."""
-        return find_pairs(self.labels)
-
-    @property
     def headline_metric(self) -> str:
         """The metric that ranks the models."""
         return headline_metric(self.kind)

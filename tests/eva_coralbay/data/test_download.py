@@ -105,7 +105,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
-    monkeypatch.setattr(download, "_PAUSE_S", 1e-3)
+    monkeypatch.setattr(download, "PAUSE_S", 1e-3)
     with _Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -146,7 +146,7 @@ def test_keeps_on_as_long_as_it_gets_further(server: _Server, tmp_path: pathlib.
     path = download.fetch(server.resource(), str(tmp_path))
 
     assert pathlib.Path(path).read_bytes() == _CONTENT
-    assert len(server.starts) > download._MAX_FAILURES
+    assert len(server.starts) > download.MAX_FAILURES
 
 
 def test_gives_up_if_it_gets_no_further(server: _Server, tmp_path: pathlib.Path) -> None:
@@ -155,7 +155,7 @@ def test_gives_up_if_it_gets_no_further(server: _Server, tmp_path: pathlib.Path)
     with pytest.raises(DatasetError, match="sent 100000 of 307200 bytes.*is kept"):
         download.fetch(server.resource(), str(tmp_path))
 
-    assert len(server.starts) == download._MAX_FAILURES
+    assert len(server.starts) == download.MAX_FAILURES
     assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == _CONTENT[:100_000]
 
 
@@ -331,7 +331,7 @@ def test_is_not_led_to_other_addresses(server: _Server, tmp_path: pathlib.Path) 
 
 
 def test_unreachable_server(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_PAUSE_S", 1e-3)
+    monkeypatch.setattr(download, "PAUSE_S", 1e-3)
     resource = facts.Resource("http://127.0.0.1:9/scans.zip", "scans.zip")
 
     with pytest.raises(DatasetError, match="broke off 7 times.*refused"):
@@ -373,7 +373,7 @@ def test_an_address_that_is_none_is_an_error(
 def test_a_download_does_not_take_forever(
     server: _Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_MAX_HOURS", 0.0)
+    monkeypatch.setattr(download, "MAX_HOURS", 0.0)
     with pytest.raises(DatasetError, match="not complete after 0 hours. What has arrived is kept"):
         download.fetch(server.resource(), str(tmp_path))
     monkeypatch.undo()

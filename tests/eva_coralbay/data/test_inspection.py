@@ -176,7 +176,7 @@ def test_a_broken_case_hides_no_other(own_data: str) -> None:
 
 
 def test_unknown_case(own_data: str) -> None:
-    with pytest.raises(DatasetError, match="'nnunet' has no case 'c'. It has 2, such as a, b."):
+    with pytest.raises(DatasetError, match="'nnunet' has no case 'c'. It has 2: a, b."):
         inspection.read("nnunet", own_data, "c")
 
 
@@ -186,7 +186,7 @@ def test_absent_case(tmp_path: pathlib.Path) -> None:
 
 
 def test_classified_volume(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = classification_layouts.few_cases("luna25", monkeypatch, count=1)
+    splits = layouts.few_cases("luna25", monkeypatch, count=1)
     cases = classification_layouts.all_cases(splits)
     classification_layouts.write_luna25(tmp_path, cases)
 
@@ -202,7 +202,7 @@ def test_classified_volume(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
 def test_unknown_directions_are_not_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = classification_layouts.few_cases("cc_ccii", monkeypatch, count=1)
+    splits = layouts.few_cases("cc_ccii", monkeypatch, count=1)
     cases = classification_layouts.all_cases(splits)
     classification_layouts.write_cc_ccii(tmp_path, cases)
 

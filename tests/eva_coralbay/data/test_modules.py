@@ -10,7 +10,6 @@ import torch
 from eva_coralbay.data import (
     ClassificationData,
     SegmentationData,
-    datasets,
     phantom,
     volume_transforms,
 )
@@ -73,8 +72,8 @@ def test_the_kidneys_of_mirror_images_are_swapped_but_by_eva(
     data = _data(root, protocol=protocol)
     data.setup("fit")
     assert phantom.CLASSES[3:5] == ("right_kidney", "left_kidney")
-    assert data.datasets.train._transforms.mirror_pairs == training
-    assert data.datasets.val._transforms.mirror_pairs == [(3, 4)]
+    assert data.datasets.train.transforms.mirror_pairs == training
+    assert data.datasets.val.transforms.mirror_pairs == [(3, 4)]
 
 
 def test_a_class_of_one_side_forbids_mirror_images(tmp_path: pathlib.Path) -> None:
@@ -85,7 +84,7 @@ def test_a_class_of_one_side_forbids_mirror_images(tmp_path: pathlib.Path) -> No
     path.write_text(path.read_text().replace("left_kidney", "kidney_of_the_other_side"))
     data = _data(tmp_path)
     data.setup("fit")
-    assert data.datasets.train._transforms.mirror_pairs is None
+    assert data.datasets.train.transforms.mirror_pairs is None
 
 
 def test_splits_have_their_transforms_and_loaders(root: pathlib.Path) -> None:
@@ -128,33 +127,21 @@ def _classification_data(root: pathlib.Path, **arguments: Any) -> Classification
 
 
 @pytest.mark.parametrize(
-    ("arguments", "built", "predicted"),
+    ("arguments", "scored", "predicted"),
     [
         ({}, ["train", "val", "test"], None),
         ({"protocol": "frozen-eva"}, ["train", "val"], None),
-        ({"embeddings_root": "embeddings"}, ["train", "val", "test"] * 2, ["train", "val", "test"]),
+        ({"embeddings_root": "embeddings"}, ["train", "val", "test"], ["train", "val", "test"]),
     ],
 )
-def test_no_more_data_sets_are_built_than_used(
-    arguments: Any,
-    built: list[str],
-    predicted: list[str] | None,
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_there_are_the_data_sets_of_the_scheme_and_the_mode(
+    arguments: Any, scored: list[str], predicted: list[str] | None, tmp_path: pathlib.Path
 ) -> None:
-    splits: list[Any] = []
-    kind = datasets.classification.CCCCII
-    choose = kind._choose_scheme
+    found: Any = _classification_data(tmp_path, **arguments).datasets
 
-    def choose_and_note(self: Any, scheme: str | None) -> None:
-        splits.append(self.split)
-        choose(self, scheme)
-
-    monkeypatch.setattr(kind, "_choose_scheme", choose_and_note)
-    data = _classification_data(tmp_path, **arguments)
-
-    assert splits == built
-    predict: Any = data.datasets.predict
+    parts = (found.train, found.val, found.test)
+    assert [dataset.split for dataset in parts if dataset is not None] == scored
+    predict = found.predict
     assert (predict and [dataset.split for dataset in predict]) == predicted
 
 

@@ -639,7 +639,7 @@ def test_a_scan_that_is_cut_off_counts_as_missing(
 def test_too_small_a_disk_is_refused_before(
     scans: pathlib.Path, small_disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_BYTES_PER_VOXEL", 1000.0)
+    monkeypatch.setattr(store, "BYTES_PER_VOXEL", 1000.0)
     with pytest.raises(store.StoreError, match=f"'{small_disk}.*are free.*PREPARED_ROOT"):
         _store(small_disk).prepare(_sources(scans))
     assert not _entries(small_disk)
@@ -654,7 +654,7 @@ def test_a_disk_that_fills_up_leaves_whole_scans_only(
     workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(store, "_BYTES_PER_VOXEL", 0.5)
+    monkeypatch.setattr(store, "BYTES_PER_VOXEL", 0.5)
     toy, sources = _store(small_disk), _sources(scans)
     filler = small_disk / "filler"
     size = sum(map(len, undisturbed.values()))

@@ -48,7 +48,7 @@ def test_scans_that_are_prepared_elsewhere_are_seen(tmp_path: pathlib.Path) -> N
 
 
 def test_state_of_a_classification(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = classification_layouts.few_cases("luna25", monkeypatch, count=1)
+    splits = layouts.few_cases("luna25", monkeypatch, count=1)
     classification_layouts.write_luna25(
         tmp_path / "luna25", classification_layouts.all_cases(splits)
     )
@@ -127,7 +127,7 @@ def test_license_is_logged_once(
 def test_classifications_need_no_preparation(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = classification_layouts.few_cases("luna25", monkeypatch, count=1)
+    splits = layouts.few_cases("luna25", monkeypatch, count=1)
     cases = classification_layouts.all_cases(splits)
     classification_layouts.write_luna25(tmp_path, cases)
 

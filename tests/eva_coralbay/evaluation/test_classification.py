@@ -13,9 +13,9 @@ from eva.core.data.datamodules import schemas
 from sklearn import metrics as sklearn_metrics
 from torch.utils import data as torch_data
 
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 from eva_coralbay.evaluation import ClassificationModule, EmbeddingsWriter, Recorder, metrics
-from eva_coralbay.results import case_table, record
+from eva_coralbay.results import case_table, record, scores
 from tests.eva_coralbay.evaluation import toy
 
 CLASSES = ["normal", "ill"]
@@ -114,9 +114,7 @@ def test_a_session_leaves_records_by_case(tmp_path: pathlib.Path) -> None:
         assert read.split.n == 8 and read.protocol == "frozen"
         assert [row.truth for row in rows[:4]] == [1, 0, 1, 0]
         assert len({row.patient for row in rows}) == 4
-        scores = metrics.CaseClassification(CLASSES)
-        scores._rows = rows
-        assert read.metrics == scores.means
+        assert read.metrics == scores.summarize_classification(rows, CLASSES)
         assert read.metrics["balanced_accuracy"] == 1.0
 
 
@@ -179,9 +177,11 @@ def test_other_embeddings_are_rejected(tmp_path: pathlib.Path) -> None:
         "split scheme": (_module(), _data(tmp_path / "embeddings", "voco@1")),
     }
     for part, (module, other) in others.items():
-        with pytest.raises(ValueError, match=f"else than .*:\n  - {part}: .*\nChoose .*delete"):
+        with pytest.raises(
+            EvaCoralbayError, match=f"else than .*:\n  - {part}: .*\nChoose .*delete"
+        ):
             _trainer(tmp_path / "out").run_evaluation_session(module, other)
-    with pytest.raises(ValueError, match="'finetuned' trains the encoder"):
+    with pytest.raises(EvaCoralbayError, match="'finetuned' trains the encoder"):
         _trainer(tmp_path / "out").run_evaluation_session(_module(protocol="finetuned"), data)
     (tmp_path / "embeddings" / "embeddings.json").unlink()
     with pytest.raises(DatasetError, match="not complete"):
@@ -189,7 +189,7 @@ def test_other_embeddings_are_rejected(tmp_path: pathlib.Path) -> None:
 
 
 def test_feature_maps_are_rejected(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="one embedding .* not feature maps"):
+    with pytest.raises(EvaCoralbayError, match="one embedding .* not feature maps"):
         _trainer(tmp_path).fit(_module(pooled=False), datamodule=_data())
 
 
@@ -273,13 +273,13 @@ def test_what_is_not_defined_is_nan() -> None:
     ],
 )
 def test_what_is_no_prediction_is_rejected(probabilities: Any, truths: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EvaCoralbayError, match=message):
         _score(probabilities, truths, ["a"])
 
 
 def test_case_ids_are_unique() -> None:
     metric = _score([[0.9, 0.1]], [0], ["a"])
-    with pytest.raises(ValueError, match="scored twice"):
+    with pytest.raises(EvaCoralbayError, match="scored twice"):
         metric.update(torch.tensor([[0.5, 0.5]]), torch.tensor([1]), {"case": ["case_0"]})
 
 

@@ -6,27 +6,13 @@ from typing import Any
 import jsonargparse
 import pytest
 import torch
-from torch import nn
 
 from eva_coralbay.data import SegmentationData, phantom
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import SegmentationModule, Trainer, early_checks
+from tests.eva_coralbay.evaluation import toy
 
 _DECODERS = "eva.vision.models.networks.decoders.segmentation"
-
-
-class ThreeMaps(nn.Module):
-    """An encoder with too few feature maps for SwinUNETR."""
-
-    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        return [tensor.repeat(1, 12, 1, 1, 1)] * 3
-
-
-class OneTensor(nn.Module):
-    """An encoder that gives an embedding."""
-
-    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.flatten(1)[:, :4]
 
 
 def _registered(name: str, **arguments: Any) -> dict[str, Any]:
@@ -34,6 +20,10 @@ def _registered(name: str, **arguments: Any) -> dict[str, Any]:
         "class_path": "eva.vision.models.ModelFromRegistry",
         "init_args": {"model_name": name, "model_kwargs": {"out_indices": 6, **arguments}},
     }
+
+
+def _toy(**arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"{toy.__name__}.ToyEncoder", "init_args": arguments}
 
 
 _RANDOM = _registered("radiology/coralbay_random", feature_size=12)
@@ -93,8 +83,8 @@ def test_what_is_right_passes(data: SegmentationData) -> None:
         ({"roi_size": (64, 64)}, r"ROI_SIZE\) must be three numbers .*got .64, 64"),
         ({"roi_size": (64, 64, 0)}, "must be three numbers"),
         ({"decoder": _decoder(24)}, "IN_FEATURES=12"),
-        ({"encoder": {"class_path": f"{__name__}.ThreeMaps"}}, "6 maps, not 3: set OUT_INDICES=6"),
-        ({"encoder": {"class_path": f"{__name__}.OneTensor"}}, "set OUT_INDICES"),
+        ({"encoder": _toy(channels=[12] * 3, strides=[1] * 3)}, "6 maps, not 3: set OUT_INDICES=6"),
+        ({"encoder": _toy(pooled=True)}, "set OUT_INDICES"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

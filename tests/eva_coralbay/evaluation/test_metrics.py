@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from monai.metrics import meandice
 
 from eva_coralbay.data import label_values
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import label_maps, metrics, native_grid, surfaces
 
 _CLASSES = ["background", "liver", "spleen", "kidney"]
@@ -22,7 +23,7 @@ _CLASSES = ["background", "liver", "spleen", "kidney"]
 @pytest.fixture(params=[1, 2**18], ids=["a slice at once", "all at once"], autouse=True)
 def chunk_voxels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs every test with chunks of a slice, too, as no test volume fills a real one."""
-    monkeypatch.setattr(label_maps, "_CHUNK_VOXELS", request.param)
+    monkeypatch.setattr(label_maps, "CHUNK_VOXELS", request.param)
 
 
 def _naive_dice(pred: np.ndarray, truth: np.ndarray, label: int) -> float | None:
@@ -165,16 +166,16 @@ def test_errors_name_the_case(
     """A wrong input is rejected and leaves no row behind."""
     metric = metrics.CaseSegmentation(_CLASSES)
     metric.update(_volume(1), _volume(1), {"case": ["known"]})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EvaCoralbayError, match=message):
         metric.update(preds, target, metadata)
     assert len(metric.rows) == 3
 
 
 def test_errors_of_use() -> None:
     """Without classes, or on training crops, it says what to do."""
-    with pytest.raises(RuntimeError, match="set its attribute `classes`"):
+    with pytest.raises(EvaCoralbayError, match="set its attribute `classes`"):
         metrics.CaseSegmentation().update(_volume(1), _volume(1))
-    with pytest.raises(NotImplementedError, match="`evaluation`"):
+    with pytest.raises(EvaCoralbayError, match="`evaluation`"):
         metrics.CaseSegmentation(_CLASSES)(_volume(1), _volume(1))
 
 
@@ -182,7 +183,7 @@ def test_several_devices_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A distributed sampler repeats cases, which would be counted twice."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(RuntimeError, match="`devices` to 1"):
+    with pytest.raises(EvaCoralbayError, match="`devices` to 1"):
         metrics.CaseSegmentation(_CLASSES).update(_volume(1), _volume(1))
 
 
@@ -224,12 +225,12 @@ def test_argmax_rejects_nan(label: int) -> None:
     """A diverged model must not pass as one that predicts background."""
     logits: Any = torch.zeros(1, 3, 4, 2, 2)
     logits[0, label, 3, 1, 0] = math.nan
-    with pytest.raises(ValueError, match="diverged"):
+    with pytest.raises(EvaCoralbayError, match="diverged"):
         label_maps.argmax_labels(logits)
 
 
 def test_argmax_rejects_other_shapes() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 4, 4\)"):
+    with pytest.raises(EvaCoralbayError, match=r"\(3, 4, 4\)"):
         label_maps.argmax_labels(torch.zeros(3, 4, 4))
 
 

@@ -116,7 +116,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = grid_lib.Grid((12, 7, 8), grid_lib.straight_affine((1.5, 1.5, 1.5), (0, 0, 0)))
     logits = torch.randn(3, *prepared.shape, generator=torch.Generator().manual_seed(0))
     whole = native_grid.restore_labels(logits, prepared, native)
-    monkeypatch.setattr(native_grid, "_CHUNK_VALUES", 1)
+    monkeypatch.setattr(native_grid, "CHUNK_VALUES", 1)
     assert torch.equal(native_grid.restore_labels(logits, prepared, native), whole)
     assert len(whole.unique()) == 3
 

@@ -24,57 +24,6 @@ from eva_coralbay.evaluation import recorder, rescoring
 from eva_coralbay.results import case_table, record
 from tests.eva_coralbay.evaluation import toy
 
-_CONFIG = """
-trainer:
-  class_path: eva.Trainer
-  init_args:
-    n_runs: 1
-    default_root_dir: ${oc.env:OUTPUT_ROOT, logs}
-    max_steps: ${oc.env:MAX_STEPS, 6}
-    max_epochs: null
-    check_val_every_n_epoch: null
-    val_check_interval: 2
-    checkpoint_type: last
-    num_sanity_val_steps: 0
-    accelerator: cpu
-    enable_progress_bar: false
-    enable_model_summary: false
-    callbacks:
-      - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-        init_args:
-          filename: best
-          monitor: val/dice
-          mode: max
-      - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-        init_args:
-          filename: last
-      - class_path: eva_coralbay.evaluation.recorder.Recorder
-        init_args:
-          task: toy
-          task_version: "1"
-model:
-  class_path: tests.eva_coralbay.evaluation.toy.ToyModule
-  init_args:
-    lr: 0.3
-data:
-  class_path: eva.DataModule
-  init_args:
-    datasets:
-      train:
-        class_path: tests.eva_coralbay.evaluation.toy.ToyDataset
-        init_args:
-          first_seed: 10
-      val:
-        class_path: tests.eva_coralbay.evaluation.toy.ToyDataset
-    dataloaders:
-      train: &LOADER
-        batch_size: 1
-        num_workers: 0
-        persistent_workers: false
-        prefetch_factor: null
-      val: *LOADER
-"""
-
 
 class _Spy(pl.Callback):
     """Keeps the weights as they are after the recorder's hook."""
@@ -314,7 +263,7 @@ def test_the_configuration_is_the_resolved_one(
 ) -> None:
     """Overrides, environment variables and defaults are in it, and it can be run again."""
     config = tmp_path / "config.yaml"
-    config.write_text(_CONFIG)
+    config.write_text(toy.CONFIG)
     monkeypatch.setenv("MAX_STEPS", "4")
     first = _run_eva(
         monkeypatch, tmp_path / "a", f"--config={config}", "--config", _override(tmp_path, lr=0.25)

@@ -19,6 +19,58 @@ from eva_coralbay.evaluation import label_maps, metrics
 
 CLASSES = ["background", "liver", "spleen"]
 
+CONFIG = """
+trainer:
+  class_path: eva.Trainer
+  init_args:
+    n_runs: 1
+    default_root_dir: ${oc.env:OUTPUT_ROOT, logs}
+    max_steps: ${oc.env:MAX_STEPS, 6}
+    max_epochs: null
+    check_val_every_n_epoch: null
+    val_check_interval: 2
+    checkpoint_type: last
+    num_sanity_val_steps: 0
+    accelerator: cpu
+    enable_progress_bar: false
+    enable_model_summary: false
+    callbacks:
+      - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+        init_args:
+          filename: best
+          monitor: val/dice
+          mode: max
+      - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+        init_args:
+          filename: last
+      - class_path: eva_coralbay.evaluation.recorder.Recorder
+        init_args:
+          task: toy
+          task_version: "1"
+model:
+  class_path: tests.eva_coralbay.evaluation.toy.ToyModule
+  init_args:
+    lr: 0.3
+data:
+  class_path: eva.DataModule
+  init_args:
+    datasets:
+      train:
+        class_path: tests.eva_coralbay.evaluation.toy.ToyDataset
+        init_args:
+          first_seed: 10
+      val:
+        class_path: tests.eva_coralbay.evaluation.toy.ToyDataset
+    dataloaders:
+      train: &LOADER
+        batch_size: 1
+        num_workers: 0
+        persistent_workers: false
+        prefetch_factor: null
+      val: *LOADER
+"""
+"""The configuration of the same run, for eva's command."""
+
 
 class ToyDataset(torch_data.Dataset):
     """Volumes whose bright voxels are the liver; the spleen is in one of them only."""
@@ -64,24 +116,47 @@ class UnknownDataset(torch_data.Dataset):
 
 
 class ToyEncoder(nn.Module):
-    """One convolution with a batch norm, which drifts unless it is in eval mode, and dropout."""
+    """A convolution for each feature map, with a batch norm, which drifts in training."""
 
-    def __init__(self, *, pooled: bool = False, dropout: float = 0.0, slope: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (4,),
+        strides: Sequence[int] = (1,),
+        pooled: bool = False,
+        dropout: float = 0.0,
+        slope: float = 1.0,
+        unused: int = 0,
+    ) -> None:
         """Initializes the encoder.
 
         Args:
+            channels: The width of each feature map.
+            strides: How many voxels a voxel of each feature map is the mean of, along each axis.
             pooled: Whether it gives a vector a volume in place of feature maps.
             dropout: The rate of the dropout, whose random numbers must be those of the step.
             slope: What the features are multiplied by: another encoder with the same weights.
+            unused: The number of weights that do nothing, but for which random numbers are drawn.
         """
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU())
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv3d(1, width, 3, padding=1), nn.BatchNorm3d(width), nn.Tanh())
+            for width in channels
+        )
+        self.unused = nn.Linear(unused, 1) if unused else None
+        self._strides = strides
         self._pooled, self._dropout, self._slope = pooled, dropout, slope
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        features = self.layers(tensor) * self._slope
-        features = nn.functional.dropout(features, self._dropout, self.training)
-        return features.mean(dim=(2, 3, 4)) if self._pooled else [features]
+        maps = [
+            nn.functional.dropout(
+                layer(nn.functional.avg_pool3d(tensor, stride)) * self._slope,
+                self._dropout,
+                self.training,
+            )
+            for layer, stride in zip(self.layers, self._strides, strict=True)
+        ]
+        return maps[-1].mean(dim=(2, 3, 4)) if self._pooled else maps
 
 
 class ToyDecoder(nn.Module):

@@ -101,7 +101,7 @@ def test_numbers_do_not_depend_on_the_call() -> None:
 def test_chunks_do_not_change_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     values = _draw(0)["model_0"]
     whole = statistics.mean(values).mean
-    monkeypatch.setattr(resampling, "_CHUNK_VALUES", 100)
+    monkeypatch.setattr(resampling, "CHUNK_VALUES", 100)
     chunked = statistics.mean(values).mean
     width = whole.high - whole.low
     assert chunked.low == pytest.approx(whole.low, abs=0.05 * width)

@@ -17,7 +17,7 @@ from eva_coralbay.models import CoralBayEncoder
 from eva_coralbay.models.description import describe_encoder
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
-from tests.eva_coralbay.evaluation import test_recorder
+from tests.eva_coralbay.evaluation import toy
 from tests.eva_coralbay.leaderboard import result_files
 
 
@@ -232,7 +232,7 @@ def test_the_command_has_the_tolerance_of_the_function() -> None:
 @pytest.mark.slow
 def test_a_run_of_eva_is_repeated(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the same CPU it gives the same metrics; with other settings it does not."""
-    (tmp_path / "config.yaml").write_text(test_recorder._CONFIG)
+    (tmp_path / "config.yaml").write_text(toy.CONFIG)
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "logs"))
     command = [sys.executable, "-m", "eva", "fit", "--config", str(tmp_path / "config.yaml")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

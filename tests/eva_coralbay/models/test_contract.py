@@ -188,7 +188,7 @@ def test_maps_that_need_a_projection() -> None:
     ],
 )
 def test_registered_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "_SMALL", 40)
+    monkeypatch.setattr(contract, "SMALL_SIZE", 40)
     findings = _check(name, roi=64, kwargs={"feature_size": 12})
 
     assert all(finding.holds is not False for finding in findings.values())

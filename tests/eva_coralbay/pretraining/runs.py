@@ -61,7 +61,7 @@ def build(
 
 def fit_heads_to_few_samples(patch: pytest.MonkeyPatch) -> None:
     """Makes the start of a training short, which fits the heads to 16 samples."""
-    patch.setattr(module_lib, "_STANDARDIZED", 2)
+    patch.setattr(module_lib, "NUM_STANDARDIZED", 2)
 
 
 class Ranks(callbacks.Callback):

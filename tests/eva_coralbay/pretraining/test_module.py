@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import functools
 import math
 import pathlib
+from typing import Any
 
 import lightly.models.utils as lightly_utils
 import pytest
@@ -14,7 +16,7 @@ from lightning.pytorch.plugins import precision
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import CoralBayEncoder
 from eva_coralbay.pretraining import networks
-from eva_coralbay.pretraining.distillation import Progress
+from eva_coralbay.pretraining.distillation import Losses, Progress
 from eva_coralbay.pretraining.module import Distillation
 from eva_coralbay.pretraining.schedules import Schedule
 from tests.eva_coralbay.pretraining import runs, stores
@@ -171,9 +173,21 @@ def test_with_sinkhorn_knopp_no_more_prototypes_than_what_is_balanced() -> None:
 
 @pytest.mark.parametrize(("batch", "momentum"), [(256, 0.9995), (512, 0.9995**2), (8, 0.99998437)])
 def test_the_momentum_follows_from_the_batch(batch: int, momentum: float) -> None:
-    module = Distillation(momentum=Schedule(0.9995, 0.9995, 0.9995), momentum_batch=256)
+    module = Distillation(
+        feature_size=12,
+        head_dims=(16, 16, 8),
+        num_prototypes=32,
+        balance="sinkhorn_knopp",
+        momentum=Schedule(0.9995, 0.9995, 0.9995),
+        momentum_batch=256,
+    )
+    module.build(num_scans=3)
     module.progress = Progress(step=3, steps=10, effective_batch=batch, views=stores.VIEWS)
-    assert module._at_momentum() == pytest.approx(momentum, abs=1e-8)
+    torch.nn.init.zeros_(module.teacher.head.prototypes)
+    torch.nn.init.ones_(module.student.head.prototypes)
+    module.end_step()
+    moved = module.teacher.head.prototypes.flatten().tolist()
+    assert moved == pytest.approx([1 - momentum] * len(moved), rel=1e-3)
 
 
 def test_starts_from_given_weights_and_warms_the_heads(store: str, tmp_path: pathlib.Path) -> None:
@@ -247,12 +261,23 @@ class _Overflow(callbacks.Callback):
         self._steps, self._loss = steps, loss
         self.scales: list[float] = []
 
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        compute_losses = type(pl_module).compute_losses
+
+        def compute_infinite_losses(batch: dict[str, Any]) -> Losses:
+            losses = compute_losses(pl_module, batch)
+            return losses._replace(total=losses.total * math.inf)
+
+        is_infinite = self._loss and trainer.global_step in self._steps
+        pl_module.compute_losses = (
+            compute_infinite_losses if is_infinite else functools.partial(compute_losses, pl_module)
+        )
+
     def on_after_backward(self, trainer, pl_module) -> None:
         if trainer.global_step in self._steps:
             gradient = pl_module.student.encoder.encoder1.layer.conv1.conv.weight.grad
             assert gradient is not None
             gradient[:] = math.inf
-            pl_module._losses_are_finite = not self._loss
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
         self.scales.append(trainer.precision_plugin.scaler.get_scale())

@@ -189,7 +189,7 @@ def test_the_log_names_the_fault_of_a_teacher(
 
 
 def test_a_training_with_monitors(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "_CROPS", 1)
+    monkeypatch.setattr(neighbors, "NUM_CROPS", 1)
     labeled = str(tmp_path / "phantom")
     phantom.write_dataset(
         labeled, cases=3, val_cases=2, shape=(24, 24, 24), spacing_mm=(13.0, 18.0, 18.0)

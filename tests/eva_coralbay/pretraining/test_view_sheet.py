@@ -42,7 +42,7 @@ def test_boxes_lie_in_the_region_and_have_the_edges_of_the_views(store: str) -> 
     only = manifest.Manifest.read(store)
     sample = samples.Regions(only, stores.VIEWS, seed=0).read(0)
     for kind, edges in (("globals", (30, 44)), ("locals", (16, 24))):
-        for low, edge in view_sheet._boxes(sample[kind], stores.VIEWS.region_size):
+        for low, edge in view_sheet.find_boxes(sample[kind], stores.VIEWS.region_size):
             assert edges[0] - 1e-3 <= edge <= edges[1] + 1e-3
             assert (low >= -1e-3).all() and (low + edge <= stores.VIEWS.region_size + 1e-3).all()
 
@@ -56,7 +56,7 @@ def test_says_the_window_that_a_view_is_drawn_in(store: str) -> None:
     drawn = drawn._replace(windows=windows)
     hounsfield, batch = sample["hu"][None], torch_data.default_collate([drawn])
     rendered = views_lib.render(hounsfield, batch, size=stores.VIEWS.global_size)[0, :, 0]
-    found = view_sheet._find_windows(hounsfield, batch, rendered)
+    found = view_sheet.find_windows(hounsfield, batch, rendered)
     assert found.tolist() == [shown, [-400.0, 200.0]]
-    words = view_sheet._describe(drawn, 1, stores.VIEWS, found[1])
+    words = view_sheet.describe_view(drawn, 1, stores.VIEWS, found[1])
     assert words.startswith("HU [-400, 200]")

@@ -76,17 +76,17 @@ def test_headline_metric(kind: facts.Kind, metric: str) -> None:
 
 
 def test_pairs_of_left_and_right() -> None:
-    assert catalog.TASKS["btcv"].paired_classes == (
+    assert facts.find_pairs(catalog.TASKS["btcv"].labels) == (
         ("right_kidney", "left_kidney"),
         ("right_adrenal_gland", "left_adrenal_gland"),
     )
-    assert catalog.TASKS["organ_mnist_3d"].paired_classes == (
+    assert facts.find_pairs(catalog.TASKS["organ_mnist_3d"].labels) == (
         ("kidney-right", "kidney-left"),
         ("femur-right", "femur-left"),
         ("lung-right", "lung-left"),
     )
-    assert catalog.TASKS["lits17"].paired_classes == ()
-    total = dict(catalog.TASKS["totalsegmentator"].paired_classes)
+    assert facts.find_pairs(catalog.TASKS["lits17"].labels) == ()
+    total = dict(facts.find_pairs(catalog.TASKS["totalsegmentator"].labels))
     assert len(total) == 32
     assert total["rib_left_3"] == "rib_right_3"
     assert "lung_middle_lobe_right" not in {*total, *total.values()}

@@ -122,4 +122,4 @@ def test_every_key_of_the_machine_is_one_that_a_config_has() -> None:
     """A key that is left out of the settings though no config has it would be dead."""
     golden = (_ROOT / "tests/eva_coralbay/resolved_configs.json").read_text(encoding="utf-8")
     keys = {part for key in re.findall(r'"([\w.]+)":', golden) for part in key.split(".")}
-    assert {*run_config._MACHINE_KEYS, *run_config._OTHER_MODEL_KEYS} <= keys
+    assert {*run_config.MACHINE_KEYS, *run_config.OTHER_MODEL_KEYS} <= keys

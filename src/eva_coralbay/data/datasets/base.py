@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import typing
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,17 +17,14 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from loguru import logger
 from torchvision import tv_tensors
-from typing_extensions import override
+from typing_extensions import Self, override
 
-from eva_coralbay import _hashes
+from eva_coralbay import _hashes, _messages
 from eva_coralbay.data import foreign_files, nifti, quality, store
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation as prepared_lib
 from eva_coralbay.data import transforms as transforms_lib
 from eva_coralbay.errors import DatasetError
-
-_MAX_NAMED = 10
-"""How many broken cases one error message names."""
 
 
 class CaseFiles(NamedTuple):
@@ -150,6 +148,21 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     def split(self) -> str | None:
         """The split that is used."""
         return self._split
+
+    @property
+    def transforms(self) -> transforms_lib.EvalTransform | None:
+        """What makes image and target of a prepared scan."""
+        return typing.cast(transforms_lib.EvalTransform | None, self._transforms)
+
+    def with_transforms(self, transforms: transforms_lib.EvalTransform) -> Self:
+        """Returns the same cases with other transforms, which take the same prepared scans.
+
+        Args:
+            transforms: What makes image and target of a prepared scan.
+        """
+        copied = copy.copy(self)
+        copied._transforms = transforms
+        return copied
 
     @property
     def case_ids(self) -> list[str]:
@@ -372,11 +385,9 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         return ""
 
     def _summarize(self, problems: list[str]) -> str:
-        listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
-        rest = len(problems) - _MAX_NAMED
         return (
             f"{self._describe()}: {len(problems)} of {len(self)} cases are missing or broken:\n"
-            f"{listed}" + (f"\n  and {rest} more." if rest > 0 else "")
+            f"{_messages.list_lines(problems)}"
         )
 
     def _describe(self) -> str:

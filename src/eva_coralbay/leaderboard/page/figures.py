@@ -29,7 +29,7 @@ _SCATTER_HEIGHT = 240
 _COLORS = 8
 """The colors of lines, which recur."""
 
-_MAX_DOTS = 2000
+MAX_DOTS = 2000
 """The most cases that a figure draws, over all models."""
 
 _MAX_LABEL = 60
@@ -59,7 +59,7 @@ def strip_plot(models: Mapping[str, board.Cell], metric: str) -> str:
     ends = [end for _, mean in shown.values() for end in (mean.low, mean.high)]
     dots = np.concatenate([values for values, _ in shown.values()])
     axis = svg.Axis.over([*dots, *ends], _MARGIN, _WIDTH - _MARGIN)
-    limit = max(1, _MAX_DOTS // len(shown))
+    limit = max(1, MAX_DOTS // len(shown))
     height = _ROW * len(shown) + _AXIS
     parts = [svg.draw_ticks(axis, 0, height - _AXIS)]
     for index, (label, (values, mean)) in enumerate(shown.items()):

@@ -9,7 +9,7 @@ from eva_coralbay.results import case_values
 
 _Array = npt.NDArray[np.float64]
 
-_CHUNK_VALUES = 2**21
+CHUNK_VALUES = 2**21
 """Resampled cases that are held at once, which bounds the memory."""
 
 DIGITS = 12
@@ -48,7 +48,7 @@ def resample(values: _Array, resamples: int, generator: np.random.Generator) -> 
     n_units = values.shape[1]
     centered = (values - values.mean(axis=1, keepdims=True)) / n_units
     deviations = np.empty((len(values), resamples))
-    step = max(1, _CHUNK_VALUES // n_units)
+    step = max(1, CHUNK_VALUES // n_units)
     for start in range(0, resamples, step):
         n_samples = min(step, resamples - start)
         drawn = generator.integers(n_units, size=(n_samples, n_units))

@@ -30,7 +30,7 @@ _BODY_ABOVE = -500.0
 _SECONDS_PER_VOXEL = 3e-8
 """About how long a core takes to prepare a voxel, counted before and after resampling."""
 
-_SAVE_SECONDS = 30.0
+SAVE_SECONDS = 30.0
 """How often what was found is written while scans are looked at."""
 
 _SAME_AS = "the same scan as "
@@ -202,7 +202,7 @@ def _look_at(
     try:
         for row in examine_lib.examine(new, spacing=content.spacing, workers=workers):
             rows[row.case] = row
-            if time.monotonic() - saved > _SAVE_SECONDS:
+            if time.monotonic() - saved > SAVE_SECONDS:
                 _write(out, content, rows)
                 saved = time.monotonic()
     finally:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from PIL import Image
 
 from eva_coralbay.tasks import splits as splits_lib
@@ -17,18 +16,6 @@ LUNA25_TABLE = "LUNA25_Public_Training_Development_Data.csv"
 _MEDMNIST_SHAPE = (64, 64, 64)
 
 _LUNA25_SHAPE = (64, 128, 128)
-
-
-def few_cases(task: str, patch: pytest.MonkeyPatch, *, count: int = 4) -> splits_lib.Splits:
-    """Makes the splits of a task have their first cases of each class only, and returns them."""
-    splits = splits_lib.read_splits.__wrapped__(task)
-    schemes = {
-        scheme: {split: _pick(cases, count) for split, cases in lists.items()}
-        for scheme, lists in splits.schemes.items()
-    }
-    few = splits._replace(schemes=schemes)
-    patch.setattr(splits_lib, "read_splits", lambda _: few)
-    return few
 
 
 def all_cases(splits: splits_lib.Splits, scheme: str | None = None) -> list[str]:
@@ -119,14 +106,6 @@ def write_cc_ccii_arrays(root: pathlib.Path, cases: Sequence[str]) -> None:
     for index, case in enumerate(cases):
         _, patient, scan = case.split("-")
         np.save(folder / f"p{patient}-s{scan}.npy", _slices(8 + index % 5, seed=index))
-
-
-def _pick(cases: Sequence[str], count: int) -> list[str]:
-    """Returns the first cases; of cases that name their class, the first of each class."""
-    kinds = dict.fromkeys(case.split("-")[0] for case in cases) if "-" in cases[0] else [""]
-    return [
-        case for kind in kinds for case in [case for case in cases if case.startswith(kind)][:count]
-    ]
 
 
 def _write_medmnist(path: pathlib.Path, cases: Sequence[str], *, num_classes: int) -> None:

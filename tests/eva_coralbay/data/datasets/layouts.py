@@ -8,7 +8,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pytest
 from nibabel import nifti1
+
+from eva_coralbay.tasks import splits as splits_lib
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2}
 
@@ -55,3 +58,23 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def few_cases(task: str, patch: pytest.MonkeyPatch, *, count: int = 4) -> splits_lib.Splits:
+    """Makes the splits of a task have their first cases of each class only, and returns them."""
+    splits = splits_lib.read_splits.__wrapped__(task)
+    schemes = {
+        scheme: {split: _pick(cases, count) for split, cases in lists.items()}
+        for scheme, lists in splits.schemes.items()
+    }
+    few = splits._replace(schemes=schemes)
+    patch.setattr(splits_lib, "read_splits", lambda _: few)
+    return few
+
+
+def _pick(cases: Sequence[str], count: int) -> list[str]:
+    """Returns the first cases; of cases that name their class, the first of each class."""
+    kinds = dict.fromkeys(case.split("-")[0] for case in cases) if "-" in cases[0] else [""]
+    return [
+        case for kind in kinds for case in [case for case in cases if case.startswith(kind)][:count]
+    ]

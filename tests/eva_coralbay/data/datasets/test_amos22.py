@@ -7,7 +7,7 @@ import pytest
 
 from eva_coralbay.data import datasets
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
+from tests.eva_coralbay.data.datasets import task_layouts
 
 CASES = task_layouts.all_cases(datasets.AMOS22)
 
@@ -32,7 +32,7 @@ def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> N
 
 
 def test_mri_and_scans_without_labels_are_no_cases(tmp_path: pathlib.Path, log: list[str]) -> None:
-    task_layouts_b.write_amos22(tmp_path)
+    task_layouts.write_amos22(tmp_path)
     mri, unlabeled = ("imagesTr/amos_0507.nii.gz", "imagesTs/amos_0002.nii.gz")
     for name in (mri, unlabeled, "labelsTr/amos_0507.nii.gz"):
         path = tmp_path / "amos22" / name

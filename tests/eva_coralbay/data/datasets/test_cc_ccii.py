@@ -17,6 +17,7 @@ from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets import split_drawing
+from tests.eva_coralbay.data.datasets.layouts import few_cases
 
 _WRITERS = [
     pytest.param(layouts.write_cc_ccii, id="folders"),
@@ -25,7 +26,7 @@ _WRITERS = [
 
 
 def _few(monkeypatch: pytest.MonkeyPatch, scheme: str | None = None) -> list[str]:
-    return layouts.all_cases(layouts.few_cases("cc_ccii", monkeypatch), scheme)
+    return layouts.all_cases(few_cases("cc_ccii", monkeypatch), scheme)
 
 
 def _patient(case: str) -> str:
@@ -64,7 +65,7 @@ def test_samples(
 ) -> None:
     write(tmp_path, _few(monkeypatch, "voco"))
     monkeypatch.undo()
-    splits = layouts.few_cases("cc_ccii", monkeypatch)
+    splits = few_cases("cc_ccii", monkeypatch)
     splits.schemes["v1"]["val"] = splits.schemes["voco"]["val"]
     transform = volume_transforms.ResizeTransform(size=(36, 40, 44))
     dataset = classification.CCCCII(str(tmp_path), "val", split_scheme=scheme, transforms=transform)
@@ -111,7 +112,7 @@ def test_missing_and_surplus_scans_are_named(
     before = sorted(tmp_path.rglob("*"))
     dataset = classification.CCCCII(str(tmp_path), "train")
     dataset.setup()
-    assert "['CP-1-2'] are in no split" in "".join(log)
+    assert "the cases CP-1-2 are in no split" in "".join(log)
     with pytest.raises(DatasetError, match=f"1 of 12 cases are missing:\n  - Case '{missing}'"):
         classification.CCCCII(str(tmp_path), "test").setup()
     assert sorted(tmp_path.rglob("*")) == before
@@ -136,7 +137,7 @@ def test_folders_with_hyphens_are_surplus(
     for folder in ("CP/1-2/3", "NCP/1/2-copy"):
         (tmp_path / folder).mkdir(parents=True)
     classification.CCCCII(str(tmp_path), "train").setup()
-    assert "['CP-1-2-3', 'NCP-1-2-copy'] are in no split" in "".join(log)
+    assert "the cases CP-1-2-3, NCP-1-2-copy are in no split" in "".join(log)
 
 
 def test_transform_and_scheme_tell_embeddings_apart(tmp_path: pathlib.Path) -> None:

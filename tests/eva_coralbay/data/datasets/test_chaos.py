@@ -12,7 +12,7 @@ from eva_coralbay.data import datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import split_drawing, task_layouts_b
+from tests.eva_coralbay.data.datasets import split_drawing, task_layouts
 
 _NUMBERS = (1, 2, 5, 6, 8, 10, 14, 16, 18, 19, *range(21, 31))
 """The folders of the CT scans in the archive of the training sets."""
@@ -24,7 +24,7 @@ _CT = "CHAOS_Train_Sets/Train_Sets/CT"
 
 @pytest.mark.parametrize("downwards", [False, True])
 def test_the_pictures_lie_on_their_slices(downwards: bool, tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_chaos(tmp_path, _CASES, downwards=downwards)
+    task_layouts.write_chaos(tmp_path, _CASES, downwards=downwards)
 
     dataset = datasets.CHAOS(str(tmp_path), "test")
     dataset.setup()
@@ -40,7 +40,7 @@ def test_the_pictures_lie_on_their_slices(downwards: bool, tmp_path: pathlib.Pat
 
 @pytest.mark.parametrize("place", ["CT", "Train_Sets/CT"])
 def test_other_places_of_the_folder(place: str, tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_chaos(tmp_path / "archive", _CASES)
+    task_layouts.write_chaos(tmp_path / "archive", _CASES)
     (tmp_path / "root" / place).parent.mkdir(parents=True)
     shutil.move(tmp_path / "archive" / _CT, tmp_path / "root" / place)
 
@@ -53,7 +53,7 @@ def test_other_places_of_the_folder(place: str, tmp_path: pathlib.Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: pathlib.Path) -> None:
     test = splits_lib.read_splits("chaos").schemes["v1"]["test"]
-    task_layouts_b.write_chaos(tmp_path, _CASES)
+    task_layouts.write_chaos(tmp_path, _CASES)
     first, second, third = (tmp_path / _CT / case.removeprefix("CT_") for case in test[:3])
     shutil.rmtree(first)
     shutil.rmtree(second / "Ground")
@@ -71,7 +71,7 @@ def test_what_is_missing_is_named(tmp_path: pathlib.Path) -> None:
 
 
 def test_pictures_of_another_size_are_an_error(tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_chaos(tmp_path, _CASES)
+    task_layouts.write_chaos(tmp_path, _CASES)
     for path in tmp_path.glob(f"{_CT}/*/Ground/*.png"):
         Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(path)
 
@@ -83,7 +83,7 @@ def test_pictures_of_another_size_are_an_error(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_damaged_picture_is_named(tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_chaos(tmp_path, _CASES)
+    task_layouts.write_chaos(tmp_path, _CASES)
     for path in tmp_path.glob(f"{_CT}/*/Ground/liver_GT_003.png"):
         path.write_bytes(path.read_bytes()[:20])
 
@@ -94,14 +94,20 @@ def test_a_damaged_picture_is_named(tmp_path: pathlib.Path) -> None:
         dataset[0]
 
 
-def test_an_incomplete_data_set_is_seen(tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_chaos(tmp_path, _CASES[1:])
+def test_only_an_incomplete_data_set_is_downloaded(
+    tmp_path: pathlib.Path, downloads: list[str]
+) -> None:
+    task_layouts.write_chaos(tmp_path / "all", _CASES)
+    task_layouts.write_chaos(tmp_path / "some", _CASES[1:])
 
-    assert datasets.CHAOS(str(tmp_path))._find_incomplete() == [_CASES[0]]
+    for name in ("all", "some"):
+        datasets.CHAOS(str(tmp_path / name), download=True).prepare_data()
+
+    assert downloads == [str(tmp_path / "some")]
 
 
 def test_all_slices_are_part_of_the_checksum(tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_chaos(tmp_path, _CASES)
+    task_layouts.write_chaos(tmp_path, _CASES)
     dataset = datasets.CHAOS(str(tmp_path), "val")
     dataset.setup()
     before = dataset.checksums()

@@ -10,13 +10,13 @@ from eva.vision.data.datasets import segmentation as eva_datasets
 
 from eva_coralbay.data import datasets
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import task_layouts_b
+from tests.eva_coralbay.data.datasets import task_layouts
 
 
 @pytest.fixture
 def word_root(tmp_path: pathlib.Path) -> pathlib.Path:
     """The root of WORD with the labels of the test cases."""
-    task_layouts_b.write_word(tmp_path)
+    task_layouts.write_word(tmp_path)
     return tmp_path
 
 
@@ -85,7 +85,7 @@ def test_kits23_uses_300_of_489_cases(tmp_path: pathlib.Path) -> None:
 
 def test_kits23_needs_cases_that_it_does_not_use(tmp_path: pathlib.Path) -> None:
     lists = splits_lib.read_splits("kits23").schemes["eva"]
-    task_layouts_b.write_kits23(tmp_path, lists["val"])
+    task_layouts.write_kits23(tmp_path, lists["val"])
     write_kits23(tmp_path, lists["train"])
     theirs = eva_datasets.KiTS23(str(tmp_path), "val")
     ours = datasets.KiTS23(str(tmp_path), "val", split_scheme="eva")

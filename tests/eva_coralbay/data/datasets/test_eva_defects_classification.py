@@ -16,11 +16,12 @@ from eva_coralbay.data import volume_transforms
 from eva_coralbay.data.datasets import classification
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
+from tests.eva_coralbay.data.datasets.layouts import few_cases
 
 
 @pytest.fixture(name="luna25_root")
 def _luna25_root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    layouts.write_luna25(tmp_path, layouts.all_cases(layouts.few_cases("luna25", monkeypatch)))
+    layouts.write_luna25(tmp_path, layouts.all_cases(few_cases("luna25", monkeypatch)))
     return str(tmp_path)
 
 
@@ -75,7 +76,7 @@ def test_luna25_fills_with_air_outside_of_the_block(luna25_root: str) -> None:
 def test_mnist_3d_has_file_names_dtypes_and_shapes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = layouts.few_cases("nodule_mnist_3d", monkeypatch)
+    splits = few_cases("nodule_mnist_3d", monkeypatch)
     layouts.write_nodule_mnist_3d(tmp_path, layouts.all_cases(splits))
     theirs = eva_nodule_mnist_3d.NoduleMNIST3D("train", root=str(tmp_path))
     image, target = theirs[0]
@@ -97,7 +98,7 @@ def test_mnist_3d_counts_what_is_there(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """eva's class fails without a word when a file holds fewer volumes than the official one."""
-    layouts.few_cases("nodule_mnist_3d", monkeypatch)
+    few_cases("nodule_mnist_3d", monkeypatch)
     layouts.write_nodule_mnist_3d(tmp_path, ["train_0000", "val_0000", "test_0000"])
     with pytest.raises(AssertionError, match="^$"):
         len(eva_nodule_mnist_3d.NoduleMNIST3D("train", root=str(tmp_path)))
@@ -131,7 +132,7 @@ def test_cc_ccii_writes_nothing_into_the_data(
         theirs.setup()
 
     root = tmp_path / "data"
-    layouts.write_cc_ccii(root, layouts.all_cases(layouts.few_cases("cc_ccii", monkeypatch)))
+    layouts.write_cc_ccii(root, layouts.all_cases(few_cases("cc_ccii", monkeypatch)))
     before = sorted(root.rglob("*"))
     dataset = classification.CCCCII(str(root), "train")
     dataset.prepare_data()
@@ -142,7 +143,7 @@ def test_cc_ccii_writes_nothing_into_the_data(
 
 def test_cc_ccii_has_one_channel(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """eva's class makes a batch of slices of a scan, 8 bit, which no encoder takes."""
-    cases = layouts.all_cases(layouts.few_cases("cc_ccii", monkeypatch), "voco")
+    cases = layouts.all_cases(few_cases("cc_ccii", monkeypatch), "voco")
     layouts.write_cc_ccii_arrays(tmp_path, cases)
     case = splits_lib.read_splits("cc_ccii").schemes["voco"]["train"][0]
     _, patient, scan = case.split("-")

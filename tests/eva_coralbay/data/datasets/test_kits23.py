@@ -7,7 +7,7 @@ import pytest
 from eva_coralbay.data import datasets
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import split_drawing, task_layouts_b
+from tests.eva_coralbay.data.datasets import split_drawing, task_layouts
 
 CASES = [f"case_{number:05d}" for number in (*range(300), *range(400, 589))]
 
@@ -20,24 +20,36 @@ CASES = [f"case_{number:05d}" for number in (*range(300), *range(400, 589))]
         ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"),
     ],
 )
-def test_names_of_the_files(tmp_path: pathlib.Path, image: str, label: str) -> None:
+def test_names_of_the_files(
+    tmp_path: pathlib.Path, image: str, label: str, downloads: list[str]
+) -> None:
     for name in (name.format(case) for case in CASES for name in (image, label)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
-    dataset = datasets.KiTS23(str(tmp_path))
+    dataset = datasets.KiTS23(str(tmp_path), download=True)
+    dataset.prepare_data()
     dataset.configure()
 
     assert dataset.case_ids == CASES
     assert dataset.filename(0) == image.format("case_00000")
-    assert not dataset._find_incomplete()
-    (tmp_path / label.format("case_00588")).unlink()
-    assert dataset._find_incomplete() == ["case_00588"]
+    assert downloads == []
+
+
+def test_a_data_set_without_one_file_is_downloaded(
+    tmp_path: pathlib.Path, downloads: list[str]
+) -> None:
+    task_layouts.write_kits23(tmp_path, CASES)
+    (tmp_path / "case_00588/segmentation.nii.gz").unlink()
+
+    datasets.KiTS23(str(tmp_path), download=True).prepare_data()
+
+    assert downloads == [str(tmp_path)]
 
 
 def test_other_files_of_a_case_are_no_label_maps(tmp_path: pathlib.Path) -> None:
     cases = splits_lib.read_splits("kits23").schemes["v1"]["test"]
-    task_layouts_b.write_kits23(tmp_path, cases)
+    task_layouts.write_kits23(tmp_path, cases)
     instances = tmp_path / cases[0] / "instances"
     for path in (
         instances / "kidney_instance-1_annotation-1.nii.gz",
@@ -55,7 +67,7 @@ def test_other_files_of_a_case_are_no_label_maps(tmp_path: pathlib.Path) -> None
 def test_a_missing_case_is_named_and_shifts_no_other(tmp_path: pathlib.Path) -> None:
     lists = splits_lib.read_splits("kits23").schemes["v1"]
     missing = lists["test"][3]
-    task_layouts_b.write_kits23(tmp_path, [case for case in CASES if case != missing])
+    task_layouts.write_kits23(tmp_path, [case for case in CASES if case != missing])
 
     for split in ("train", "val"):
         dataset = datasets.KiTS23(str(tmp_path), split)

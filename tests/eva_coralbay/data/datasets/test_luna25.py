@@ -15,12 +15,13 @@ from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets import split_drawing
+from tests.eva_coralbay.data.datasets.layouts import few_cases
 
 
 @pytest.fixture(name="root")
 def _root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A data set with a few nodules a split."""
-    splits = layouts.few_cases("luna25", monkeypatch)
+    splits = few_cases("luna25", monkeypatch)
     layouts.write_luna25(tmp_path, layouts.all_cases(splits))
     return tmp_path
 

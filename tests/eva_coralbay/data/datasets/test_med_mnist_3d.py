@@ -13,6 +13,7 @@ from eva_coralbay.data.datasets import classification
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
+from tests.eva_coralbay.data.datasets.layouts import few_cases
 
 _TASKS = [
     pytest.param(classification.OrganMNIST3D, "organmnist3d", id="organ"),
@@ -36,7 +37,7 @@ def test_facts_are_the_official_ones(kind: type[classification.MedMNIST3D], flag
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_samples(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: Any) -> None:
-    splits = layouts.few_cases("organ_mnist_3d", monkeypatch)
+    splits = few_cases("organ_mnist_3d", monkeypatch)
     layouts.write_organ_mnist_3d(tmp_path, layouts.all_cases(splits))
     transform = volume_transforms.ResizeTransform(size=(36, 36, 36))
     raw, small = (
@@ -61,7 +62,7 @@ def test_samples(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: 
 
 
 def test_missing_samples_are_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = layouts.few_cases("nodule_mnist_3d", monkeypatch)
+    splits = few_cases("nodule_mnist_3d", monkeypatch)
     cases = layouts.all_cases(splits)
     layouts.write_nodule_mnist_3d(tmp_path, [case for case in cases if case != "val_0003"])
     classification.NoduleMNIST3D(str(tmp_path), "train").setup()
@@ -73,7 +74,7 @@ def test_missing_samples_are_named(tmp_path: pathlib.Path, monkeypatch: pytest.M
 def test_broken_files_are_named(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    layouts.few_cases("nodule_mnist_3d", monkeypatch)
+    few_cases("nodule_mnist_3d", monkeypatch)
     path = tmp_path / "nodulemnist3d_64.npz"
     labels = {f"{part}_labels": np.zeros((4, 1), np.uint8) for part in ("train", "val", "test")}
     np.savez(path, **labels)

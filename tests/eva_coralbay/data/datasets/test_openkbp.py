@@ -15,7 +15,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import catalog
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import task_layouts_b
+from tests.eva_coralbay.data.datasets import task_layouts
 
 SPLITS = splits_lib.read_splits("openkbp")
 CASES = {split: cases[:2] for split, cases in SPLITS.schemes["v1"].items()}
@@ -35,7 +35,7 @@ def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     for label in range(1, 6):
         labels[40 + 3 * label, 60:64, 40:44] = label
     for case in sum(CASES.values(), []):
-        task_layouts_b.write_openkbp_case(
+        task_layouts.write_openkbp_case(
             tmp_path / "provided-data" / "train-pats" / case, values, labels, (3.5, 4.0, 2.5)
         )
     return tmp_path
@@ -141,7 +141,7 @@ def test_the_lists_give_the_scan_that_was_converted_from_them(
     labels[box] = np.asarray(label.dataobj)
     few = SPLITS._replace(schemes={"v1": {"train": [case]}})
     monkeypatch.setattr(splits_lib, "read_splits", lambda _: few)
-    task_layouts_b.write_openkbp_case(
+    task_layouts.write_openkbp_case(
         tmp_path / "provided-data" / "train-pats" / case, values, labels, spacing
     )
 

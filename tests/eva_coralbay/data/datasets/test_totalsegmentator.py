@@ -11,7 +11,7 @@ from eva_coralbay.data import datasets, nifti, transforms
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import layouts, task_layouts, task_layouts_b
+from tests.eva_coralbay.data.datasets import layouts, task_layouts
 
 SPLITS = splits_lib.read_splits("totalsegmentator")
 
@@ -26,7 +26,7 @@ def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     """The root of two cases of each split, which are all there are."""
     few = SPLITS._replace(schemes={"official": CASES})
     monkeypatch.setattr(splits_lib, "read_splits", lambda _: few)
-    task_layouts_b.write_totalsegmentator(tmp_path)
+    task_layouts.write_totalsegmentator(tmp_path)
     return tmp_path
 
 
@@ -37,7 +37,7 @@ def make(root: pathlib.Path, split: Any = "val", **kwargs: Any) -> datasets.Tota
 
 
 def test_masks_are_merged_to_their_values(root: pathlib.Path) -> None:
-    _, label = task_layouts.make_scan(task_layouts_b.SHAPE, 118)
+    _, label = task_layouts.make_scan(task_layouts.SHAPE, 118)
     volume, mask, metadata = make(root)[0]
 
     assert metadata == {"case": FIRST}
@@ -73,16 +73,20 @@ def test_missing_masks_are_found_before_loading(root: pathlib.Path) -> None:
     (root / FIRST / "segmentations" / "aorta.nii.gz").unlink()
 
     make(root, "train")
-    with pytest.raises(DatasetError, match=f"'{FIRST}': 1 of 117 masks .*'aorta.nii.gz'"):
+    with pytest.raises(DatasetError, match=f"'{FIRST}': 1 of 117 masks .*: aorta.nii.gz"):
         make(root)
 
 
-def test_only_a_missing_file_is_downloaded(root: pathlib.Path) -> None:
-    dataset = datasets.TotalSegmentator(str(root))
+def test_only_an_incomplete_data_set_is_downloaded(
+    root: pathlib.Path, downloads: list[str]
+) -> None:
+    dataset = datasets.TotalSegmentator(str(root), download=True)
 
-    assert not dataset._find_incomplete()
+    dataset.prepare_data()
+    assert downloads == []
     (root / FIRST / "segmentations" / "aorta.nii.gz").unlink()
-    assert dataset._find_incomplete()
+    dataset.prepare_data()
+    assert downloads == [str(root)]
 
 
 def test_missing_scans_and_cases_are_found_before_loading(root: pathlib.Path) -> None:
@@ -115,7 +119,7 @@ def test_the_lists_are_compared_with_those_of_the_data(root: pathlib.Path) -> No
     path = root / "meta.csv"
     path.write_text(path.read_text().replace(f"{FIRST};60;f;val", f"{FIRST};60;f;train"))
 
-    with pytest.raises(DatasetError, match=f"1 cases are in another split .*'{FIRST}'"):
+    with pytest.raises(DatasetError, match=f"1 cases are in another split .*: {FIRST}\\."):
         make(root, "test")
     path.unlink()
     assert len(make(root, "test")) == 2

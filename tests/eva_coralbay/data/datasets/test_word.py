@@ -7,7 +7,7 @@ import pytest
 from eva_coralbay.data import datasets
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import splits as splits_lib
-from tests.eva_coralbay.data.datasets import task_layouts, task_layouts_b
+from tests.eva_coralbay.data.datasets import task_layouts
 
 CASES = [f"word_{number:04d}" for number in range(1, 151)]
 
@@ -21,7 +21,7 @@ TEST = [
 
 
 def test_each_split_is_read_from_its_folder(tmp_path: pathlib.Path) -> None:
-    task_layouts_b.write_word(tmp_path)
+    task_layouts.write_word(tmp_path)
 
     for split, folder, count in (("train", "Tr", 100), ("val", "Val", 20), ("test", "Ts", 30)):
         dataset = datasets.WORD(str(tmp_path), split)
@@ -50,7 +50,7 @@ def test_names_of_nnunet(tmp_path: pathlib.Path) -> None:
 def test_without_the_second_archive_the_labels_of_the_test_cases_are_missed(
     tmp_path: pathlib.Path,
 ) -> None:
-    task_layouts_b.write_word(tmp_path)
+    task_layouts.write_word(tmp_path)
     for path in tmp_path.glob("WORD-V0.1.0/labelsTs/*"):
         path.unlink()
 

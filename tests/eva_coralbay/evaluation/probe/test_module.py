@@ -9,8 +9,7 @@ from eva.core.trainers import functional
 from eva_coralbay.data import SegmentationData, phantom
 from eva_coralbay.evaluation import ProbeModule, Trainer
 from eva_coralbay.results import case_table, label_curves, record, scores
-
-_ENCODER = {"class_path": "tests.eva_coralbay.evaluation.probe.toy.ToyEncoder"}
+from tests.eva_coralbay.evaluation.probe import toy
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def _run(data: pathlib.Path, out: pathlib.Path, *, workers: int = 0, **kwargs: Any) -> pathlib.Path:
     """Runs the probe as `eva fit` does and returns the folder of the run."""
-    module = ProbeModule(encoder=_ENCODER, task="phantom", roi_size=(16, 16, 16), **kwargs)
+    module = ProbeModule(encoder=toy.ENCODER, task="phantom", roi_size=(16, 16, 16), **kwargs)
     datamodule = SegmentationData(
         dataset={
             "class_path": "eva_coralbay.data.datasets.NnUNet",

@@ -2,29 +2,28 @@
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from eva_coralbay.evaluation.probe import sums
+from tests.eva_coralbay.evaluation import toy
 
 N_CLASSES = 3
 
 
-class ToyEncoder(nn.Module):
-    """Three maps of different widths and resolutions, of odd sizes too."""
+CHANNELS = (2, 3, 4)
+"""The widths of the encoder's feature maps."""
 
-    channels = (2, 3, 4)
+ENCODER = {
+    "class_path": f"{toy.__name__}.ToyEncoder",
+    "init_args": {"channels": list(CHANNELS), "strides": [1, 2, 5]},
+}
+"""An encoder with three maps of different widths and resolutions, of odd sizes too."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.layers = nn.ModuleList(
-                nn.Conv3d(1, channels, 3, padding=1) for channels in self.channels
-            )
 
-    def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        coarser = [tensor, functional.avg_pool3d(tensor, 2), functional.avg_pool3d(tensor, 5)]
-        return [layer(part).tanh() for layer, part in zip(self.layers, coarser, strict=True)]
+def encoder() -> nn.Module:
+    """Returns the encoder with the same weights each time, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return toy.ToyEncoder(**ENCODER["init_args"]).eval()
 
 
 def scan(

@@ -45,7 +45,7 @@ def test_many_cases_are_thinned(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
     track = _track(tmp_path)
     models = track.models(track.columns[0])
     all_dots = figures.strip_plot(models, "dice")
-    monkeypatch.setattr(figures, "_MAX_DOTS", 8)
+    monkeypatch.setattr(figures, "MAX_DOTS", 8)
     few_dots = figures.strip_plot(models, "dice")
     assert (all_dots.count("h0"), few_dots.count("h0")) == (18, 8)
     assert _ends(few_dots) == _ends(all_dots)

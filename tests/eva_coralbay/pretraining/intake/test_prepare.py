@@ -679,7 +679,7 @@ def _prepare_until(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, name, wait)
-        patch.setattr(preparation, "_SAVE_SECONDS", 0.0)
+        patch.setattr(preparation, "SAVE_SECONDS", 0.0)
         process = _FORK.Process(target=_prepare, args=(source, out))
         process.start()
     assert is_there.wait(60)

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pickle  # nosec B403  # only for the error that PyTorch and NumPy raise
+import typing
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,16 +14,13 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets import vision
 from typing_extensions import override
 
-from eva_coralbay import _hashes
+from eva_coralbay import _hashes, _messages
 from eva_coralbay.data import _object_description, volume_transforms
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
 
 EMBEDDINGS_FILE = "embeddings.json"
 """The file beside embeddings that says what they are made of, written when all are there."""
-
-_MAX_NAMED = 10
-"""How many cases one message names."""
 
 
 class Case(NamedTuple):
@@ -110,6 +108,11 @@ class ClassificationDataset(
         return self._split
 
     @property
+    def transforms(self) -> volume_transforms.VolumeTransform | None:
+        """What makes the input of the encoder of a volume."""
+        return typing.cast(volume_transforms.VolumeTransform | None, self._transforms)
+
+    @property
     def case_ids(self) -> list[str]:
         """The ids of the cases of the split, in the order of the samples."""
         return list(self._case_ids)
@@ -151,13 +154,10 @@ class ClassificationDataset(
             for problem in self._find_problems(case)
         ]
         if problems:
-            listed = "\n".join(f"  - {problem}" for problem in problems[:_MAX_NAMED])
-            rest = len(problems) - _MAX_NAMED
             raise DatasetError(
                 f"Data set '{self.name}', split '{self._split or 'all'}' ({self.split_name}) in "
-                f"'{self._root}': {len(problems)} of {len(self)} cases are missing:\n{listed}"
-                + (f"\n  and {rest} more.\n" if rest > 0 else "\n")
-                + self.facts.how_to_get
+                f"'{self._root}': {len(problems)} of {len(self)} cases are missing:\n"
+                f"{_messages.list_lines(problems)}\n{self.facts.how_to_get}"
             )
 
     @override
@@ -289,7 +289,7 @@ class ClassificationDataset(
         if wrong:
             raise DatasetError(
                 f"Data set '{self.name}' in '{self._root}': {len(wrong)} cases have classes that "
-                f"do not exist, such as {', '.join(wrong[:_MAX_NAMED])}. {self.facts.how_to_get}"
+                f"do not exist: {_messages.list_names(wrong)}. {self.facts.how_to_get}"
             )
 
     def _find_problems(self, case: str) -> list[str]:
