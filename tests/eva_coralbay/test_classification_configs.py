@@ -127,7 +127,7 @@ def test_a_probe_of_data_in_the_true_layout(
 ) -> None:
     """With two cases of a class, of more classes than there are cases, and of two to a patient."""
     monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
-    splits = layouts.few_cases(task, monkeypatch, count=2 if task == "cc_ccii" else 4)
+    splits = few_cases(task, monkeypatch, count=2 if task == "cc_ccii" else 4)
     (tmp_path / "data").mkdir()
     getattr(layouts, f"write_{task}")(tmp_path / "data", layouts.all_cases(splits))
     arguments = _instantiate("probe", task, tmp_path, monkeypatch, MODEL_NAME=_POOLING)
@@ -149,7 +149,7 @@ def test_probes_of_two_encoders_reach_the_page(
 ) -> None:
     """From `eva fit` over `curves`, `results` and `submit` to `validate` and `build`."""
     models = {_POOLING: _Pooling, "tests/maps": _Maps}
-    splits = layouts.few_cases("luna25", monkeypatch, count=8)
+    splits = few_cases("luna25", monkeypatch, count=8)
     (tmp_path / "data").mkdir()
     layouts.write_luna25(tmp_path / "data", layouts.all_cases(splits))
     for model, network in models.items():

@@ -127,6 +127,7 @@ class ToyEncoder(nn.Module):
         dropout: float = 0.0,
         slope: float = 1.0,
         unused: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Initializes the encoder.
 
@@ -137,12 +138,16 @@ class ToyEncoder(nn.Module):
             dropout: The rate of the dropout, whose random numbers must be those of the step.
             slope: What the features are multiplied by: another encoder with the same weights.
             unused: The number of weights that do nothing, but for which random numbers are drawn.
+            seed: What the weights follow from; the random numbers of the run if None.
         """
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Conv3d(1, width, 3, padding=1), nn.BatchNorm3d(width), nn.Tanh())
-            for width in channels
-        )
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.layers = nn.ModuleList(
+                nn.Sequential(nn.Conv3d(1, width, 3, padding=1), nn.BatchNorm3d(width), nn.Tanh())
+                for width in channels
+            )
         self.unused = nn.Linear(unused, 1) if unused else None
         self._strides = strides
         self._pooled, self._dropout, self._slope = pooled, dropout, slope
@@ -156,7 +161,9 @@ class ToyEncoder(nn.Module):
             )
             for layer, stride in zip(self.layers, self._strides, strict=True)
         ]
-        return maps[-1].mean(dim=(2, 3, 4)) if self._pooled else maps
+        if not self._pooled:
+            return maps
+        return torch.cat([part.mean(dim=(2, 3, 4)) for part in maps], dim=1)
 
 
 class ToyDecoder(nn.Module):

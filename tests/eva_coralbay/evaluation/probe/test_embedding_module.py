@@ -8,8 +8,6 @@ import pytest
 import torch
 from eva.core.trainers import functional
 from sklearn import linear_model, pipeline, preprocessing
-from torch import nn
-from torch.nn import functional as nn_functional
 
 from eva_coralbay.data import ClassificationData, volume_transforms
 from eva_coralbay.errors import EvaCoralbayError
@@ -18,8 +16,15 @@ from eva_coralbay.evaluation.probe import embedding_module, encoders, subsets
 from eva_coralbay.results import case_table, label_curves, record, scores
 from eva_coralbay.tasks import splits as splits_lib
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
+from tests.eva_coralbay.data.datasets.layouts import few_cases
+from tests.eva_coralbay.evaluation import toy
 
-_ENCODER = {"class_path": f"{__name__}.ToyEncoder"}
+_OF_TWO_MAPS = {"channels": [4, 4], "strides": [1, 2], "seed": 0}
+
+_ENCODER = {
+    "class_path": f"{toy.__name__}.ToyEncoder",
+    "init_args": {**_OF_TWO_MAPS, "pooled": True},
+}
 
 _CURVE = {
     f"{prefix}balanced_accuracy_{point}"
@@ -28,30 +33,10 @@ _CURVE = {
 }
 
 
-class ToyEncoder(nn.Module):
-    """Gives one embedding, or the maps that it is the mean of; its weights have a fixed seed."""
-
-    def __init__(self, pooled: bool = True) -> None:
-        super().__init__()
-        self._pooled = pooled
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.layers = nn.ModuleList(nn.Conv3d(1, 4, 3) for _ in range(2))
-
-    def forward(self, tensor: torch.Tensor) -> Any:
-        coarse = nn_functional.avg_pool3d(tensor, 2)
-        maps = [
-            layer(part).relu() for layer, part in zip(self.layers, (tensor, coarse), strict=True)
-        ]
-        if not self._pooled:
-            return maps
-        return torch.cat([one.flatten(2).mean(dim=2) for one in maps], dim=1)
-
-
 @pytest.fixture(scope="module")
 def splits() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        yield layouts.few_cases("nodule_mnist_3d", patch, count=16)
+        yield few_cases("nodule_mnist_3d", patch, count=16)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +124,7 @@ def test_it_equals_scikit_learn_on_embeddings_that_were_written_out(
     datamodule.prepare_data()
     datamodule.setup("fit")
     datamodule.setup("test")
-    encoder, known = ToyEncoder(), datamodule.datasets
+    encoder, known = toy.ToyEncoder(**_ENCODER["init_args"]).eval(), datamodule.datasets
     dumped = {}
     for dataset in (known.train, known.test):
         for index in range(len(dataset)):
@@ -177,7 +162,7 @@ def test_a_repetition_is_equal_whatever_the_workers_and_the_batch_size(
 def test_feature_maps_are_averaged(
     data: pathlib.Path, run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    maps = {**_ENCODER, "init_args": {"pooled": False}}
+    maps = {**_ENCODER, "init_args": _OF_TWO_MAPS}
 
     averaged = _run(data, tmp_path, encoder=maps)
 
