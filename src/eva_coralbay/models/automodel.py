@@ -93,9 +93,8 @@ class CoralBayModel(transformers.PreTrainedModel):
             CheckpointError: If the weights lack some of the encoder's, or have others.
         """
         wants_information = kwargs.pop("output_loading_info", False)
-        model, information = super().from_pretrained(
-            source, *args, output_loading_info=True, **kwargs
-        )
+        loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        model, information = loaded
         problems = [
             key_layouts.count_keys(kind.removesuffix("_keys"), sorted(map(str, information[kind])))
             for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")

@@ -252,7 +252,8 @@ def _check_patch_merging(network: nn.Module) -> list[Finding]:
     """Says how a Swin network merges patches, and names MONAI's layer, which changed in 1.5.0."""
     network = getattr(network, "model", network)
     own = getattr(network, "patch_merging", None)
-    layers = [n for n, layer in network.named_modules() if type(layer) is swin_unetr.PatchMerging]
+    changed = swin_unetr.PatchMerging.forward
+    layers = [n for n, layer in network.named_modules() if type(layer).forward is changed]
     if not layers:
         return [] if own is None else [Finding("patch merging", None, f"'{own}'")]
     seen = (
@@ -260,10 +261,21 @@ def _check_patch_merging(network: nn.Module) -> list[Finding]:
         f"{importlib.metadata.version('monai')}: from weights that were trained before MONAI 1.5.0 "
         "it computes other features"
     )
-    name = _TRAINED_BEFORE_MONAI_1_5.get(type(network).__name__)
-    if name is None or not type(network).__module__.startswith("eva."):
+    name = _find_trained_before(network)
+    if name is None:
         return [Finding("patch merging", None, f"{seen}. Check what yours were trained with")]
     return [Finding("patch merging", False, f"{seen}, as these were. Use the name {name}")]
+
+
+def _find_trained_before(network: nn.Module) -> str | None:
+    """Returns our name of weights from before MONAI 1.5 of which the network has eva's class."""
+    kinds = (kind for layer in network.modules() for kind in type(layer).__mro__)
+    names = (
+        _TRAINED_BEFORE_MONAI_1_5.get(kind.__name__)
+        for kind in kinds
+        if kind.__module__.startswith("eva.")
+    )
+    return next(filter(None, names), None)
 
 
 def _check_embedding(model: nn.Module, tensor: torch.Tensor) -> str:

@@ -81,7 +81,7 @@ def read_preprocessing(
         CheckpointError: If what it states cannot be.
     """
     names = ("spacing_mm", "orientation", "hu_window")
-    stated = {name: config.get(name) for name in names}
+    stated: dict[str, Any] = {name: config.get(name) for name in names}
     if None in stated.values():
         return None
     try:
