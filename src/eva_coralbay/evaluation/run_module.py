@@ -51,7 +51,12 @@ class RunModule(module.ModelModule):
             lr_end: The learning rate that the cosine schedule ends with.
             weight_decay: The weight decay of AdamW.
             kwargs: The arguments of eva's module.
+
+        Raises:
+            EvaCoralbayError: If the seed is negative.
         """
+        if seed < 0:
+            raise EvaCoralbayError(f"`seed` (SEED) must be 0 or more; got {seed}.")
         super().__init__(**kwargs)
 
         self.protocol: protocols.ProtocolName = protocol

@@ -79,6 +79,7 @@ def test_what_is_right_passes(data: SegmentationData) -> None:
         ({"class_weights": [1.0, -1.0] + [1.0] * 5}, "CLASS_WEIGHTS.* must be numbers from 0 on"),
         ({"class_weights": [0.0] * 7}, "of which one is not 0"),
         ({"class_weights": [float("nan")] * 7}, "must be numbers from 0 on"),
+        ({"seed": -1}, r"SEED\) must be 0 or more; got -1"),
         ({"roi_size": (48, 48, 48)}, "multiple of 32"),
         ({"roi_size": (64, 64)}, r"ROI_SIZE\) must be three numbers .*got .64, 64"),
         ({"roi_size": (64, 64, 0)}, "must be three numbers"),
