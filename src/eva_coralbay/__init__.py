@@ -1,8 +1,9 @@
 """CoralBay for eva: CT encoders, CT data sets, evaluations and a public radiology leaderboard.
 
->>> from eva_coralbay import load_encoder, read_scan
->>> encoder = load_encoder("radiology/voco_b", out_indices=6)
+>>> from eva_coralbay import embed, load_encoder, read_scan
+>>> encoder = load_encoder("radiology/voco_b")
 >>> array, spacing, affine = read_scan("scan.nii.gz")
+>>> embedding = embed("scan.nii.gz", encoder)
 
 The public names are imported when they are used, so that reading a record imports no PyTorch.
 """
@@ -17,6 +18,7 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from eva_coralbay.data.scans import read_scan
     from eva_coralbay.errors import EvaCoralbayError
+    from eva_coralbay.inference.embed import embed
     from eva_coralbay.models.encoder import CoralBayEncoder
     from eva_coralbay.models.loading import load_encoder
     from eva_coralbay.tasks.catalog import TASKS
@@ -29,6 +31,7 @@ __all__ = [
     "CoralBayEncoder",
     "EvaCoralbayError",
     "__version__",
+    "embed",
     "load_encoder",
     "read_scan",
 ]
@@ -37,6 +40,7 @@ _MODULES = {
     "CoralBayEncoder": "eva_coralbay.models.encoder",
     "EvaCoralbayError": "eva_coralbay.errors",
     "TASKS": "eva_coralbay.tasks.catalog",
+    "embed": "eva_coralbay.inference.embed",
     "load_encoder": "eva_coralbay.models.loading",
     "read_scan": "eva_coralbay.data.scans",
 }

@@ -26,7 +26,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "data": {_HELPERS, "tasks"},
     "pretraining": {_HELPERS, "tasks", "models", "data"},
     "evaluation": {_HELPERS, "tasks", "models", "data", "results"},
-    "inference": {_HELPERS, "tasks", "models", "data", "results"},
+    "inference": {_HELPERS, "tasks", "models", "data", "results", "evaluation"},
     "leaderboard": {_HELPERS, "tasks", "results"},
 }
 """What each room may import besides itself. `cli`, `plugin` and the public API may import all."""

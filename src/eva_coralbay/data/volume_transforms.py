@@ -119,27 +119,14 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
 
     @override
     def _sample(self, values: torch.Tensor, volume: eva_tv_tensors.Volume) -> torch.Tensor:
-        lengths = torch.tensor(values.shape[1:], dtype=torch.float64)
-        to_voxels = torch.from_numpy(self._to_voxels(grid_lib.Grid.of(volume).affine))
-        voxels = self._offsets() @ to_voxels.T + lengths // 2
-        # from -1 at the first voxel to 1 at the last, the last axis first
-        positions = (2.0 * voxels / (lengths - 1) - 1.0).flip(-1).to(values.dtype)
-        return functional.grid_sample(
-            values[None], positions[None], mode="bilinear", align_corners=True
-        )[0]
-
-    def _offsets(self) -> torch.Tensor:
-        """Returns the position of every voxel of the box from its center, [D, H, W, 3]."""
-        axes = [
-            torch.arange(length, dtype=torch.float64) - (length - 1) / 2 for length in self._size
-        ]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-
-    def _to_voxels(self, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Returns the matrix from voxels of the box to those of the scan."""
-        patient = grid_lib.straight_affine((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))[:3, :3]
-        to_world = patient @ self._draw_rotation() @ np.diag(self._step_mm)
-        return np.linalg.inv(affine[:3, :3]) @ to_world
+        return sample_box(
+            values,
+            grid_lib.Grid.of(volume).affine,
+            center=[length // 2 for length in values.shape[1:]],
+            size=self._size,
+            step_mm=self._step_mm,
+            rotation=self._draw_rotation(),
+        )
 
     def _draw_rotation(self) -> npt.NDArray[np.float64]:
         """Draws an angle for each axis and returns the rotation, the identity if there is none."""
@@ -149,6 +136,46 @@ class CropTransform(VolumeTransform, monai_transforms.Randomizable):
             self.R.uniform(-self._max_rotation, self._max_rotation, size=3)
         )
         return _turn(depth, (1, 2)) @ _turn(height, (0, 2)) @ _turn(width, (0, 1))
+
+
+def sample_box(
+    values: torch.Tensor,
+    affine: npt.NDArray[np.float64],
+    *,
+    center: Sequence[float],
+    size: Sequence[int],
+    step_mm: npt.ArrayLike,
+    rotation: npt.NDArray[np.float64] | None = None,
+) -> torch.Tensor:
+    """Samples a box along the axes of the patient out of a volume, by linear interpolation.
+
+    Args:
+        values: The values of shape [1, D, H, W]; what lies outside of them is 0.
+        affine: The affine of shape [4, 4], from (d, h, w, 1) to RAS+ world positions in mm.
+        center: The center of the box in voxels of the volume, as (D, H, W).
+        size: The shape of the box in voxels, as (D, H, W): to superior, posterior and left.
+        step_mm: The distance of its voxels in mm, in the same order.
+        rotation: A rotation of the box about its center, of shape [3, 3], in the same order.
+
+    Returns:
+        The values, of shape [1, *size].
+    """
+    lengths = torch.tensor(values.shape[1:], dtype=torch.float64)
+    patient = grid_lib.straight_affine((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))[:3, :3]
+    to_world = patient @ (np.eye(3) if rotation is None else rotation) @ np.diag(step_mm)
+    to_voxels = torch.from_numpy(np.linalg.inv(affine[:3, :3]) @ to_world)
+    voxels = _offsets(size) @ to_voxels.T + torch.tensor(center, dtype=torch.float64)
+    # from -1 at the first voxel to 1 at the last, the last axis first
+    positions = (2.0 * voxels / (lengths - 1) - 1.0).flip(-1).to(values.dtype)
+    return functional.grid_sample(
+        values[None], positions[None], mode="bilinear", align_corners=True
+    )[0]
+
+
+def _offsets(size: Sequence[int]) -> torch.Tensor:
+    """Returns the position of every voxel of a box from its center, of shape [D, H, W, 3]."""
+    axes = [torch.arange(length, dtype=torch.float64) - (length - 1) / 2 for length in size]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
 def _turn(angle: float, plane: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -82,11 +82,12 @@ def in_processes(
                 item, result = running.pop(connection), _receive(connection)
                 if result is None:
                     _check_killed(processes[connection])
-                yield item, result
+                # before the result is used, so that the process works meanwhile
                 if waiting:
                     free = start() if result is None else connection
                     running[free] = waiting.pop()
                     _send(free, running[free])
+                yield item, result
     finally:
         for process in processes.values():
             process.terminate()

@@ -227,6 +227,11 @@ class CoralBayEncoder(nn.Module):
         return [self.feature_size * factor for factor in (1, 1, 2, 4, 8, 16)]
 
     @property
+    def embedded_maps(self) -> tuple[int, ...]:
+        """Which of the feature maps the embedding is made of."""
+        return _POOLED_MAPS[self.embeddings_type]
+
+    @property
     def embedding_dim(self) -> int:
         """Width of the embedding."""
         return sum(self.embedding_parts)

@@ -1,12 +1,14 @@
 """Builds encoders: by a name of the zoo, or of a checkpoint."""
 
 import dataclasses
+import difflib
 import importlib
 import inspect
 import pathlib
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
@@ -14,6 +16,9 @@ from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.models import published_weights, weight_files, zoo
 
 _SWIN = encoder_lib.CoralBayEncoder.__name__
+
+_RANDOM_SEED = 0
+"""The seed of weights that are random."""
 
 _OPEN = "radiology/coralbay"
 """The name that takes any weights of a `CoralBayEncoder` as `checkpoint`."""
@@ -86,6 +91,29 @@ def build(entry: zoo.Entry, *, random_weights: bool = False, **options: Any) -> 
         network: Any = _with_weights(entry, kind, arguments, checkpoint)
     network.preprocessing = entry.preprocessing or network.preprocessing
     return network
+
+
+def build_named(name: str, *, random_weights: bool = False, **options: Any) -> nn.Module:
+    """Builds an encoder of the zoo by its name; random weights are the same each time.
+
+    Args:
+        name: The name, which `eva-coralbay models` lists.
+        random_weights: Leave its weights random.
+        options: As for `build`.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or are not the published ones.
+        EvaCoralbayError: There is no such name, or an option is impossible.
+    """
+    if name not in zoo.ENTRIES:
+        close = difflib.get_close_matches(name, zoo.ENTRIES, n=3, cutoff=0.5)
+        hint = (
+            f"Did you mean {' or '.join(close)}?" if close else "`eva-coralbay models` lists all."
+        )
+        raise EvaCoralbayError(f"There is no model '{name}'. {hint}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_SEED)
+        return build(zoo.ENTRIES[name], random_weights=random_weights, **options)
 
 
 def _network(entry: zoo.Entry) -> Any:

@@ -18,6 +18,9 @@ class PyramidEncoder(nn.Module, abc.ABC):
     core: nn.Module
     """The published network, whose state dict is that of the weights file."""
 
+    embedded_maps: tuple[int, ...]
+    """Which of the feature maps the embedding is made of: unless said otherwise, the last."""
+
     def __init__(self, *, out_indices: int | None, num_maps: int) -> None:
         """Initializes what is common.
 
@@ -36,6 +39,7 @@ class PyramidEncoder(nn.Module, abc.ABC):
                 f"{out_indices}."
             )
         self.out_indices = out_indices
+        self.embedded_maps = (num_maps - 1,)
         self.origin: identity.Origin | None = None
         self.preprocessing: Preprocessing | None = None
 

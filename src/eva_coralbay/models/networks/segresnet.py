@@ -82,6 +82,7 @@ class SegResNetEncoder(PyramidEncoder):
             out_indices: Return the last `out_indices` feature maps instead of the embedding.
         """
         super().__init__(out_indices=out_indices, num_maps=len(blocks_down))
+        self.embedded_maps = tuple(range(len(blocks_down)))
         self._architecture = {
             "init_filters": init_filters,
             "blocks_down": list(blocks_down),

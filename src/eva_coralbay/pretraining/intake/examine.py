@@ -15,12 +15,11 @@ import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
-from eva_coralbay.data import dicom, nifti, quality
 from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import quality, scan_search
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
-from eva_coralbay.pretraining.intake import find as find_lib
 
 _HU_RANGE = (-1024.0, 3071.0)
 """The HU that are kept: what twelve bits of a scanner hold."""
@@ -44,7 +43,7 @@ _LACK_OF_MEMORY = ("bad_alloc", "allocate memory", "allocation failed")
 """What SimpleITK's messages have in them when there is too little memory."""
 
 
-def load(found: find_lib.Found) -> tuple[eva_tv_tensors.Volume, None]:
+def load(found: scan_search.Found) -> tuple[eva_tv_tensors.Volume, None]:
     """Loads a scan, its HU clipped to what scanners give.
 
     Args:
@@ -56,12 +55,12 @@ def load(found: find_lib.Found) -> tuple[eva_tv_tensors.Volume, None]:
     Raises:
         DatasetError: If it cannot be read.
     """
-    volume = _read(found)
+    volume = scan_search.read(found)
     return eva_tv_tensors.Volume(volume.clamp(*_HU_RANGE), affine=volume.affine), None
 
 
 def examine(
-    found: Sequence[find_lib.Found], *, spacing: Sequence[float], workers: int | None = None
+    found: Sequence[scan_search.Found], *, spacing: Sequence[float], workers: int | None = None
 ) -> Iterator[manifest.Case]:
     """Looks whether scans can be resampled to a spacing.
 
@@ -78,7 +77,7 @@ def examine(
     yield from tqdm.tqdm(rows, total=len(found), desc="Looking", unit="scan")
 
 
-def estimate(found: Sequence[find_lib.Found]) -> tuple[int, float]:
+def estimate(found: Sequence[scan_search.Found]) -> tuple[int, float]:
     """Returns how many bytes there are to look at, and about how many minutes a core needs."""
     sizes = []
     for path in (path for one in found for path in one.paths):
@@ -93,8 +92,8 @@ def is_tried_again(reason: str | None) -> bool:
 
 
 def _map(
-    function: Callable[[find_lib.Found], manifest.Case],
-    items: Sequence[find_lib.Found],
+    function: Callable[[scan_search.Found], manifest.Case],
+    items: Sequence[scan_search.Found],
     workers: int | None,
 ) -> Iterator[manifest.Case]:
     """Maps in as many processes as are worth their start."""
@@ -109,7 +108,7 @@ def _map(
             yield row or _row_of(item).model_copy(update={"reason": KILLED})
 
 
-def log_killed(found: find_lib.Found) -> None:
+def log_killed(found: scan_search.Found) -> None:
     """Says that the process which worked on a scan was killed, and what to do."""
     logger.error(
         f"'{found.paths[0]}' is set aside: {KILLED}. Run `eva-coralbay pretrain prepare` again "
@@ -117,7 +116,7 @@ def log_killed(found: find_lib.Found) -> None:
     )
 
 
-def _row_of(found: find_lib.Found) -> manifest.Case:
+def _row_of(found: scan_search.Found) -> manifest.Case:
     """Returns the row of a scan that is set aside before it is examined."""
     return manifest.Case(
         case=found.case,
@@ -128,11 +127,11 @@ def _row_of(found: find_lib.Found) -> manifest.Case:
     )
 
 
-def _examine(found: find_lib.Found, *, spacing: Sequence[float]) -> manifest.Case:
+def _examine(found: scan_search.Found, *, spacing: Sequence[float]) -> manifest.Case:
     """Looks whether something is a scan that can be resampled to a spacing."""
     row = _row_of(found)
     try:
-        volume = _read(found)
+        volume = scan_search.read(found)
         statistics = quality.measure(volume)
         problem = quality.find_problem(volume, statistics, spacing=spacing) or quality.find_lack(
             grid_lib.Grid.of(volume)
@@ -153,7 +152,7 @@ def _examine(found: find_lib.Found, *, spacing: Sequence[float]) -> manifest.Cas
     )
 
 
-def find_reason(error: BaseException, found: find_lib.Found) -> str:
+def find_reason(error: BaseException, found: scan_search.Found) -> str:
     """Returns why something is set aside that an error was raised for.
 
     Args:
@@ -174,12 +173,6 @@ def find_reason(error: BaseException, found: find_lib.Found) -> str:
     if isinstance(error, DatasetError):
         return without_place(str(error), found.case, found.paths[0])
     return f"unreadable ({type(error).__name__})"
-
-
-def _read(found: find_lib.Found) -> eva_tv_tensors.Volume:
-    if found.kind == "dicom":
-        return dicom.read_series(found.paths, case=found.case)
-    return nifti.read_scan(found.paths[0], case=found.case)
 
 
 def _hash(volume: eva_tv_tensors.Volume) -> str:

@@ -14,12 +14,11 @@ from loguru import logger
 
 from eva_coralbay import _atomic_files, _file_locks
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import preparation, store
+from eva_coralbay.data import preparation, scan_search, store
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
 from eva_coralbay.pretraining.intake import examine as examine_lib
-from eva_coralbay.pretraining.intake import find as find_lib
 
 _NAME = "ct"
 """The name of the prepared scans in a store."""
@@ -82,7 +81,7 @@ def prepare(
     with _lock(out):
         content = _open_manifest(out, wanted)
         rows = {case.case: case for case in content.cases}
-        found, excluded, left_out = find_lib.find(sources, exclude)
+        found, excluded, left_out = scan_search.find(sources, exclude)
         if not (found or excluded):
             raise DatasetError(
                 f"No NIfTI file and no DICOM series in {', '.join(sources)}. Name folders of scans."
@@ -146,7 +145,9 @@ def _open_manifest(out: str, spacing: tuple[float, float, float]) -> manifest.Ma
     return content
 
 
-def _set_excluded_aside(excluded: Sequence[find_lib.Found], rows: dict[str, manifest.Case]) -> None:
+def _set_excluded_aside(
+    excluded: Sequence[scan_search.Found], rows: dict[str, manifest.Case]
+) -> None:
     """Sets aside the scans of earlier calls that are excluded now."""
     places = {one.place for one in excluded}
     known = {(one.case, one.identity()) for one in excluded}
@@ -167,10 +168,10 @@ def _warn_excluded(row: manifest.Case) -> None:
 
 
 def _name_apart(
-    found: Sequence[find_lib.Found], rows: dict[str, manifest.Case]
-) -> list[find_lib.Found]:
+    found: Sequence[scan_search.Found], rows: dict[str, manifest.Case]
+) -> list[scan_search.Found]:
     """Gives those whose id a scan of another place has an id of their own, which stays theirs."""
-    named: dict[str, find_lib.Found] = {}
+    named: dict[str, scan_search.Found] = {}
     for one in found:
         apart = f"{one.case}-{one.place[:8]}"
         row, other = rows.get(one.case), named.get(one.case)
@@ -185,7 +186,7 @@ def _name_apart(
 
 
 def _look_at(
-    found: Sequence[find_lib.Found],
+    found: Sequence[scan_search.Found],
     rows: dict[str, manifest.Case],
     out: str,
     content: manifest.Manifest,
@@ -209,7 +210,7 @@ def _look_at(
         _write(out, content, rows)
 
 
-def _is_new(found: find_lib.Found, row: manifest.Case | None) -> bool:
+def _is_new(found: scan_search.Found, row: manifest.Case | None) -> bool:
     """Returns whether a scan must be examined, or examined again."""
     if row is None or row.reason == _EXCLUDED or examine_lib.is_tried_again(row.reason):
         return True
@@ -242,7 +243,7 @@ def _is_duplicate(row: manifest.Case) -> bool:
 
 
 def _prepare_found(
-    found: Sequence[find_lib.Found],
+    found: Sequence[scan_search.Found],
     rows: dict[str, manifest.Case],
     out: str,
     content: manifest.Manifest,

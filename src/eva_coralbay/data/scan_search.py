@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import tqdm
+from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
-from eva_coralbay.data import dicom
+from eva_coralbay.data import dicom, nifti
 from eva_coralbay.errors import DatasetError
 
 _NIFTI_NAME = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
@@ -94,6 +95,23 @@ def find(
                     excluded.append(one)
     _check_fitting(fitting)
     return found, excluded, left_out
+
+
+def read(found: Found) -> eva_tv_tensors.Volume:
+    """Reads a scan.
+
+    Args:
+        found: The scan.
+
+    Returns:
+        The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    if found.kind == "dicom":
+        return dicom.read_series(found.paths, case=found.case)
+    return nifti.read_scan(found.paths[0], case=found.case)
 
 
 def _check_fitting(fitting: dict[str, bool]) -> None:

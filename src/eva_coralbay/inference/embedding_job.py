@@ -1,0 +1,362 @@
+"""The embeddings of many scans: found, read in processes, encoded on devices, kept in a table."""
+
+import contextlib
+import functools
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tqdm
+from torch import nn
+
+import eva_coralbay
+from eva_coralbay import _atomic_files, _messages
+from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import nifti, scan_search
+from eva_coralbay.data import workers as workers_lib
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.inference import embed as embed_lib
+from eva_coralbay.inference import feature_table, model_input, regions, sources
+from eva_coralbay.models import checkpoints, identity
+from eva_coralbay.models.preprocessing import Preprocessing
+
+_MASK_LABELS = range(2**16)
+"""The label values that a mask may have."""
+
+
+class Regions(NamedTuple):
+    """Which parts of the scans are embedded; whole scans if nothing is given."""
+
+    of_case: Mapping[str, Sequence[regions.Point | regions.Box]] = {}
+    """Points and boxes by what a scan is called, or under "" where there is one scan."""
+
+    masks: pathlib.Path | None = None
+    """A label map, or a folder with one a scan that has the name of the scan's file or its id."""
+
+
+class Report(NamedTuple):
+    """What came of the scans."""
+
+    rows: int
+    """The number of rows of the table."""
+
+    embedded: int
+    """The number of scans that were embedded by this call."""
+
+    known: int
+    """The number of scans that an earlier call has embedded."""
+
+    failures: dict[str, str]
+    """Why scans are left out, by their source."""
+
+
+class _Work(NamedTuple):
+    """A scan, and what of it is embedded."""
+
+    item: sources.Item
+    points: tuple[regions.Point | regions.Box, ...]
+    mask: str | None
+
+    @property
+    def state(self) -> str:
+        """A hash of all that the embeddings are made of beside the settings."""
+        if not self.points and self.mask is None:
+            return self.item.state
+        status = pathlib.Path(self.mask).stat() if self.mask else None
+        identity = [status.st_size, status.st_mtime_ns] if status else []
+        return scan_search.digest(self.item.state, [repr(one) for one in self.points], identity)
+
+
+class _Made(NamedTuple):
+    """What a scan became in a worker."""
+
+    sha256: str
+    inputs: list[tuple[str, model_input.ModelInput]]
+    """The name of each region, "" for the whole scan, and its input."""
+    problem: str | None = None
+
+
+def embed_scans(
+    named: Sequence[str],
+    out: pathlib.Path,
+    build: Callable[[], nn.Module],
+    *,
+    model: str,
+    parts: Regions | None = None,
+    exclude: Sequence[str] = (),
+    pool: embed_lib.Pool = "mean",
+    num_maps: int = 0,
+    spacing: Sequence[float] | None = None,
+    hu_window: Sequence[float] | None = None,
+    window: Sequence[int] | None = None,
+    workers: int | None = None,
+    devices: Sequence[str] = ("cpu",),
+) -> Report:
+    """Embeds scans, and writes a table with a row a scan or region.
+
+    A call that was interrupted goes on when it is made again, and so does one to which scans were
+    added; scans that failed are tried again.
+
+    Args:
+        named: Folders to search, NIfTI files, and archives (zip or tar).
+        out: The Parquet file.
+        build: Builds the encoder; it is called once a device and always gives the same weights.
+        model: The name of the encoder. The table has it, or, where the weights are others than the
+            name stands for, one that follows from them.
+        parts: Which parts of the scans are embedded; whole scans if None.
+        exclude: Patterns of paths, relative to their source, to leave out.
+        pool: How feature maps and windows are pooled.
+        num_maps: How many of the coarsest feature maps are kept too, in the folder
+            `<name of out>_maps`, a `.npz` file a row.
+        spacing: Another voxel spacing than the encoder's, in mm, along the axes of its tensor.
+        hu_window: Another HU window than the encoder's.
+        window: Another size of windows than the encoder's, in voxels.
+        workers: The number of processes that read scans; as many as are worth it if None.
+        devices: Where to compute, as PyTorch names devices: a copy of the encoder on each.
+
+    Raises:
+        EvaCoralbayError: If there is no scan, the table was made with other settings, another
+            process writes it, or a region names no scan.
+    """
+    encoders = [build().to(device).eval() for device in devices]
+    network = getattr(encoders[0], "model", encoders[0])
+    preprocessing = model_input.choose(
+        getattr(network, "preprocessing", None),
+        spacing=spacing,
+        hu_window=hu_window,
+        window=window,
+    )
+    parts = parts or Regions()
+    settings = {
+        "model": identity.model_identity(network, model).id,
+        "weights_sha256": checkpoints.state_dict_sha256(network.state_dict()),
+        "preprocessing": preprocessing.as_dict(),
+        "pool": pool,
+        "regions": "masks" if parts.masks else "points and boxes" if parts.of_case else "scans",
+        "maps": num_maps,
+    }
+    with feature_table.locked(out) as folder:
+        items = sources.find(named, exclude=exclude, unpack_in=folder / "unpacked")
+        work = _assign(items, parts)
+        table = feature_table.FeatureTable(out, settings)
+        new = [one for one in work if table.done.get(one.item.case) != one.state]
+        run = _Run(encoders, preprocessing, pool, num_maps, out.with_name(f"{out.stem}_maps"))
+        failures: dict[str, str] = {}
+        progress = tqdm.tqdm(total=len(work), initial=len(work) - len(new), unit="scan")
+        try:
+            for one, rows, problem in run.go(new, workers):
+                if problem is not None:
+                    failures[one.item.source] = problem
+                    progress.write(f"'{one.item.source}' is left out: {problem}", file=sys.stderr)
+                else:
+                    table.add([{**_constants(settings), **row} for row in rows])
+                progress.update()
+        finally:
+            progress.close()
+            table.save()
+        return Report(
+            table.finish(), len(new) - len(failures), len(work) - len(new), dict(failures)
+        )
+
+
+class _Run:
+    """Reads scans in processes and encodes them on devices."""
+
+    def __init__(
+        self,
+        encoders: Sequence[nn.Module],
+        preprocessing: Preprocessing,
+        pool: embed_lib.Pool,
+        num_maps: int,
+        maps_folder: pathlib.Path,
+    ) -> None:
+        self._free = list(encoders)
+        self._preprocessing = preprocessing
+        self._pool: embed_lib.Pool = pool
+        self._num_maps = num_maps
+        self._maps_folder = maps_folder
+
+    def go(
+        self, work: Sequence[_Work], workers: int | None
+    ) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
+        """Yields each scan with its rows, or with why there are none, in any order."""
+        number = len(self._free)
+        running: dict[futures.Future[list[dict[str, Any]]], _Work] = {}
+        with (
+            futures.ThreadPoolExecutor(number) as pool,
+            contextlib.closing(_make(work, self._preprocessing, workers)) as made,
+        ):
+            for one, result in made:
+                if result.problem is not None:
+                    yield one, [], result.problem
+                    continue
+                running[pool.submit(self._encode, one, result)] = one
+                # one more than there are devices, so that none waits for the next scan
+                while len(running) > number:
+                    yield from _collect(running, futures.FIRST_COMPLETED)
+            while running:
+                yield from _collect(running, futures.FIRST_COMPLETED)
+
+    def _encode(self, work: _Work, made: _Made) -> list[dict[str, Any]]:
+        """Returns the rows of a scan."""
+        encoder = self._free.pop()
+        try:
+            return [self._row(work, made.sha256, name, one, encoder) for name, one in made.inputs]
+        finally:
+            self._free.append(encoder)
+
+    def _row(
+        self,
+        work: _Work,
+        sha256: str,
+        region: str,
+        made: model_input.ModelInput,
+        encoder: nn.Module,
+    ) -> dict[str, Any]:
+        features = embed_lib.encode(
+            made,
+            encoder,
+            window=self._preprocessing.window or (),
+            pool=self._pool,
+            num_maps=self._num_maps,
+        )
+        if not np.isfinite(features.embedding).all():
+            raise EvaCoralbayError("the embedding has NaN or infinite values")
+        if self._num_maps:
+            name = "__".join(part for part in (work.item.case, region) if part)
+            _write_maps(self._maps_folder / f"{name}.npz", features, made.affine)
+        return {
+            "case": work.item.case,
+            "region": region,
+            "source": work.item.source,
+            "source_sha256": sha256,
+            "source_state": work.state,
+            "windows": features.num_windows,
+            "embedding": features.embedding,
+        }
+
+
+def _collect(
+    running: dict[futures.Future[list[dict[str, Any]]], _Work], when: str
+) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
+    done, _ = futures.wait(running, return_when=when)
+    for future in done:
+        one = running.pop(future)
+        try:
+            yield one, future.result(), None
+        except (EvaCoralbayError, torch.OutOfMemoryError) as error:
+            yield one, [], _in_one_line(error)
+
+
+def _make(
+    work: Sequence[_Work], preprocessing: Preprocessing, workers: int | None
+) -> Iterator[tuple[_Work, _Made]]:
+    """Yields each scan with what its encoder takes."""
+    function = functools.partial(_make_inputs, preprocessing=preprocessing)
+    number = workers
+    if number is None:
+        number = workers_lib.suitable_number(path for one in work for path in one.item.found.paths)
+    if min(number, len(work)) <= 1:
+        for one in work:
+            yield one, function(one)
+        return
+    with contextlib.closing(workers_lib.in_processes(function, work, number)) as results:
+        for one, made in results:
+            problem = f"{workers_lib.KILLED}, perhaps for lack of memory; use fewer --workers"
+            yield one, made or _Made("", [], problem)
+
+
+def _make_inputs(work: _Work, *, preprocessing: Preprocessing) -> _Made:
+    """Reads a scan, checks it, and makes the input of each region."""
+    try:
+        volume = work.item.read()
+        embed_lib.check_quality(volume, preprocessing, place="Scan")
+        wanted: list[regions.Region] = list(work.points)
+        if work.mask is not None:
+            grid = grid_lib.Grid.of(volume)
+            labels = nifti.read_mask(work.mask, case=work.item.case, like=grid, labels=_MASK_LABELS)
+            wanted += regions.of_labels(labels)
+            if not wanted:
+                raise EvaCoralbayError(f"Mask '{work.mask}' is empty.")
+        made = model_input.of_regions(volume, wanted, preprocessing)
+        inputs = [(one.name, part) for one, part in zip(wanted, made, strict=True)]
+        if not wanted:
+            inputs = [("", model_input.of_scan(volume, preprocessing))]
+        return _Made(work.item.sha256(), inputs)
+    except EvaCoralbayError as error:
+        return _Made("", [], _in_one_line(error))
+    except Exception as error:  # one file that no check foresaw must not stop the others
+        return _Made("", [], f"unreadable ({type(error).__name__})")
+
+
+def _assign(items: Sequence[sources.Item], parts: Regions) -> list[_Work]:
+    """Returns what of each scan is embedded; scans without any region are left out."""
+    if parts.masks is not None:
+        return [_Work(item, (), _mask_of(item, parts.masks, len(items))) for item in items]
+    if not parts.of_case:
+        return [_Work(item, (), None) for item in items]
+    chosen: dict[str, list[regions.Point | regions.Box]] = {}
+    for name, own in parts.of_case.items():
+        fitting = [item for item in items if name in item.names or name == ""]
+        if len(fitting) != 1:
+            raise EvaCoralbayError(
+                f"The regions of case '{name}' are of {len(fitting)} scans"
+                + (f": {_messages.list_names(item.case for item in fitting)}" if fitting else "")
+                + ". Write the id of a scan or the name of its file into the column `case`."
+            )
+        chosen.setdefault(fitting[0].case, []).extend(own)
+    return [_Work(item, tuple(chosen[item.case]), None) for item in items if item.case in chosen]
+
+
+def _mask_of(item: sources.Item, masks: pathlib.Path, num_scans: int) -> str:
+    """Returns the path of the mask of a scan."""
+    if masks.is_file():
+        if num_scans > 1:
+            raise EvaCoralbayError(
+                f"'{masks}' is one mask, but there are {num_scans} scans. Name a folder with one "
+                "a scan that has the name of the scan's file, or one scan."
+            )
+        return str(masks)
+    candidates = [
+        masks / f"{name}{end}" for name in sorted(item.names) for end in ("", ".nii.gz", ".nii")
+    ]
+    found = [path for path in candidates if nifti.is_nifti(path) and path.is_file()]
+    if not found:
+        raise EvaCoralbayError(
+            f"There is no mask of scan '{item.source}' in '{masks}', such as '{item.case}.nii.gz'."
+        )
+    return str(found[0])
+
+
+def _constants(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the columns that are the same in all rows."""
+    return {
+        "model": settings["model"],
+        "weights_sha256": settings["weights_sha256"],
+        "preprocessing": json.dumps(settings["preprocessing"]),
+        "pool": settings["pool"],
+        "version": eva_coralbay.__version__,
+    }
+
+
+def _write_maps(path: pathlib.Path, features: embed_lib.Features, affine: Any) -> None:
+    """Writes the maps of all windows: `map_<i>` of shape [windows, C, d, h, w], fine to coarse."""
+    stacked = zip(*(window.maps for window in features.windows), strict=True)
+    content = io.BytesIO()
+    np.savez(
+        content,
+        **{f"map_{i}": torch.stack(maps).numpy() for i, maps in enumerate(stacked)},
+        starts=np.array([window.start for window in features.windows]),
+        affine=np.asarray(affine),
+    )
+    _atomic_files.write_atomically(path, content.getvalue())
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

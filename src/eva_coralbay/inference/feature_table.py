@@ -1,0 +1,209 @@
+"""The table of embeddings, a Parquet file that grows by shards beside it.
+
+    features.parquet             the table, written at the end by one rename
+    features.parquet.parts/      what is finished of a call that has not ended
+        part-<n>.parquet         some rows, written by one rename
+        unpacked/                the content of archives
+
+What all rows are made with is in the metadata of these files, so that a later call goes on with the
+table: it embeds what is new or has changed, and refuses to mix rows of other settings.
+"""
+
+import contextlib
+import importlib.util
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eva_coralbay import _atomic_files, _file_locks
+from eva_coralbay.errors import EvaCoralbayError
+
+_METADATA_KEY = b"eva_coralbay"
+"""Where the settings are in the metadata of a Parquet file."""
+
+_SAVE_SECONDS = 30.0
+"""How often finished rows are written: what a killed process loses at most."""
+
+_PARTS = "part-*.parquet"
+"""The names of the shards."""
+
+_TEXT_COLUMNS = (
+    "case", "region", "source", "source_sha256", "source_state", "model", "weights_sha256",
+    "preprocessing", "pool", "version",
+)  # fmt: skip
+
+
+class FeatureTable:
+    """The rows of a table: those of earlier calls, and those that are added."""
+
+    def __init__(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+        """Initializes the table, whose folder of shards is `locked`.
+
+        Args:
+            path: The Parquet file.
+            settings: What all rows are made with.
+        """
+        self._path = path
+        self._parts = parts_folder(path)
+        self._settings = json.dumps(settings, sort_keys=True)
+        self._rows: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+        self._done = self._read_done()
+
+    @property
+    def done(self) -> Mapping[str, str]:
+        """The state of the source of each finished case, by its id."""
+        return self._done
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds the rows of a case, and writes what is finished from time to time.
+
+        Args:
+            rows: The columns, and `embedding`, an array of shape [E].
+        """
+        self._rows += [dict(row) for row in rows]
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the rows that are not yet on the disk as a shard."""
+        if self._rows:
+            numbers = [int(path.stem.partition("-")[2]) for path in self._parts.glob(_PARTS)]
+            path = self._parts / f"part-{max(numbers, default=0) + 1:06d}.parquet"
+            _write(path, self._to_table(self._rows))
+            self._rows = []
+        self._saved = time.monotonic()
+
+    def finish(self) -> int:
+        """Writes the table, if there is any row, and removes the shards.
+
+        Returns:
+            The number of rows.
+        """
+        self.save()
+        files = self._files()
+        table = _merge([_read(path) for path in files]) if files else None
+        if table is not None:
+            _write(self._path, table)
+        # moved away first, so that nobody begins to write into it meanwhile
+        with _atomic_files.temporary_folder(self._parts) as temporary:
+            self._parts.replace(temporary / self._parts.name)
+        return 0 if table is None else table.num_rows
+
+    def _files(self) -> list[pathlib.Path]:
+        """Returns the files that have rows, older ones first."""
+        table = [self._path] if self._path.exists() else []
+        return [*table, *sorted(self._parts.glob(_PARTS))]
+
+    def _read_done(self) -> dict[str, str]:
+        """Returns what is finished, after checking that it was made with the same settings."""
+        done: dict[str, str] = {}
+        for path in self._files():
+            table = _read(path, columns=["case", "source_state"])
+            self._check_settings((table.schema.metadata or {}).get(_METADATA_KEY, b""), path)
+            done |= dict(
+                zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True)
+            )
+        return done
+
+    def _check_settings(self, stated: bytes, path: pathlib.Path) -> None:
+        if stated.decode() == self._settings:
+            return
+        try:
+            before = json.loads(stated)
+        except ValueError:
+            before = {}
+        now = json.loads(self._settings)
+        names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+        raise EvaCoralbayError(
+            f"'{path}' was made with another {', '.join(names)}. Choose another --out, or delete "
+            f"'{self._path}' and '{self._parts}'."
+        )
+
+    def _to_table(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        import pyarrow as pa
+
+        width = len(rows[0]["embedding"])
+        values = np.stack([row["embedding"] for row in rows]).astype(np.float32)
+        embedding = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
+        columns = {
+            name: pa.array([row[name] for row in rows], pa.string()) for name in _TEXT_COLUMNS
+        }
+        columns["windows"] = pa.array([row["windows"] for row in rows], pa.int32())
+        columns["embedding"] = embedding
+        table = pa.table(columns)
+        return table.replace_schema_metadata({_METADATA_KEY: self._settings.encode()})
+
+
+def _merge(tables: Sequence[Any]) -> Any:
+    """Joins tables, ordered by case, without rows of sources that later rows have another of."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables)
+    cases, regions, states = (
+        table.column(name).to_pylist() for name in ("case", "region", "source_state")
+    )
+    newest = dict(zip(cases, states, strict=True))
+    rows = {
+        (case, region): index
+        for index, (case, region, state) in enumerate(zip(cases, regions, states, strict=True))
+        if newest[case] == state
+    }
+    return table.take([rows[key] for key in sorted(rows, key=lambda key: key[0])])
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Keeps other processes from writing the same table.
+
+    Args:
+        path: The Parquet file.
+
+    Yields:
+        The folder of the shards, which is there.
+
+    Raises:
+        EvaCoralbayError: If another process writes it, or pyarrow is not installed.
+    """
+    _check_pyarrow()
+    parts = parts_folder(path)
+    parts.mkdir(parents=True, exist_ok=True)
+
+    def refuse() -> None:
+        raise EvaCoralbayError(f"Another process writes '{path}'. Wait until it has ended.")
+
+    with _file_locks.locked(parts / ".lock", on_busy=refuse):
+        _atomic_files.remove_leftovers(parts)
+        yield parts
+
+
+def parts_folder(path: pathlib.Path) -> pathlib.Path:
+    """Returns the folder beside a table that its shards are in."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def _check_pyarrow() -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise EvaCoralbayError("Parquet files need pyarrow: pip install 'eva-coralbay[embed]'.")
+
+
+def _read(path: pathlib.Path, *, columns: Sequence[str] | None = None) -> Any:
+    from pyarrow import lib, parquet
+
+    try:
+        return parquet.read_table(path, columns=columns)
+    except (lib.ArrowException, OSError) as error:
+        raise EvaCoralbayError(
+            f"'{path}' is no Parquet file that can be read ({error}). Delete it."
+        ) from error
+
+
+def _write(path: pathlib.Path, table: Any) -> None:
+    from pyarrow import parquet
+
+    with _atomic_files.open_atomically(path) as file:
+        parquet.write_table(table, file)

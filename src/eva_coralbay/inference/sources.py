@@ -1,0 +1,131 @@
+"""The scans that a user names: files, folders and archives."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eva.vision.data import tv_tensors as eva_tv_tensors
+from loguru import logger
+
+from eva_coralbay import _atomic_files, _hashes, _messages
+from eva_coralbay.data import archives, scan_search
+from eva_coralbay.errors import DatasetError
+
+
+class Item(NamedTuple):
+    """A scan."""
+
+    found: scan_search.Found
+    """Its id and its files."""
+
+    source: str
+    """Where it is: its file, the folder of its series, or `<archive>/<path in it>`."""
+
+    state: str
+    """A hash of the names, sizes and times of its files: another one is another scan."""
+
+    @property
+    def case(self) -> str:
+        """Its id: the name of the folder that was searched and the path in it."""
+        return self.found.case
+
+    @property
+    def names(self) -> set[str]:
+        """What a user may call it: its id, or the name of its file with or without the ending."""
+        name = pathlib.PurePath(self.source).name
+        stem = name
+        for ending in (".gz", ".nii", ".img"):
+            stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
+        return {self.case, name, stem}
+
+    def read(self) -> eva_tv_tensors.Volume:
+        """Reads the scan, in HU, of shape [1, D, H, W] ("SPL"), with its affine.
+
+        Raises:
+            DatasetError: If it cannot be read.
+        """
+        return scan_search.read(self.found)
+
+    def sha256(self) -> str:
+        """Hashes the scan: its file, or the hashes of the files of a series in order of names."""
+        hashes = [_hashes.hash_file(path) for path in sorted(self.found.paths)]
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def find(
+    sources: Sequence[str], *, exclude: Sequence[str] = (), unpack_in: pathlib.Path
+) -> list[Item]:
+    """Finds the scans below some folders and in archives.
+
+    Args:
+        sources: Folders to search, NIfTI files, and archives (zip or tar), which are unpacked.
+        exclude: Patterns of paths, relative to their source, to leave out.
+        unpack_in: The folder that archives are unpacked in, each once.
+
+    Returns:
+        The scans, each once, with ids that differ, in the order of the ids.
+
+    Raises:
+        DatasetError: If there is none, a source does not exist, an archive is damaged or would
+            write elsewhere, or a pattern fits nothing.
+    """
+    unpacked = {source: _unpack(source, unpack_in) for source in sources if _is_archive(source)}
+    searched = [str(unpacked.get(source, source)) for source in sources]
+    found, _, left_out = scan_search.find(searched, exclude)
+    rest = [f"{number} {reason}" for reason, number in left_out.items() if number]
+    if rest:
+        logger.info(f"Files that are no scans, or left out: {'; '.join(rest)}.")
+    if not found:
+        raise DatasetError(
+            f"No NIfTI file and no DICOM series in {_messages.list_names(sources)}. Name scans, "
+            "folders of them, or archives (zip or tar)."
+        )
+    items: dict[str, Item] = {}
+    places = set()
+    for one in found:
+        if one.place in places:
+            continue
+        places.add(one.place)
+        case = one.case if one.case not in items else f"{one.case}-{one.place[:8]}"
+        items[case] = _item(one._replace(case=case), unpacked)
+    return [items[case] for case in sorted(items)]
+
+
+def _is_archive(source: str) -> bool:
+    return archives.is_archive(source) and pathlib.Path(source).is_file()
+
+
+def _unpack(archive: str, folder: pathlib.Path) -> pathlib.Path:
+    """Returns the folder with the content of an archive, which is unpacked there unless it was."""
+    path = pathlib.Path(archive)
+    target = folder / _state_of(archive)[:16] / path.name.partition(".")[0]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _atomic_files.temporary_folder(target) as temporary:
+            archives.extract(archive, str(temporary))
+            temporary.replace(target)
+    return target
+
+
+def _item(found: scan_search.Found, unpacked: dict[str, pathlib.Path]) -> Item:
+    path = pathlib.Path(found.paths[0])
+    if found.kind == "dicom":
+        path = path.parent
+    for archive, folder in unpacked.items():
+        if path.is_relative_to(folder):
+            inner = path.relative_to(folder)
+            state = scan_search.digest(_state_of(archive), str(inner), found.case)
+            return Item(found, str(pathlib.Path(archive, inner)), state)
+    return Item(found, str(path), found.identity())
+
+
+def _state_of(path: str) -> str:
+    """Returns a hash of the place, the size and the time of a file."""
+    status = pathlib.Path(path).stat()
+    content = [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,317 @@
+"""Tests the embedding of many scans: what is found, left out, kept and gone on with."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import eva_coralbay
+from eva_coralbay import _hashes
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.inference import embedding_job, feature_table, regions
+from eva_coralbay.models import checkpoints
+from tests.eva_coralbay.inference import toy
+from tests.eva_coralbay.pretraining import scans
+
+
+def _build() -> toy.ToyEncoder:
+    return toy.ToyEncoder(preprocessing=toy.small_input())
+
+
+def _embed(named: list[str], out: pathlib.Path, **options: Any) -> embedding_job.Report:
+    return embedding_job.embed_scans(
+        named, out, options.pop("build", _build), model="toy/encoder", **options
+    )
+
+
+def _write(folder: pathlib.Path, count: int = 3, *, first: int = 0) -> pathlib.Path:
+    for seed in range(first, first + count):
+        scans.write_nifti(folder / f"scan_{seed}.nii.gz", scans.hounsfield(seed=seed))
+    return folder
+
+
+def _read(path: pathlib.Path) -> pd.DataFrame:
+    return pd.read_parquet(path).set_index("case")
+
+
+def test_the_table_says_all_of_a_scan(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in"), tmp_path / "out" / "features.parquet"
+    report = _embed([str(folder)], out)
+    assert report == (3, 3, 0, {})
+    table = _read(out)
+    assert list(table.index) == ["in__scan_0", "in__scan_1", "in__scan_2"]
+    for number, row in enumerate(table.itertuples()):
+        path = folder / f"scan_{number}.nii.gz"
+        expected = eva_coralbay.embed(path, _build())
+        np.testing.assert_array_equal(row.embedding, expected)
+        assert (row.source, row.source_sha256) == (str(path), _hashes.hash_file(path))
+        assert row.weights_sha256 == checkpoints.state_dict_sha256(_build().state_dict())
+        assert (row.model, row.pool, row.region) == ("toy/encoder", "mean", "")
+        assert json.loads(row.preprocessing) == toy.small_input().as_dict()
+        assert row.version == eva_coralbay.__version__
+    assert not feature_table.parts_folder(out).exists()
+    assert sorted(path.name for path in out.parent.iterdir()) == [out.name]
+
+
+def test_dicom_and_archives_equal_the_files(tmp_path: pathlib.Path) -> None:
+    array = scans.hounsfield()
+    path = scans.write_nifti(tmp_path / "a" / "scan.nii.gz", array)
+    series = scans.write_series(tmp_path / "b" / "study" / "series", array)
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.write(path, "deep/scan.nii.gz")
+    with tarfile.open(tmp_path / "d.tar.gz", "w:gz") as archive:
+        archive.add(series, "series")
+    named = [str(tmp_path / name) for name in ("a", "b", "c.zip", "d.tar.gz")]
+    out = tmp_path / "features.parquet"
+    assert _embed(named, out).rows == 4
+    table = _read(out)
+    assert list(table.index) == ["a__scan", "b__study__series", "c__deep__scan", "d__series"]
+    assert list(table["source"]) == [
+        str(path), str(series), f"{tmp_path}/c.zip/deep/scan.nii.gz", f"{tmp_path}/d.tar.gz/series"
+    ]  # fmt: skip
+    values = np.stack(table["embedding"])
+    np.testing.assert_allclose(values, values[:1].repeat(4, axis=0), atol=1e-6)
+    hashes = list(table["source_sha256"])
+    assert hashes[0] == hashes[2] and hashes[1] == hashes[3] and hashes[0] != hashes[1]
+    # archives are known by their size and time, not by when they were unpacked
+    assert _embed(named, out) == (4, 0, 4, {})
+
+
+def test_a_harmful_archive_is_refused(tmp_path: pathlib.Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("../outside.nii.gz", b"")
+    with pytest.raises(EvaCoralbayError, match="outside of the folder"):
+        _embed([str(tmp_path / "a.zip")], tmp_path / "features.parquet")
+    assert not (tmp_path / "outside.nii.gz").exists()
+
+
+def test_what_is_unusable_is_named_and_the_others_are_done(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
+    whole = (folder / "scan_0.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    scans.write_nifti(folder / "label.nii.gz", (scans.hounsfield() > 0).astype(np.uint8))
+    report = _embed([str(folder)], out)
+    assert (report.rows, report.embedded) == (2, 2)
+    problems = {pathlib.Path(source).name: text for source, text in report.failures.items()}
+    assert problems.keys() == {"cut.nii.gz", "label.nii.gz"}
+    assert "label map" in problems["label.nii.gz"]
+    assert "unreadable" in problems["cut.nii.gz"]
+    assert "cut.nii.gz" in capsys.readouterr().err
+    # mended, it is the only one that is done
+    (folder / "cut.nii.gz").write_bytes(whole)
+    again = _embed([str(folder)], out)
+    assert (again.rows, again.embedded, again.known) == (3, 1, 2)
+    assert list(again.failures) == [str(folder / "label.nii.gz")]
+    # left out by the user, it is no failure
+    assert _embed([str(folder)], out, exclude=["label*"]).failures == {}
+
+
+def test_nothing_usable_writes_no_table(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nii.gz").write_bytes(b"nothing")
+    report = _embed([str(tmp_path / "in")], tmp_path / "features.parquet")
+    assert report.rows == 0 and len(report.failures) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    with pytest.raises(EvaCoralbayError, match="No NIfTI file"):
+        _embed([str(tmp_path / "in"), "--"][:1], tmp_path / "f.parquet", exclude=["a*"])
+
+
+def test_a_later_call_adds_scans_and_replaces_changed_ones(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
+    _embed([str(folder)], out)
+    before = _read(out)
+    _write(folder, 1, first=5)
+    scans.write_nifti(folder / "scan_1.nii.gz", scans.hounsfield(seed=9))
+    assert _embed([str(folder)], out) == (3, 2, 1, {})
+    after = _read(out)
+    np.testing.assert_array_equal(after["embedding"].iloc[0], before["embedding"].iloc[0])
+    assert not np.array_equal(after["embedding"].iloc[1], before["embedding"].iloc[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"pool": "max"}, "pool"),
+        ({"hu_window": (-100.0, 200.0)}, "preprocessing"),
+        ({"build": lambda: toy.ToyEncoder(preprocessing=toy.small_input(), seed=1)}, "weights"),
+    ],
+)
+def test_refuses_to_mix_settings(
+    tmp_path: pathlib.Path, options: dict[str, Any], named: str
+) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    _embed([str(folder)], out)
+    content = out.read_bytes()
+    with pytest.raises(EvaCoralbayError, match=f"another .*{named}.*--out"):
+        _embed([str(folder)], out, **options)
+    assert out.read_bytes() == content
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_workers_and_devices_change_nothing(tmp_path: pathlib.Path, workers: int) -> None:
+    folder = _write(tmp_path / "in", 5)
+    (folder / "bad.nii.gz").write_bytes(b"nothing")
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    first = _embed([str(folder)], one, workers=1)
+    second = _embed([str(folder)], two, workers=workers, devices=("cpu", "cpu"))
+    assert first == second and len(first.failures) == 1
+    pd.testing.assert_frame_equal(_read(one), _read(two))
+
+
+def test_feature_maps(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    _embed([str(folder)], out, num_maps=1)
+    row = _read(out).iloc[0]
+    with np.load(tmp_path / "features_maps" / "in__scan_0.npz") as maps:
+        assert set(maps) == {"map_0", "starts", "affine"}
+        assert maps["map_0"].shape == (row["windows"], 6, 4, 4, 4)
+        assert maps["starts"].shape == (row["windows"], 3) and maps["affine"].shape == (4, 4)
+        coarse = maps["map_0"].mean(axis=(0, 2, 3, 4))
+    np.testing.assert_allclose(row["embedding"][3:], coarse, atol=1e-6)
+
+
+def test_points_and_boxes_of_a_file(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 3), tmp_path / "features.parquet"
+    path = folder / "scan_1.nii.gz"
+    scan = eva_coralbay.read_scan(path)
+    x, y, z = (scan.affine @ [7.0, 12.0, 10.0, 1.0])[:3]
+    rois = tmp_path / "rois.csv"
+    rois.write_text(
+        "case,name,x,y,z,x_min,y_min,z_min,x_max,y_max,z_max\n"
+        f"scan_1,nodule,{-x},{-y},{z},,,,,,\n"
+        f"scan_1.nii.gz,cube,,,,{-x - 9},{-y - 9},{z - 9},{-x + 9},{-y + 9},{z + 9}\n"
+        f"in__scan_2,,{-x},{-y},{z},,,,,,\n"
+    )
+    parts = embedding_job.Regions(regions.read(str(rois), space="lps"))
+    assert _embed([str(folder)], out, parts=parts).rows == 3
+    table = _read(out)
+    assert list(zip(table.index, table["region"], strict=True)) == [
+        ("in__scan_1", "nodule"), ("in__scan_1", "cube"), ("in__scan_2", "roi_1")
+    ]  # fmt: skip
+    point = regions.Point("nodule", (x, y, z))
+    box = regions.Box("cube", (x - 9, y - 9, z - 9), (x + 9, y + 9, z + 9))
+    for region, row in zip((point, box), table.itertuples(), strict=False):
+        expected = eva_coralbay.embed(scan, _build(), region=region)
+        np.testing.assert_allclose(row.embedding, expected, atol=1e-6)
+    # a region that moves is embedded anew
+    rois.write_text(rois.read_text().replace("in__scan_2,,", "in__scan_2,,999"))
+    moved = embedding_job.Regions(regions.read(str(rois), space="lps"))
+    report = _embed([str(folder)], out, parts=moved)
+    assert (report.known, len(report.failures)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("case,x,y\na,1,2\n", "row 1: no point"),
+        ("x,y,z\n1,2,nan\n", "finite"),
+        ("x,y,z\n1,2,three\n", "row 1"),
+        ("x_min,y_min,z_min,x_max,y_max,z_max\n1,1,1,2,1,2\n", "lower bound"),
+        ("name,x,y,z\na,1,2,3\na,4,5,6\n", "name of its own"),
+        ("x,y,z\n", "no point and no box"),
+    ],
+)
+def test_refuses_a_file_of_no_regions(tmp_path: pathlib.Path, content: str, message: str) -> None:
+    path = tmp_path / "rois.csv"
+    path.write_text(content)
+    with pytest.raises(EvaCoralbayError, match=message):
+        regions.read(str(path), space="ras")
+
+
+def test_regions_as_json(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "rois.json"
+    path.write_text('[{"case": "a", "x": 1, "y": 2, "z": 3}]')
+    assert regions.read(str(path), space="ras") == {"a": [regions.Point("roi_1", (1.0, 2.0, 3.0))]}
+    path.write_text('{"x": 1}')
+    with pytest.raises(EvaCoralbayError, match="no list of objects"):
+        regions.read(str(path), space="ras")
+
+
+def test_regions_of_an_unknown_scan_are_refused(tmp_path: pathlib.Path) -> None:
+    folder = _write(tmp_path / "in", 2)
+    for case, number in (("nobody", 0), ("", 2)):
+        parts = embedding_job.Regions({case: [regions.Point("a", (0.0, 0.0, 0.0))]})
+        with pytest.raises(EvaCoralbayError, match=f"case '{case}' are of {number} scans"):
+            _embed([str(folder)], tmp_path / "f.parquet", parts=parts)
+
+
+def test_masks_of_a_folder(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
+    masks = tmp_path / "masks"
+    for number, orientation in enumerate(("RAS", "LPI")):
+        labels = np.zeros(scans.SHAPE, dtype=np.uint8)
+        labels[2:8, 4:12, 3:9] = 1
+        labels[9:12, 14:20, 10:18] = 7
+        scans.write_nifti(masks / f"scan_{number}.nii.gz", labels, orientation=orientation)
+    report = _embed([str(folder)], out, parts=embedding_job.Regions(masks=masks))
+    assert report == (4, 2, 0, {})
+    table = _read(out)
+    assert list(table["region"]) == ["label_1", "label_7"] * 2
+    labels = eva_coralbay.read_scan(masks / "scan_0.nii.gz").array
+    region = regions.Masked("m", torch.from_numpy(labels == 7))
+    expected = eva_coralbay.embed(folder / "scan_0.nii.gz", _build(), region=region)
+    np.testing.assert_allclose(table["embedding"].iloc[1], expected, atol=1e-6)
+    (masks / "scan_1.nii.gz").unlink()
+    with pytest.raises(EvaCoralbayError, match="no mask of scan"):
+        _embed([str(folder)], tmp_path / "g.parquet", parts=embedding_job.Regions(masks=masks))
+    with pytest.raises(EvaCoralbayError, match="is one mask, but there are 2 scans"):
+        one = embedding_job.Regions(masks=masks / "scan_0.nii.gz")
+        _embed([str(folder)], tmp_path / "g.parquet", parts=one)
+
+
+_KILLED = """
+import pathlib, sys, time
+from eva_coralbay.inference import embedding_job, feature_table
+from tests.eva_coralbay.inference import toy
+feature_table._SAVE_SECONDS = 0.0
+def build():
+    encoder = toy.ToyEncoder(preprocessing=toy.small_input())
+    encoder.register_forward_pre_hook(lambda *_: time.sleep(0.3))
+    plain = encoder.forward_embeddings
+    encoder.forward_embeddings = lambda tensor: (time.sleep(0.1), plain(tensor))[1]
+    return encoder
+out = pathlib.Path(sys.argv[2])
+embedding_job.embed_scans([sys.argv[1]], out, build, model="toy/encoder", workers=1)
+"""
+
+
+def test_killed_it_goes_on(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 12), tmp_path / "features.parquet"
+    undisturbed = tmp_path / "undisturbed.parquet"
+    _embed([str(folder)], undisturbed)
+    parts = feature_table.parts_folder(out)
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder), str(out)])
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(parts.glob("part-*.parquet"))) < 2:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert not out.exists()
+    finished = len(list(parts.glob("part-*.parquet")))
+    report = _embed([str(folder)], out)
+    assert (report.rows, report.known) == (12, finished) and 0 < finished < 12
+    pd.testing.assert_frame_equal(_read(out), _read(undisturbed))
+    assert not parts.exists()
+
+
+def test_another_process_is_waited_for_by_the_user(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    with feature_table.locked(out), pytest.raises(EvaCoralbayError, match="Another process"):
+        _embed([str(folder)], out)
