@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eva_coralbay.data.scans import read_scan
     from eva_coralbay.errors import EvaCoralbayError
     from eva_coralbay.inference.embed import embed
+    from eva_coralbay.inference.segment import segment
     from eva_coralbay.models.encoder import CoralBayEncoder
     from eva_coralbay.models.loading import load_encoder
     from eva_coralbay.tasks.catalog import TASKS
@@ -34,6 +35,7 @@ __all__ = [
     "embed",
     "load_encoder",
     "read_scan",
+    "segment",
 ]
 
 _MODULES = {
@@ -43,6 +45,7 @@ _MODULES = {
     "embed": "eva_coralbay.inference.embed",
     "load_encoder": "eva_coralbay.models.loading",
     "read_scan": "eva_coralbay.data.scans",
+    "segment": "eva_coralbay.inference.segment",
 }
 """The module of each public name."""
 

@@ -3,12 +3,11 @@
 import argparse
 import functools
 import pathlib
-import sys
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from eva_coralbay.cli import _output, _subcommand
+from eva_coralbay.cli import _output, _scans, _subcommand
 from eva_coralbay.errors import EvaCoralbayError
 
 if TYPE_CHECKING:
@@ -39,22 +38,9 @@ class Embed(_subcommand.Subcommand):
 
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "sources",
-            metavar="SRC",
-            nargs="+",
-            help="a folder to search, a NIfTI file, or an archive (zip or tar)",
-        )
+        _scans.add_sources(parser)
         parser.add_argument(
             "--out", metavar="PARQUET", required=True, type=pathlib.Path, help="the table"
-        )
-        parser.add_argument(
-            "--exclude",
-            metavar="GLOB",
-            nargs="+",
-            action="extend",
-            default=[],
-            help="patterns of paths below SRC to leave out, such as '*_seg.nii.gz'",
         )
         _add_encoder(parser.add_argument_group("encoder"))
         _add_regions(parser.add_argument_group("regions (default: whole scans)"))
@@ -88,11 +74,11 @@ class Embed(_subcommand.Subcommand):
             hu_window=arguments.hu_window,
             window=arguments.window,
             workers=arguments.workers,
-            devices=arguments.devices or [_default_device()],
+            devices=arguments.devices or [_scans.default_device()],
         )
         if report.rows:
             print(f"table: {arguments.out} ({report.rows} rows)")
-        return print_report(report.failures, done=report.embedded, known=report.known)
+        return _scans.report(report.failures, done=report.embedded, known=report.known)
 
 
 def _add_encoder(group: argparse._ArgumentGroup) -> None:
@@ -189,12 +175,6 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _default_device() -> str:
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
 def _read_regions(arguments: argparse.Namespace) -> "embedding_job.Regions":
     from eva_coralbay.inference import embedding_job, regions
 
@@ -209,25 +189,3 @@ def _read_regions(arguments: argparse.Namespace) -> "embedding_job.Regions":
         raise EvaCoralbayError(f"'{arguments.mask}' does not exist (--mask).")
     of_case = regions.read(arguments.roi, space=arguments.roi_space) if arguments.roi else {}
     return embedding_job.Regions(of_case, arguments.mask)
-
-
-def print_report(failures: dict[str, str], *, done: int, known: int) -> int:
-    """Prints what came of the scans on standard error.
-
-    Args:
-        failures: Why scans are left out, by their source.
-        done: The number of scans that are new.
-        known: The number of scans that were done before.
-
-    Returns:
-        The exit code: 1 if a scan is left out.
-    """
-    if failures:
-        _output.print_table(
-            ("scan", "why it is left out"), failures.items(), title="Left out", to_stderr=True
-        )
-    print(
-        f"{done} scans done, {known} were done before, {len(failures)} are left out.",
-        file=sys.stderr,
-    )
-    return 1 if failures else 0

@@ -22,6 +22,7 @@ from eva_coralbay.cli import (
     phantom,
     pretrain,
     results,
+    segment,
     tasks,
 )
 
@@ -35,6 +36,7 @@ SUBCOMMANDS: tuple[_subcommand.Subcommand, ...] = (
     phantom.Phantom(),
     pretrain.Pretrain(),
     embed.Embed(),
+    segment.Segment(),
     results.Results(),
     curves.Curves(),
     leaderboard.Leaderboard(),

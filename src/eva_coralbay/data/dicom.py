@@ -137,6 +137,26 @@ def place_slices(
             f"Case '{case}', DICOM series of {len(paths)} files: there are values for "
             f"{len(slices)} of them."
         )
+    files, affine = order_slices(paths, case=case)
+    numbers = {path: number for number, path in enumerate(paths)}
+    ordered = [numbers[path] for path in files]
+    return grid_lib.reorient(slices[ordered].transpose(2, 1, 0), affine)
+
+
+def order_slices(paths: Sequence[str], *, case: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Returns the slices of a series in order, and where the voxels of their stack lie.
+
+    Args:
+        paths: The files of the series.
+        case: The id of the case, for the error messages.
+
+    Returns:
+        The files that are slices, along the direction across them, and the affine from (column,
+        row, slice) to RAS+ world positions in mm.
+
+    Raises:
+        DatasetError: If they are no such slices, or a header is damaged.
+    """
     try:
         with dicom_header.silent():
             files = dicom_checks.check([dicom_header.read(path) for path in paths], case=case)
@@ -147,9 +167,7 @@ def place_slices(
         raise DatasetError(
             f"Case '{case}', DICOM series of {len(paths)} files: {reason}."
         ) from None
-    numbers = {path: number for number, path in enumerate(paths)}
-    ordered = [numbers[files[index].path] for index in order]
-    return grid_lib.reorient(slices[ordered].transpose(2, 1, 0), affine)
+    return [files[index].path for index in order], affine
 
 
 def _read_series_uid(path: str) -> str | None:

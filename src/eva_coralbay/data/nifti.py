@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from isal import igzip
-from nibabel import nifti1, orientations, volumeutils
+from nibabel import nifti1, nifti2, orientations, volumeutils
 from torchvision import tv_tensors
 
 from eva_coralbay import _messages
@@ -34,6 +34,12 @@ _MAX_GZIP_RATIO = 1032
 
 _MAX_SURPLUS = 2**20
 """How many bytes a file may hold behind the voxels that its header states."""
+
+_PLACE_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units",
+)  # fmt: skip
+"""The fields of a header that, with the spacing, say where the voxels lie."""
 
 _INTEGER_TOLERANCE = 1e-3
 """How far a stored label value may lie from an integer."""
@@ -177,6 +183,39 @@ def as_nifti(
     stored.set_qform(stored.affine, code="scanner")
     stored.header.set_xyzt_units("mm")
     return stored
+
+
+def like_file(
+    array: npt.NDArray[Any], path: str, *, case: str
+) -> nifti1.Nifti1Image | nifti2.Nifti2Image:
+    """Returns values on the grid of a file as an image in which each voxel lies where it did.
+
+    Args:
+        array: The values, of shape [D, H, W] or [D, H, W, channels] on the grid of `read_scan`.
+        path: The NIfTI file whose order of axes, place in the world and units are taken.
+        case: The id of the case, for the error messages.
+
+    Returns:
+        The image. What its header says of the place of the voxels is what the file's says.
+
+    Raises:
+        DatasetError: If the header of the file cannot be read.
+    """
+    with foreign_files.reading(path, case=case):
+        header = _read_header(path, needs_code=False)
+        with _open(path) as file:
+            source = nifti_header.decode(file.read(nifti_header.SIZE))
+    back = orientations.ornt_transform(
+        orientations.axcodes2ornt(grid_lib.ORIENTATION), orientations.io_orientation(header.affine)
+    )
+    # nibabel turns the first three axes and leaves the last one
+    stored = orientations.apply_orientation(array, back)
+    is_second = isinstance(source, nifti2.Nifti2Header)
+    image = (nifti2.Nifti2Image if is_second else nifti1.Nifti1Image)(stored, header.affine)
+    for field in _PLACE_FIELDS:
+        image.header[field] = source[field]
+    image.header["pixdim"][:4] = source["pixdim"][:4]
+    return image
 
 
 def _read_header(path: str, *, needs_code: bool) -> nifti_header.Header:

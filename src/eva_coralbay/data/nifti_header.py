@@ -119,7 +119,7 @@ def parse(content: bytes, *, needs_code: bool) -> Header:
         UnusableError: If it is no header, states no place of the voxels or contradicting ones, or
             describes no volume.
     """
-    header = _decode(content)
+    header = decode(content)
     shape = _shape_of(header)
     _check_type(header)
     affine = _affine_of(header, needs_code=needs_code)
@@ -135,8 +135,15 @@ def parse(content: bytes, *, needs_code: bool) -> Header:
     )
 
 
-def _decode(content: bytes) -> Any:
-    """Returns the header that a file begins with, as nibabel reads and mends it."""
+def decode(content: bytes) -> Any:
+    """Returns the header that a file begins with, as nibabel reads and mends it.
+
+    Args:
+        content: The first `SIZE` bytes of a file.
+
+    Raises:
+        UnusableError: If it is no header.
+    """
     sizes = [int.from_bytes(content[:4], order) for order in ("little", "big")]
     kind = next((_KINDS[size] for size in sizes if size in _KINDS), None)
     if kind is None or len(content) < kind.template_dtype.itemsize:

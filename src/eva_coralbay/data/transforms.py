@@ -70,7 +70,15 @@ class EvalTransform:
             The image in [0, 1] and the label map, both of shape [1, D, H, W] and float32 and
             integer respectively.
         """
-        return self._scale_window(scan.read_image(scan.whole)), scan.read_mask(scan.whole)
+        return self.image_of(scan), scan.read_mask(scan.whole)
+
+    def image_of(self, scan: preparation.PreparedScan) -> torch.Tensor:
+        """Returns the image in [0, 1] of a scan that need not have a mask, of shape [1, D, H, W].
+
+        Args:
+            scan: The scan, prepared as `preparation` says.
+        """
+        return self._scale_window(scan.read_image(scan.whole))
 
     def _scale_window(self, hounsfield: torch.Tensor) -> torch.Tensor:
         lowest, highest = self._hu_window

@@ -191,8 +191,8 @@ def _draw_case(
     )
     shown = case.truth if case.truth.any() else case.prediction
     depth, height, _ = case.image.shape
-    axial = (_fullest_slice(shown, axis=0), slice(None))
-    coronal = (slice(None), _fullest_slice(shown, axis=1))
+    axial = (fullest_slice(shown, axis=0), slice(None))
+    coronal = (slice(None), fullest_slice(shown, axis=1))
     grid = block.subplots(2, len(_PANELS), squeeze=False, height_ratios=(height, depth))
     for row, plane, letters in ((grid[0], axial, "APRL"), (grid[1], coronal, "SIRL")):
         for panel, name in zip(row, _PANELS, strict=True):
@@ -203,8 +203,13 @@ def _draw_case(
         panel.set_title(name, color=_slice_drawing.INK, fontsize=9)
 
 
-def _fullest_slice(labels: npt.NDArray[np.integer], *, axis: int) -> int:
-    """Returns the slice that shows most of all classes, each relative to its largest area."""
+def fullest_slice(labels: npt.NDArray[np.integer], *, axis: int) -> int:
+    """Returns the slice that shows most of all classes, each relative to its largest area.
+
+    Args:
+        labels: The label map, of shape [D, H, W].
+        axis: The axis that the slice lies across.
+    """
     others = tuple(other for other in range(3) if other != axis)
     shown = np.zeros(labels.shape[axis])
     for label in np.unique(labels[labels > 0]):

@@ -1,6 +1,6 @@
 """Predictions on the grid of the scanner, where they are scored and used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,9 @@ from eva_coralbay.evaluation import label_maps
 
 CHUNK_VALUES = 2**25
 """How many interpolated logits are held at once."""
+
+PROBABILITY_STEPS = 255
+"""How many steps there are from a probability of 0 to 1."""
 
 _REACH = 1.0
 """How far outside of the prepared scan, in its voxels, a voxel is still given a label: the nearest
@@ -79,22 +82,57 @@ def restore_labels(
     Returns:
         The labels of shape [D', H', W'], on the CPU; 0 where the scan was cropped.
     """
-    to_prepared = np.linalg.inv(prepared.affine) @ native.affine
-    box = _covered_box(to_prepared, prepared.shape, native.shape)
     labels = torch.zeros(native.shape, dtype=torch.uint8 if len(logits) <= 255 else torch.int16)
-    depth, height, width = box
+    for part, interpolated, is_covered in _restored_parts(logits, prepared, native):
+        labels[part] = (label_maps.argmax_labels(interpolated[None])[0] * is_covered).cpu()
+    return labels
+
+
+@torch.no_grad()
+def restore_probabilities(
+    logits: torch.Tensor, prepared: grid_lib.Grid, native: grid_lib.Grid
+) -> torch.Tensor:
+    """Brings the logits of a prepared scan to the grid of the scan itself, as probabilities.
+
+    The label that `restore_labels` gives to a voxel is the one with the highest probability.
+
+    Args:
+        logits: The logits on the prepared grid, of shape [classes, D, H, W].
+        prepared: The grid of the prepared scan, after resampling and cropping.
+        native: The grid of the scan as it was read.
+
+    Returns:
+        The probabilities of shape [classes, D', H', W'], uint8 on the CPU, where
+        `PROBABILITY_STEPS` stands for 1; the background's is 1 where the scan was cropped.
+    """
+    probabilities = torch.zeros((len(logits), *native.shape), dtype=torch.uint8)
+    probabilities[0] = PROBABILITY_STEPS
+    for part, interpolated, is_covered in _restored_parts(logits, prepared, native):
+        shares = interpolated.softmax(dim=0) * is_covered
+        shares[0] += ~is_covered
+        probabilities[(slice(None), *part)] = (
+            (shares * PROBABILITY_STEPS).round().to(torch.uint8).cpu()
+        )
+    return probabilities
+
+
+def _restored_parts(
+    logits: torch.Tensor, prepared: grid_lib.Grid, native: grid_lib.Grid
+) -> Iterator[tuple[grid_lib.Box, torch.Tensor, torch.Tensor]]:
+    """Yields parts of the native grid with their logits, and whether a voxel has any."""
+    to_prepared = np.linalg.inv(prepared.affine) @ native.affine
+    depth, height, width = _covered_box(to_prepared, prepared.shape, native.shape)
     area = (height.stop - height.start) * (width.stop - width.start)
     step = max(1, CHUNK_VALUES // max(1, len(logits) * area))
     for start in range(depth.start, depth.stop, step):
         part = slice(start, min(start + step, depth.stop)), height, width
-        labels[part] = _restore_part(logits, to_prepared, part).cpu()
-    return labels
+        yield part, *_restore_part(logits, to_prepared, part)
 
 
 def _restore_part(
     logits: torch.Tensor, to_prepared: npt.NDArray[np.float64], part: grid_lib.Box
-) -> torch.Tensor:
-    """Returns the labels of a region of the native grid."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the logits [classes, D, H, W] of a part of the native grid, and where they count."""
     positions = _positions(to_prepared, part, logits.device)
     lengths = positions.new_tensor(logits.shape[1:])
     # from -1 at the first voxel to 1 at the last, the last axis first
@@ -107,7 +145,7 @@ def _restore_part(
         align_corners=True,
     )
     is_covered = ((positions >= -_REACH) & (positions <= lengths - 1 + _REACH)).all(dim=-1)
-    return label_maps.argmax_labels(interpolated)[0] * is_covered
+    return interpolated[0], is_covered
 
 
 def _positions(

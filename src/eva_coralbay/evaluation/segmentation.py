@@ -221,10 +221,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         """
         data, targets, metadata = INPUT_TENSOR_BATCH(*batch)
         is_monitoring = self.trainer.state.fn == states.TrainerFn.FITTING
-        inferer = self._monitor if is_monitoring else self._scorer
-        logits: Any = inferer(
-            data, network=self._forward_networks, device=self._stitching_device(data)
-        )
+        logits = self._slide(data, self._monitor if is_monitoring else self._scorer)
         if not is_monitoring and metadata is not None and "affine" in metadata:
             native = native_grid.restore_cases(
                 logits, metadata, run_module.scored_dataset(self.trainer)
@@ -235,6 +232,23 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             "targets": targets,
             "metadata": metadata,
         }
+
+    def compute_logits(self, data: torch.Tensor) -> torch.Tensor:
+        """Segments whole scans window by window, as a checkpoint is scored.
+
+        Args:
+            data: The scans as the encoder takes them, of shape [B, 1, D, H, W].
+
+        Returns:
+            The logits, of shape [B, classes, D, H, W].
+        """
+        return self._slide(data, self._scorer)
+
+    def _slide(self, data: torch.Tensor, inferer: inferers.SlidingWindowInferer) -> torch.Tensor:
+        logits: Any = inferer(
+            data, network=self._forward_networks, device=self._stitching_device(data)
+        )
+        return logits
 
     def _stitching_device(self, data: torch.Tensor) -> torch.device:
         """Returns where the logits of a scan are put together: on the CPU if they are large."""

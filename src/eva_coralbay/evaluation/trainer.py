@@ -27,7 +27,7 @@ from eva_coralbay.evaluation import (
     sessions,
     tracking,
 )
-from eva_coralbay.evaluation.probe import label_curve
+from eva_coralbay.evaluation.probe import label_curve, saved
 from eva_coralbay.tasks import protocols
 
 _CallbackT = TypeVar("_CallbackT", bound=pl_callbacks.Callback)
@@ -232,4 +232,8 @@ def _of_steps(monitor: str, refresh_rate: int) -> list[pl_callbacks.Callback]:
 
 def _of_a_pass(refresh_rate: int) -> list[pl_callbacks.Callback]:
     """Returns what only a closed form has, which goes through the training cases once."""
-    return [pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate), label_curve.LabelCurve()]
+    return [
+        pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate),
+        saved.SaveProbe(),
+        label_curve.LabelCurve(),
+    ]

@@ -12,4 +12,6 @@ Nothing is imported here.
     segment         the segmentation of one scan
     segmenting_job  the segmentations of many scans, in a folder
     label_files     label maps on the grids of the files that they are of
+    overlay         pictures of scans with their labels
+    dicom_seg       label maps as DICOM SEG
 """

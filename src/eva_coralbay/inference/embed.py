@@ -172,10 +172,9 @@ class _Pooled:
         sums, weights, maxima = [], [], []
         for feature_map in maps:
             flat = feature_map.double().flatten(1)
-            share = functional.adaptive_avg_pool3d(
-                held.to(flat)[None], tuple(feature_map.shape[1:])
-            ).flatten()
-            share = share * (held.numel() / len(share))
+            depth, height, width = feature_map.shape[1:]
+            share = functional.adaptive_avg_pool3d(held.to(flat)[None], (depth, height, width))
+            share = share.flatten() * (held.numel() / share.numel())
             sums.append(flat @ share)
             weights.append(share.sum().expand(len(flat)))
             maxima.append(flat.masked_fill(share <= 0, -torch.inf).amax(dim=1))

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -256,7 +256,7 @@ def _collect(
 
 def _make(
     work: Sequence[_Work], preprocessing: Preprocessing, workers: int | None
-) -> Iterator[tuple[_Work, _Made]]:
+) -> Generator[tuple[_Work, _Made], None, None]:
     """Yields each scan with what its encoder takes."""
     function = functools.partial(_make_inputs, preprocessing=preprocessing)
     number = workers
@@ -348,13 +348,13 @@ def _constants(settings: Mapping[str, Any]) -> dict[str, str]:
 def _write_maps(path: pathlib.Path, features: embed_lib.Features, affine: Any) -> None:
     """Writes the maps of all windows: `map_<i>` of shape [windows, C, d, h, w], fine to coarse."""
     stacked = zip(*(window.maps for window in features.windows), strict=True)
-    content = io.BytesIO()
-    np.savez(
-        content,
+    arrays: dict[str, Any] = {
         **{f"map_{i}": torch.stack(maps).numpy() for i, maps in enumerate(stacked)},
-        starts=np.array([window.start for window in features.windows]),
-        affine=np.asarray(affine),
-    )
+        "starts": np.array([window.start for window in features.windows]),
+        "affine": np.asarray(affine),
+    }
+    content = io.BytesIO()
+    np.savez(content, **arrays)
     _atomic_files.write_atomically(path, content.getvalue())
 
 

@@ -192,11 +192,12 @@ def _check_pyarrow() -> None:
 
 
 def _read(path: pathlib.Path, *, columns: Sequence[str] | None = None) -> Any:
-    from pyarrow import lib, parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
     try:
         return parquet.read_table(path, columns=columns)
-    except (lib.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise EvaCoralbayError(
             f"'{path}' is no Parquet file that can be read ({error}). Delete it."
         ) from error

@@ -80,7 +80,7 @@ def test_dicom_and_archives_equal_the_files(tmp_path: pathlib.Path) -> None:
     assert list(table["source"]) == [
         str(path), str(series), f"{tmp_path}/c.zip/deep/scan.nii.gz", f"{tmp_path}/d.tar.gz/series"
     ]  # fmt: skip
-    values = np.stack(table["embedding"])
+    values = np.stack(table["embedding"].tolist())
     np.testing.assert_allclose(values, values[:1].repeat(4, axis=0), atol=1e-6)
     hashes = list(table["source_sha256"])
     assert hashes[0] == hashes[2] and hashes[1] == hashes[3] and hashes[0] != hashes[1]

@@ -7,6 +7,7 @@ Nothing is imported here. The dense probe of segmentations needs torch and numpy
     sums            the features of drawn voxels of a case and their sums
     classifier      the classifier of the sums of any set of cases, and its strength
     subsets         the labeled cases of each point of a label-efficiency curve
+    saved           the classifier of all training cases in a file
     scans           both passes over scans: the sums of training cases, the labels of others
 
 The probe of classifications has scikit-learn's classifiers of embeddings:

@@ -41,6 +41,10 @@ class FrozenModule(run_module.RunModule):
         if self._trainer is None:
             # eva calls this before the run is seeded, Lightning once more after
             return
+        self.build_encoder()
+
+    def build_encoder(self) -> None:
+        """Builds the encoder, where it is a specification, with the seed of the run."""
         self.encoder = self._build(self.encoder, "encoder")
         if self.encoder_sha256 is None:
             self.encoder_sha256 = run_module.encoder_sha256(self.encoder)

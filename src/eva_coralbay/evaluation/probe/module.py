@@ -23,7 +23,8 @@ class ProbeModule(base.FrozenModule):
     it. At its end there is a classifier of every subset of the cases that
     :func:`eva_coralbay.evaluation.probe.subsets.draw` names; that of all cases is the one that
     segments, the others give the label-efficiency curve. Nothing is trained, so a run equals its
-    repetition, and neither the batch size nor the number of workers matters. It saves nothing.
+    repetition, and neither the batch size nor the number of workers matters. The classifier of all
+    cases is what :mod:`eva_coralbay.evaluation.probe.saved` keeps.
     """
 
     def __init__(
@@ -57,6 +58,15 @@ class ProbeModule(base.FrozenModule):
         """
         super().__init__(encoder=encoder, task=task, protocol=protocol, seed=seed)
 
+        self.arguments = {
+            "encoder": encoder,
+            "task": task,
+            "protocol": protocol,
+            "seed": seed,
+            "roi_size": list(roi_size),
+            "overlap": overlap,
+            "maps": maps,
+        }
         self.classifiers: list[classifier.Classifier] = []
         self.subsets: list[subsets.Subset] = []
 
@@ -102,6 +112,24 @@ class ProbeModule(base.FrozenModule):
         self._samples = {}
         self.subsets = subsets.draw(self._task, list(cases))
         self.classifiers = classifier.fit_subsets(cases, self.subsets, maps=self._maps)
+
+    @torch.no_grad()
+    def compute_logits(self, data: torch.Tensor) -> torch.Tensor:
+        """Segments whole scans by the classifier of all training cases, as they are scored.
+
+        Args:
+            data: The scans as the encoder takes them, of shape [B, 1, D, H, W].
+
+        Returns:
+            The logits, of shape [B, classes, D, H, W].
+        """
+        fitted = self.classifiers[-1:]
+        return torch.stack(
+            [
+                scans.segment_scan(self.encoder, image, fitted, sliding=self._sliding).logits
+                for image in data
+            ]
+        )
 
     @override
     def validation_step(self, batch: INPUT_TENSOR_BATCH, *args: Any, **kwargs: Any) -> STEP_OUTPUT:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from eva.core.trainers import functional
 
-from eva_coralbay.data import SegmentationData, phantom
+from eva_coralbay.data import SegmentationData, phantom, transforms
+from eva_coralbay.data.datasets import NnUNet
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import ProbeModule, Trainer
+from eva_coralbay.evaluation.probe import curve_metric, saved
 from eva_coralbay.results import case_table, label_curves, record, scores
 from tests.eva_coralbay.evaluation.probe import toy
 
@@ -105,3 +108,36 @@ def test_maps_that_do_not_count_change_the_scores(
         for folder in (last, run)
     )
     assert ours is not None and theirs is not None and ours < theirs
+
+
+def test_the_saved_probe_segments_as_the_run_did(
+    run: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The Dice of the first case, from the file, is that of the case table."""
+    module = saved.read(run / saved.NAME)
+    dataset = NnUNet(str(data), "val", transforms=transforms.EvalTransform(spacing=(8.0, 8.0, 8.0)))
+    dataset.setup()
+    image, mask, metadata = dataset[0]
+    labels = module.compute_logits(image[None])[0].argmax(dim=0)
+    found = curve_metric.dice(labels[None], mask[0], n_classes=len(module.classes))[0]
+    rows = {
+        row.class_name: row.value
+        for row in case_table.read(run / "record_val_last.cases.csv")
+        if row.case == metadata["case"] and row.metric == "dice_resampled"
+    }
+    assert module.classes == dataset.classes and len(rows) == len(found)
+    for name, value in zip(module.classes[1:], found.tolist(), strict=True):
+        assert rows[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_a_saved_probe_is_refused_with_another_encoder_and_when_damaged(
+    run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    module = saved.read(run / saved.NAME)
+    module.encoder_sha256 = "0" * 64
+    saved.write(tmp_path / "other.safetensors", module)
+    with pytest.raises(EvaCoralbayError, match="other weights"):
+        saved.read(tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes((run / saved.NAME).read_bytes()[:100])
+    with pytest.raises(EvaCoralbayError, match=r"damaged\.safetensors.*run the probe again"):
+        saved.read(tmp_path / "damaged.safetensors")

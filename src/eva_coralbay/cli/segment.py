@@ -1,0 +1,87 @@
+"""The command `eva-coralbay segment`."""
+
+import argparse
+import pathlib
+
+from typing_extensions import override
+
+from eva_coralbay.cli import _output, _scans, _subcommand
+
+
+class Segment(_subcommand.Subcommand):
+    """Segments CT scans by the decoder or the probe that a run has trained.
+
+    Writes a label map a scan on the scan's own grid (shape, order of axes, affine and units of the
+    file; of a DICOM series its grid), with the names of the labels in labels.json and in its
+    header. A call that was interrupted goes on when it is repeated. What is no CT scan in HU, or
+    cannot be read, is named and left out; then the exit code is 1.
+    """
+
+    name = "segment"
+    help = "segment your own scans by what a run has trained"
+    examples = """
+        eva-coralbay segment /mnt/scans --run logs/mine/nnunet/SESSION/run_0 --out segmentations
+        eva-coralbay segment scan.nii.gz --run RUN --out out --overlay --probabilities
+        eva-coralbay segment study/ archive.zip --run RUN --out out --dicom-seg --device cuda:0
+    """
+
+    @override
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        _scans.add_sources(parser)
+        parser.add_argument(
+            "--run",
+            metavar="RUN",
+            required=True,
+            type=pathlib.Path,
+            # `run` is the function of the command
+            dest="trained",
+            help="the folder of a run of `eva fit` on a segmentation, LOGS/SESSION/run_K",
+        )
+        parser.add_argument(
+            "--out", metavar="DIR", required=True, type=pathlib.Path, help="the folder to write"
+        )
+        parser.add_argument(
+            "--which",
+            choices=("last", "best"),
+            default="last",
+            help="the checkpoint of the last step, or the best one on val (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--overlay", action="store_true", help="also draw each scan with its labels, as PNG"
+        )
+        parser.add_argument(
+            "--probabilities",
+            action="store_true",
+            help="also write the probabilities of all classes, in steps of 1/255",
+        )
+        parser.add_argument(
+            "--dicom-seg",
+            action="store_true",
+            help="also write the label maps of DICOM series as DICOM SEG (needs highdicom)",
+        )
+        parser.add_argument(
+            "--device",
+            help="where to compute, such as cpu or cuda:0 (default: the first GPU, or the CPU)",
+        )
+
+    @override
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Segments the scans."""
+        _output.announce_imports()
+        from eva_coralbay.inference import segmenting_job, trained
+
+        report = segmenting_job.segment_scans(
+            arguments.sources,
+            arguments.out,
+            trained.load(
+                arguments.trained,
+                selection=arguments.which,
+                device=arguments.device or _scans.default_device(),
+            ),
+            wanted=segmenting_job.Wanted(
+                arguments.overlay, arguments.probabilities, arguments.dicom_seg
+            ),
+            exclude=arguments.exclude,
+        )
+        print(f"segmentations: {arguments.out}")
+        return _scans.report(report.failures, done=report.segmented, known=report.known)

@@ -1,0 +1,101 @@
+"""What a run of `eva fit` has trained, ready to segment other scans."""
+
+import dataclasses
+import pathlib
+from typing import Any, Literal
+
+import torch
+
+from eva_coralbay import _hashes
+from eva_coralbay.data import transforms
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation import segmentation
+from eva_coralbay.evaluation.probe import saved
+from eva_coralbay.models import registry
+from eva_coralbay.results import run_config
+
+Selection = Literal["last", "best"]
+"""Which checkpoint of a run: that of the last step, which its record counts, or the best on val."""
+
+_CONFIG = "config.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network or a probe, with what it takes of a scan."""
+
+    module: Any
+    """The module, in eval mode: its `compute_logits` maps [1, 1, D, H, W] to logits."""
+
+    transform: transforms.EvalTransform
+    """Prepares a scan as for the scoring of the run."""
+
+    classes: tuple[str, ...]
+    """The names of the label values, the background first."""
+
+    path: pathlib.Path
+    """The file of what was trained."""
+
+    sha256: str
+    """The SHA-256 of that file."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.module.encoder.parameters(), torch.empty(0)).device
+
+
+def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu") -> Trained:
+    """Loads what a run has trained; nothing in its files is executed but the classes they name.
+
+    Args:
+        run: The folder of the run, `<logs>/<session>/run_<k>`.
+        selection: Which checkpoint; a probe has one.
+        device: Where to compute, as PyTorch names devices.
+
+    Raises:
+        EvaCoralbayError: If the folder is no finished run of a segmentation, or the weights of its
+            encoder are not found or are others.
+    """
+    config = _read_config(run)
+    registry.register_backbones()
+    data = run_config.settings(config)["data"].get("init_args", {})
+    given = {name: data[name] for name in ("spacing", "hu_window") if data.get(name) is not None}
+    transform = transforms.EvalTransform(**given)
+    probe, checkpoint = run / saved.NAME, run / "checkpoints" / f"{selection}.ckpt"
+    if probe.exists():
+        path, module = probe, saved.read(probe)
+    elif checkpoint.exists():
+        path, module = checkpoint, _load_checkpoint(checkpoint)
+    else:
+        raise EvaCoralbayError(
+            f"'{run}' has neither '{saved.NAME}' nor 'checkpoints/{selection}.ckpt'. Name the "
+            "folder of a finished run of a segmentation, `<logs>/<session>/run_<k>`; probes of "
+            "older versions have to be run again."
+        )
+    return Trained(
+        module.to(device).eval(), transform, tuple(module.classes), path, _hashes.hash_file(path)
+    )
+
+
+def _read_config(run: pathlib.Path) -> dict[str, Any]:
+    path = run / _CONFIG
+    if not path.exists():
+        runs = sorted(str(found.parent) for found in run.glob(f"**/run_*/{_CONFIG}"))
+        hint = f" Did you mean '{runs[-1]}'?" if runs else ""
+        raise EvaCoralbayError(f"'{run}' is no folder of a run: it has no {_CONFIG}.{hint}")
+    return run_config.read(path)
+
+
+def _load_checkpoint(path: pathlib.Path) -> segmentation.SegmentationModule:
+    try:
+        return segmentation.SegmentationModule.load_from_checkpoint(
+            path, map_location="cpu", weights_only=True
+        )
+    except EvaCoralbayError:
+        raise
+    except Exception as error:  # Lightning and PyTorch raise almost anything for other checkpoints
+        raise EvaCoralbayError(
+            f"'{path}' is no checkpoint of a segmentation that can be loaded without its config "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]})."
+        ) from error

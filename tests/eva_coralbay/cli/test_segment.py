@@ -1,0 +1,25 @@
+"""Tests `eva-coralbay segment`."""
+
+import pathlib
+
+import pytest
+
+from eva_coralbay.cli import main
+from tests.eva_coralbay.inference import runs
+
+
+def test_segments_by_a_probe(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = runs.write_data(tmp_path / "data")
+    run = runs.fit(data, tmp_path / "logs", is_probe=True)
+    out = tmp_path / "out"
+    command = ["segment", str(data / "imagesTr"), "--run", str(run), "--out", str(out)]
+    assert main.main([*command, "--exclude", "*_003_*", "*_004_*"]) == 0
+    assert len(list(out.glob("*.nii.gz"))) == 3
+    assert f"segmentations: {out}" in capsys.readouterr().out
+    (tmp_path / "bad.nii").write_bytes(b"nothing")
+    assert main.main([*command[:2], str(tmp_path / "bad.nii"), *command[2:]]) == 1
+    captured = capsys.readouterr()
+    assert "2 scans done, 3 were done before, 1 are left out." in captured.err
+
+    assert main.main(["segment", "a", "--run", str(tmp_path / "logs"), "--out", str(out)]) == 1
+    assert f"Did you mean '{run}'?" in capsys.readouterr().err
