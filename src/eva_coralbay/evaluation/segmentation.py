@@ -18,7 +18,13 @@ from torch import nn
 from typing_extensions import override
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import label_maps, metrics, native_grid, run_module
+from eva_coralbay.evaluation import (
+    label_maps,
+    metrics,
+    native_grid,
+    pyramid_decoder,
+    run_module,
+)
 from eva_coralbay.tasks import protocols
 
 SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
@@ -75,7 +81,9 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             encoder: The backbone, or its `class_path` and `init_args`, from which each run
                 builds one. It maps [B, 1, D, H, W] to a list of feature maps, fine to coarse.
             decoder: The decoder, or its `class_path` and `init_args`, from which each run
-                builds one; an absent `out_channels` is the number of classes.
+                builds one; an absent `out_channels` is the number of classes. For an encoder of the
+                zoo whose maps are no pyramid of six, the SwinUNETR decoder stands behind a
+                convolution a map (`eva_coralbay.evaluation.pyramid_decoder`).
             criterion: The loss on logits [B, classes, D, H, W] and labels [B, 1, D, H, W].
                 Dice without background plus cross-entropy if None.
             class_weights: The weight of each class in the default loss, background first.
@@ -256,11 +264,12 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         return torch.device("cpu") if size > _MAX_LOGITS_BYTES else data.device
 
     def _complete(self, decoder: Any) -> Any:
-        """Returns the decoder's specification with the number of classes in it."""
+        """Returns the decoder's specification with the classes and the encoder's maps in it."""
         if not isinstance(decoder, dict):
             return decoder
         init_args = {"out_channels": len(self.classes), **decoder.get("init_args", {})}
-        return {**decoder, "init_args": init_args}
+        completed = {**decoder, "init_args": init_args}
+        return pyramid_decoder.complete(completed, self.encoder, self.roi_size)
 
     def _check_crops(self) -> None:
         """Checks that the crops are as large as the windows.

@@ -22,6 +22,7 @@ from torch import nn
 from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import description, registry, zoo
+from eva_coralbay.models.networks import pyramid
 
 _NUM_MAPS = 6
 """Feature maps that are asked for if the zoo says no number; the SwinUNETR decoder takes six."""
@@ -49,6 +50,9 @@ _DECODER_FACTORS = (1, 1, 2, 4, 8, 16)
 
 _DECODER_STRIDES = (1, 2, 4, 8, 16, 32)
 """Strides of the maps that the SwinUNETR decoder takes."""
+
+_ANY_MAPS_DECODER = "eva_coralbay.evaluation.pyramid_decoder.PyramidDecoder"
+"""The decoder for all other maps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +178,7 @@ def _run(
         "trainable: gradient": lambda: _check_gradient(mapper, volume(small)),
     }
     findings += [_find(name, run) for name, run in map_checks.items()]
-    return [*findings, Finding("decoder", None, _describe_decoder(maps, roi))]
+    return [*findings, Finding("decoder", None, _describe_decoder(mapper, maps, roi))]
 
 
 def _find(name: str, run: Callable[[], str]) -> Finding:
@@ -365,20 +369,20 @@ def _check_gradient(model: nn.Module, tensor: torch.Tensor) -> str:
     return f"{seen}; not {_messages.list_names(unreached, limit=3)}" if unreached else seen
 
 
-def _describe_decoder(maps: list[torch.Tensor], roi: int) -> str:
-    """Says whether eva's SwinUNETR decoder takes the maps, or what is needed instead."""
+def _describe_decoder(network: nn.Module, maps: list[torch.Tensor], roi: int) -> str:
+    """Says whether eva's SwinUNETR decoder takes the maps, or what stands before it."""
     channels = [feature_map.shape[1] for feature_map in maps]
-    strides = [roi / feature_map.shape[-1] for feature_map in maps]
+    strides = [tuple(roi / side for side in feature_map.shape[2:]) for feature_map in maps]
     wanted = [factor * channels[0] for factor in _DECODER_FACTORS] if channels else []
-    fits = strides == list(_DECODER_STRIDES)
-    if fits and channels == wanted:
+    if strides == [(stride,) * 3 for stride in _DECODER_STRIDES] and channels == wanted:
         return f"SwinUNETRDecoderWithProjection with feature_size (IN_FEATURES) {channels[0]}"
-    if fits:
-        return (
-            f"channels {channels}: needs 1x1 convolutions to f, f, 2f, 4f, 8f, 16f before the "
-            "SwinUNETR decoder"
-        )
+    seen = ", ".join(
+        f"{width} at {' x '.join(f'{step:.3g}' for step in stride)}"
+        for width, stride in zip(channels, strides, strict=True)
+    )
+    is_ours = isinstance(getattr(network, "model", network), pyramid.PyramidEncoder)
+    how = "which a config takes by itself" if is_ours else f"decoder.class_path={_ANY_MAPS_DECODER}"
     return (
-        f"strides {[f'{stride:g}' for stride in strides]}: not for the SwinUNETR decoder (six maps "
-        "at strides 1 to 32); needs a decoder of its own"
+        f"channels at strides {seen}: PyramidDecoder, the SwinUNETR decoder behind a convolution a "
+        f"map, {how}"
     )

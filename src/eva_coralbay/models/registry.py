@@ -1,8 +1,7 @@
 """Makes the encoders of the zoo known to eva by name, in our configs and in eva's own."""
 
-import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from eva.vision.models.networks.backbones.registry import backbone_registry
@@ -40,11 +39,26 @@ class _Backbone:
     """
 
     def __init__(self, entry: zoo.Entry) -> None:
-        self._build: Callable[..., nn.Module] = functools.partial(loading.build, entry)
+        self._entry = entry
         self.__signature__ = _OpenSignature()
 
     def __call__(self, **kwargs: Any) -> nn.Module:
-        return self._build(**kwargs)
+        return loading.build(self._entry, **_fit(self._entry, kwargs))
+
+
+def _fit(entry: zoo.Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a config as far as they are about the network of an entry.
+
+    Configs state for every encoder what a SwinUNETR needs: its feature size (IN_FEATURES) and six
+    feature maps (OUT_INDICES). Other networks have a width of their own, and at most their maps.
+    """
+    fitting = dict(options)
+    if entry.keys is None:
+        return fitting
+    fitting.pop("feature_size", None)
+    if fitting.get("out_indices") is not None:
+        fitting["out_indices"] = min(fitting["out_indices"], len(entry.maps))
+    return fitting
 
 
 class _OpenSignature(inspect.Signature):

@@ -172,13 +172,13 @@ def test_fewer_maps_on_request() -> None:
 
     assert findings["feature maps"].holds
     assert findings["decoder"].holds is None
-    assert "needs a decoder of its own" in findings["decoder"].seen
+    assert "decoder.class_path=eva_coralbay.evaluation.pyramid_decoder" in findings["decoder"].seen
 
 
 def test_maps_that_need_a_projection() -> None:
     findings = _check(f"{__name__}.EqualChannels", roi=64)
 
-    assert "[2, 2, 2, 2, 2, 2]: needs 1x1 convolutions" in findings["decoder"].seen
+    assert "strides 2 at 1 x 1 x 1, 2 at 2 x 2 x 2" in findings["decoder"].seen
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_normalizes_as_the_published_code() -> None:
         "radiology/voco_b",  # Self-supervised/utils/data_trans.py, line 62
         "radiology/suprem_swin_unetr",  # supervised_pretraining/dataset/dataloader_bdmap.py, 173
         "radiology/universal_swinunetr",  # dataset/dataloader.py, line 231
+        "radiology/merlin",  # merlin/data/monai_transforms.py
         "radiology/ct_fm",  # experiments/fm/frameworks/intrasample_simclr.yaml
     ],
 )

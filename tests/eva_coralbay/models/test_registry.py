@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import pytest
+import torch
 from eva.vision.models import ModelFromRegistry
 from eva.vision.models.networks.backbones import backbone_registry
 
@@ -92,6 +93,20 @@ def test_published_weights_are_the_default(monkeypatch: pytest.MonkeyPatch) -> N
 def test_random_weights_take_no_checkpoint() -> None:
     with pytest.raises(ValueError, match="'weights.pt'; use radiology/coralbay for a checkpoint"):
         _build("radiology/coralbay_random", checkpoint="weights.pt")
+
+
+def test_other_networks_take_the_configs_of_a_swin_unetr() -> None:
+    """All maps that there are, and no feature size."""
+    with torch.device("meta"):
+        model = _build(
+            "radiology/suprem_segresnet",
+            random_weights=True, out_indices=6, feature_size=48, checkpoint=None,
+        )  # fmt: skip
+        maps = model(torch.zeros(1, 1, 64, 64, 64))
+
+    assert [feature_map.shape[1] for feature_map in maps] == [16, 32, 64, 128]
+    with pytest.raises(EvaCoralbayError, match="does not take out_indicies"):
+        _build("radiology/suprem_segresnet", out_indicies=6)
 
 
 @pytest.mark.parametrize("name", _NAMES)

@@ -1,13 +1,15 @@
-"""Encoders to compare with: none at all, and a 2D network on the slices of a scan."""
+"""Encoders to compare with: none at all, and a small 2D network on the slices of a scan."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import timm
 import torch
 from torch import nn
 from torch.nn import functional
 
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.models.networks.slices import SliceEncoder
 
 
 class GaussianDerivatives(nn.Module):
@@ -58,49 +60,6 @@ class GaussianDerivatives(nn.Module):
         return torch.cat(channels, dim=1)
 
 
-class SliceEncoder(nn.Module):
-    """A 2D network on every axial slice of a volume, whose maps keep the depth of the volume."""
-
-    def __init__(
-        self,
-        network: nn.Module | Callable[[torch.Tensor], torch.Tensor | Sequence[torch.Tensor]],
-        *,
-        in_channels: int = 3,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-    ) -> None:
-        """Initializes the encoder.
-
-        Args:
-            network: Maps images [N, C, H, W] to maps [N, c, h, w], from fine to coarse, or to one
-                embedding [N, E].
-            in_channels: The number of channels that it takes; a slice is repeated.
-            mean: The mean of each channel that it was trained with; ImageNet's by default.
-            std: The same of the standard deviation.
-        """
-        super().__init__()
-
-        self.network = network
-        self._in_channels = in_channels
-        statistics = torch.tensor([list(mean), list(std)])[:, :in_channels]
-        self.register_buffer("statistics", statistics[:, None, :, None, None], persistent=False)
-
-    def forward(self, tensor: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Encodes volumes [B, 1, D, H, W] in [0, 1].
-
-        Returns:
-            The maps [B, c, D, h, w], from fine to coarse; of a network that gives one embedding
-            of a slice, the mean over the slices [B, E].
-        """
-        batch = len(tensor)
-        mean, std = self.get_buffer("statistics")
-        slices = tensor.transpose(1, 2).flatten(0, 1).expand(-1, self._in_channels, -1, -1)
-        maps = self.network((slices - mean) / std)
-        if isinstance(maps, torch.Tensor):
-            return maps.unflatten(0, (batch, -1)).mean(dim=1)
-        return [one.unflatten(0, (batch, -1)).transpose(1, 2) for one in maps]
-
-
 class EfficientNetLite0(SliceEncoder):
     """EfficientNet-Lite0 on slices: five maps of strides 2 to 32 in the plane of a slice.
 
@@ -118,8 +77,6 @@ class EfficientNetLite0(SliceEncoder):
         Raises:
             EvaCoralbayError: If the file does not hold the weights of this network.
         """
-        import timm
-
         network = timm.create_model("tf_efficientnet_lite0")
         if weights is not None:
             state = network.state_dict()

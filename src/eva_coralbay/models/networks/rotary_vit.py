@@ -15,7 +15,9 @@ from typing_extensions import override
 from eva_coralbay.models.networks.pyramid import PyramidEncoder
 
 _AXES = 3
-_NORM_EPSILON = 1e-5
+NORM_EPSILON = 1e-5
+"""What is added to the variance in a normalization of layers."""
+
 _MLP_RATIO = 4
 
 
@@ -102,13 +104,15 @@ class _Tokens(nn.Module):
         super().__init__()
         projection = nn.Conv3d(1, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.patch_embed = nn.ModuleDict({"proj": projection})
-        self.rope_embed = _RotaryPositions(embed_dim // num_heads, rope_base)
+        self.rope_embed = RotaryPositions(embed_dim // num_heads, rope_base)
         self.cls_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 1e-6)
         self.register_tokens = nn.Parameter(torch.randn(1, num_registers, embed_dim) * 1e-6)
         # the training replaced masked patches by it; it is in the file and not used
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))
-        self.blocks = nn.ModuleList(_Block(embed_dim, num_heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(embed_dim, eps=_NORM_EPSILON)
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, _Attention(embed_dim, num_heads)) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
 
     def forward(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the class token [B, E] and the patch tokens [B, E, D, H, W], normalized."""
@@ -124,12 +128,18 @@ class _Tokens(nn.Module):
         return tokens[:, 0], tokens[:, special.shape[1] :].mT.unflatten(2, grid)
 
 
-class _RotaryPositions(nn.Module):
+class RotaryPositions(nn.Module):
     """Angles by which pairs of channels are rotated, a third of the pairs by each axis."""
 
     periods: torch.Tensor
 
     def __init__(self, head_dim: int, base: float) -> None:
+        """Computes the periods.
+
+        Args:
+            head_dim: Channels of a head, a multiple of six.
+            base: Base of the periods.
+        """
         super().__init__()
         pairs = torch.arange(head_dim // (2 * _AXES), dtype=torch.float32)
         self.register_buffer("periods", base ** (2.0 * pairs / (head_dim // _AXES)))
@@ -146,26 +156,33 @@ class _RotaryPositions(nn.Module):
         return angles.sin(), angles.cos()
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Attention and a perceptron, each a scaled residual branch, on tokens [B, N, E]."""
 
-    def __init__(self, embed_dim: int, num_heads: int) -> None:
+    def __init__(self, embed_dim: int, attention: nn.Module) -> None:
+        """Builds the block.
+
+        Args:
+            embed_dim: Channels of the tokens.
+            attention: Maps tokens, sine and cosine to tokens.
+        """
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dim, eps=_NORM_EPSILON)
-        self.attn = _Attention(embed_dim, num_heads)
-        self.ls1 = _Scale(embed_dim)
-        self.norm2 = nn.LayerNorm(embed_dim, eps=_NORM_EPSILON)
+        self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
+        self.attn = attention
+        self.ls1 = Scale(embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPSILON)
         self.mlp = nn.ModuleDict(
             {
                 "fc1": nn.Linear(embed_dim, _MLP_RATIO * embed_dim),
                 "fc2": nn.Linear(_MLP_RATIO * embed_dim, embed_dim),
             }
         )
-        self.ls2 = _Scale(embed_dim)
+        self.ls2 = Scale(embed_dim)
 
     def forward(
         self, tokens: torch.Tensor, sine: torch.Tensor, cosine: torch.Tensor
     ) -> torch.Tensor:
+        """Maps tokens [B, N, E] with the sine and cosine [N, C / 2] of their positions."""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens), sine, cosine))
         hidden = functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
         return tokens + self.ls2(self.mlp["fc2"](hidden))
@@ -199,12 +216,14 @@ def _rotate(heads: torch.Tensor, sine: torch.Tensor, cosine: torch.Tensor) -> to
     return torch.stack(rotated, dim=-1).flatten(-2)
 
 
-class _Scale(nn.Module):
+class Scale(nn.Module):
     """A learned factor for each channel."""
 
     def __init__(self, embed_dim: int) -> None:
+        """Initializes the factors of `embed_dim` channels."""
         super().__init__()
         self.gamma = nn.Parameter(torch.full((embed_dim,), 1e-5))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Scales the channels of tokens [..., E]."""
         return tokens * self.gamma

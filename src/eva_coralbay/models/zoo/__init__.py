@@ -10,7 +10,10 @@ from eva_coralbay.models.zoo import (
     coralbay,
     ct_fm,
     fmcib,
+    merlin,
+    spectre,
     suprem,
+    timm_slices,
     universal,
     vista3d,
     voco,
@@ -20,7 +23,19 @@ from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
 
 __all__ = ["ENTRIES", "Entry", "FeatureMap", "KeyLayout"]
 
-_FAMILIES = (coralbay, voco, suprem, universal, ct_fm, vista3d, fmcib, voxelfm)
+_FAMILIES = (
+    coralbay,
+    voco,
+    suprem,
+    universal,
+    ct_fm,
+    vista3d,
+    fmcib,
+    voxelfm,
+    merlin,
+    spectre,
+    timm_slices,
+)
 
 ENTRIES: Mapping[str, Entry] = {
     entry.name: entry for family in _FAMILIES for entry in family.ENTRIES

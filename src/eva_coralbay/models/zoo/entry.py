@@ -66,7 +66,8 @@ class Entry:
     """MD5 of the weights file, where nothing better is published."""
 
     preprocessing: Preprocessing | None
-    """The input that it was trained on; None where that is not published."""
+    """The input that it was trained on. None where that is not published, or was no CT: then it is
+    given that of the task."""
 
     parameters: int | None
     """Number of parameters; None where it depends on the weights."""

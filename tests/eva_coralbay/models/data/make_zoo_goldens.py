@@ -219,6 +219,73 @@ class _VoxelFM(_Model):
         return output["x_norm_clstoken"], [patches]
 
 
+class _Merlin(_Model):
+    repository = "StanfordMIMI/Merlin"
+    commit = "2489a96bab716b6b27e3e693e2e9e9a1587135a5"
+    arguments = {"blocks": [1, 2, 1, 1]}
+    # depth, height, width; the original takes the depth last
+    input_shape = (1, 1, 40, 64, 48)
+    prefix = "encode_image.i3_resnet."
+    builds_on_meta = False
+
+    def build(self, *, narrow):
+        i3res = importlib.import_module("merlin.models.i3res")
+        resnet = importlib.import_module("torchvision.models.resnet")
+        blocks = self.arguments["blocks"] if narrow else [3, 8, 36, 3]
+        # merlin/models/build.py; the text encoder beside it is left out
+        image = i3res.I3ResNet(
+            resnet.ResNet(resnet.Bottleneck, blocks),
+            class_nb=1692,
+            conv_class=True,
+            return_skips=True,
+        )
+        network = torch.nn.Module()
+        network.encode_image = torch.nn.Module()
+        network.encode_image.i3_resnet = image
+        return network
+
+    def run(self, network, tensor):
+        image = network.encode_image.i3_resnet
+        pooled = []
+        image.avgpool.register_forward_hook(lambda module, inputs, output: pooled.append(output))
+        skips = image(tensor.permute(0, 1, 3, 4, 2))[2]
+        return pooled[0].flatten(1), [skip.permute(0, 1, 4, 2, 3) for skip in skips[1:]]
+
+
+class _SPECTRE(_Model):
+    repository = "cclaess/SPECTRE"
+    commit = "9260676a4ff4f7ed9be5ef75b2fd581a21a8b363"
+    path = "src"
+    arguments = {"embed_dim": 72, "depth": 3, "num_heads": 4}
+    input_shape = (1, 1, 32, 48, 24)
+    builds_on_meta = False
+
+    def build(self, *, narrow):
+        models = importlib.import_module("spectre.models")
+        # src/spectre/model.py, vit_large_patch16_128
+        sizes = self.arguments if narrow else {"embed_dim": 1080, "depth": 24, "num_heads": 12}
+        return models.VisionTransformer(
+            **sizes,
+            img_size=(128, 128, 64),
+            patch_size=(16, 16, 8),
+            mlp_ratio=4,
+            qkv_bias=True,
+            norm_layer=torch.nn.LayerNorm,
+            num_classes=0,
+            global_pool="",
+            pos_embed="rope",
+            rope_kwargs={"base": 1000.0},
+            init_values=1.0,
+        )
+
+    def run(self, network, tensor):
+        tokens = network(tensor)
+        grid = [size // patch for size, patch in zip(tensor.shape[2:], (16, 16, 8), strict=True)]
+        # src/spectre/model.py, combine_features
+        embedding = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+        return embedding, [tokens[:, 1:].transpose(1, 2).unflatten(2, grid)]
+
+
 _MODELS = {
     "radiology/voco_b": _VoCo(),
     "radiology/suprem_swin_unetr": _SuPreM(),
@@ -228,6 +295,8 @@ _MODELS = {
     "radiology/vista3d": _VISTA3D(),
     "radiology/fmcib": _FMCIB(),
     "radiology/voxelfm": _VoxelFM(),
+    "radiology/merlin": _Merlin(),
+    "radiology/spectre_local": _SPECTRE(),
 }
 
 
@@ -287,16 +356,24 @@ def _of_encoder(shapes, prefix):
     own = {k.removeprefix(prefix): v for k, v in shapes.items() if k.startswith(prefix)}
     if any(name.startswith(_ENCODER) for name in own):
         return {name: shape for name, shape in own.items() if name.startswith(_ENCODER)}
+    if any(name.startswith("contrastive_head") for name in own):
+        heads = ("classifier.", "contrastive_head.")
+        return {n: s for n, s in own.items() if not n.startswith(heads)}
     if any(name.startswith("convInit") for name in own):
         return {n: s for n, s in own.items() if n.startswith(("convInit.", "down_layers."))}
     return own
 
 
 def _beside(shapes, prefix):
-    """The first two parts of the names of what else the network has."""
+    """The first two parts, after the prefix, of the names of what else the network has."""
     own = _of_encoder(shapes, prefix)
     others = [name for name in shapes if name.removeprefix(prefix) not in own]
-    return {".".join(name.split(".")[:2]) for name in others}
+    return {_shorten(name, prefix) for name in others}
+
+
+def _shorten(name, prefix):
+    start = prefix if name.startswith(prefix) else ""
+    return start + ".".join(name.removeprefix(start).split(".")[:2])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""SPECTRE: self-distillation (DINO) of a vision transformer, then alignment with reports.
+
+https://arxiv.org/abs/2511.17209
+"""
+
+from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+
+_CODE = "https://github.com/cclaess/SPECTRE/blob/9260676a4ff4f7ed9be5ef75b2fd581a21a8b363"
+
+ENTRIES = (
+    Entry(
+        name="radiology/spectre_local",
+        title="SPECTRE (local ViT-L)",
+        network="eva_coralbay.models.networks.split_rotary_vit.SplitRotaryViT",
+        arguments={
+            "embed_dim": 1080,
+            "depth": 24,
+            "num_heads": 12,
+            "patch_size": (16, 16, 8),
+            "rope_base": 1000.0,
+        },
+        weights="cclaess/SPECTRE#spectre_backbone_vit_large_patch16_128.pt",
+        keys=KeyLayout(),
+        # the original clips before it resamples, and so differs at edges beyond the window
+        preprocessing=Preprocessing.of_window(
+            -1000.0,
+            1000.0,
+            spacing=(0.5, 0.5, 1.0),
+            orientation="RAS",
+            window=(128, 128, 64),
+            multiple_of=(16, 16, 8),
+        ),
+        parameters=338_528_160,
+        embedding_dim=2160,
+        maps=(FeatureMap(1080, (16, 16, 8)),),
+        license="CC BY-NC-SA 4.0",
+        pretraining="CT-RATE, INSPECT, Merlin, NLST, AMOS, AbdomenAtlas, PANORAMA and "
+        "AbdomenCT-1K, partly with reports",
+        # AMOS, and the data sets that AbdomenCT-1K is made of
+        pretraining_tasks=(
+            "amos22", "kits23", "lits17", "msd_task07_pancreas", "msd_task09_spleen",
+        ),
+        sources={
+            "weights": f"{_CODE}/README.md",
+            "license": f"{_CODE}/LICENSE_MODELS",
+            "architecture": f"{_CODE}/src/spectre/model.py, models/vision_transformer.py",
+            "preprocessing": f"{_CODE}/eval/save_embeddings_ct_rate.py",
+            "pretraining": f"{_CODE}/src/spectre/configs/dino_default.yaml; "
+            "https://arxiv.org/abs/2010.14808 for what AbdomenCT-1K is made of",
+        },
+    ),
+)  # fmt: skip
+"""The transformer of crops; that of whole scans, which combines its outputs, is left out."""
