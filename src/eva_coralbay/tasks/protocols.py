@@ -24,7 +24,7 @@ class Protocol(NamedTuple):
 
     mode: Literal["online", "offline", "probe"] = "online"
     """Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
-    classifier is solved for in one pass over the training cases, without a step."""
+    classifier is fitted in one pass over the training cases, without a step."""
 
     split_schemes: tuple[str, ...] = ()
     """The split schemes by preference; where a task has none of them, the one that is ranked."""
@@ -43,5 +43,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
 """`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
 cases, reported on them, on the splits that eva uses. `frozen-offline` trains heads of a
 classification on embeddings without augmentation, which takes minutes. `probe` solves for a linear
-classifier on the features, with all training cases and with few of them, which takes minutes too.
-`finetuned` trains the encoder from its weights, `scratch` from random ones: the floor."""
+classifier on the features, or fits a logistic regression to the embeddings of a classification,
+with all training cases and with few of them, which takes minutes too. `finetuned` trains
+the encoder from its weights, `scratch` from random ones: the floor."""
