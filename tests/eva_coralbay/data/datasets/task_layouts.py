@@ -224,8 +224,9 @@ def write_openkbp(
     """Writes OpenKBP as its repository holds it."""
     _, labels = make_scan(shape, 6)
     cube = np.zeros((2, 128, 128, 128), dtype=np.int64)
-    # a scan of soft tissue that is a part of the cube as large as that of a head
+    # a scan of soft tissue and fat that is a part of the cube as large as that of a head
     cube[0, 40:80, 40:80, 40:80] = 1030
+    cube[0, 60:64, 40:80, 40:80] = 900
     cube[(1, *(slice(40, 40 + length) for length in shape))] = labels
     for case in cases or all_cases(datasets.OpenKBP):
         folder = root / "provided-data" / "train-pats" / case

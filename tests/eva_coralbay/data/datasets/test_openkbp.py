@@ -31,6 +31,7 @@ def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     monkeypatch.setattr(splits_lib, "read_splits", lambda _: few)
     values = np.zeros((128,) * 3, dtype=np.int64)
     values[40:60, 50:80, 30:90] = 1040
+    values[48:50, 50:80, 30:90] = 900
     labels = np.zeros_like(values)
     for label in range(1, 6):
         labels[40 + 3 * label, 60:64, 40:44] = label
@@ -51,7 +52,7 @@ def test_a_volume_is_oriented_and_in_hounsfield_units(root: pathlib.Path) -> Non
     volume, mask, metadata = make(root)[0]
 
     assert metadata == {"case": FIRST}
-    assert sorted(volume.unique().tolist()) == [-1000.0, 40.0]
+    assert sorted(volume.unique().tolist()) == [-1000.0, -100.0, 40.0]
     assert mask.dtype == torch.uint8
     # the axes of the cube are posterior, left and inferior; those of a volume are SPL
     assert grid_lib.spacing(volume.affine) == pytest.approx((2.5, 3.5, 4.0))
