@@ -25,7 +25,7 @@ JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(41, 51)]
 NEED_ARGUMENTS = ("evidence", "gpu", "probe", "view_agreement")
 """The benchmarks that need a file or a card, so they run by name only."""
 
-LOCATIONS = "src", "tests", "benchmarks", "noxfile.py"
+LOCATIONS = "src", "tests", "benchmarks", "docs", "noxfile.py"
 """Where the Python code lies."""
 
 CONFIGS = pathlib.Path("configs/vision/radiology")
@@ -63,6 +63,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", *args)
     session.run("ruff", "format", "--check", *args)
     session.run("yamllint", ".")
+    session.run("hadolint", "Dockerfile")
     session.run("bandit", "-q", "-c", "pyproject.toml", "-r", "src", "benchmarks", "noxfile.py")
 
 
@@ -105,10 +106,19 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Runs every command of the README and of `docs/`."""
+    """Runs every command of the README and of `docs/`, and the notebook."""
     _install_package(session, "test")
     files = map(str, pathlib.Path("tests/eva_coralbay").glob("test_docs*.py"))
     session.run("pytest", "-m", "", *files, *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Builds the documentation into `build/site`; `nox -s site -- serve` shows it as you write."""
+    _install_group(session, "docs")
+    # the theme announces its successor at every build
+    session.env["NO_MKDOCS_2_WARNING"] = "1"
+    session.run("mkdocs", *(session.posargs or ["build"]))
 
 
 @nox.session
@@ -183,9 +193,10 @@ def quickstart_pretraining(session: nox.Session) -> None:
 
 @nox.session
 def generate(session: nox.Session) -> None:
-    """Writes what follows from the catalog of the tasks: configs, settings, a table in the docs."""
+    """Writes what follows from tasks and models: configs, settings, tables of the documents."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.eva_coralbay.tasks.generate")
+    session.run("python", "-m", "tests.eva_coralbay.models.generate")
 
 
 @nox.session

@@ -15,6 +15,13 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 _DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in _ROOT.glob("docs/*.md")))
 
+_ENVIRONMENTS = {"docs/evaluate.md": ("_shared", "online", "offline", "probe")}
+_ENVIRONMENTS["docs/pretraining.md"] = ("pretraining",)
+"""The documents that list all variables of configs, and the folders of these."""
+
+_OLD_NAMES = {"CENTRE_MOMENTUM"}
+"""Variables that are still read, but not documented."""
+
 _BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 """A block of code."""
 
@@ -23,7 +30,7 @@ _CONFIG_COMMAND = re.compile(r'"\$\(eva-coralbay config (?P<name>[\w/]+)\)"')
 
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Z_]+)=")
 
-_OF_THE_SHELL = {"cd", "export", "git", "pip", "sha256sum", "uvx"}
+_OF_THE_SHELL = {"apptainer", "cd", "docker", "export", "git", "pip", "sha256sum", "uvx"}
 """Commands that are not ours."""
 
 _LAUNCHERS = {"srun": 1, "torchrun": 5}
@@ -74,6 +81,19 @@ def test_the_command_exists(document: str, command: list[str]) -> None:
         _check_sessions(arguments)
     else:
         pytest.fail(f"{document}: nobody knows the command '{program}'")
+
+
+@pytest.mark.parametrize(("document", "folders"), _ENVIRONMENTS.items(), ids=list(_ENVIRONMENTS))
+def test_every_variable_of_the_configs_is_in_its_guide(
+    document: str, folders: tuple[str, ...]
+) -> None:
+    roots = [_ROOT / "configs/vision/radiology" / folder for folder in folders]
+    configs = [path.read_text(encoding="utf-8") for root in roots for path in root.rglob("*.yaml")]
+    read = set(re.findall(r"oc\.env:([A-Z_]+)", "".join(configs))) - _OLD_NAMES
+    named = set(re.findall(r"\b[A-Z][A-Z_]+\b", (_ROOT / document).read_text(encoding="utf-8")))
+
+    assert len(read) > 30
+    assert read - named == set()
 
 
 def _check_variables(names: list[str]) -> None:

@@ -68,7 +68,7 @@ def _run(
 
 def test_a_task(tmp_path: pathlib.Path) -> None:
     task_layouts.write_btcv(tmp_path / "data" / "btcv")
-    (script,) = _read_blocks("README.md", "Evaluate on the tasks of the leaderboard")
+    (script,) = _read_blocks("docs/evaluate.md", "On a task of the leaderboard")
 
     printed = _run(script, tmp_path, replace=[_NO_WEIGHTS, ("--workers 8", "--workers 2")])
 
@@ -79,16 +79,17 @@ def test_a_task(tmp_path: pathlib.Path) -> None:
 
 def test_own_scans(tmp_path: pathlib.Path) -> None:
     phantom.write_dataset(str(tmp_path / "own"), cases=3, val_cases=1)
-    (script,) = _read_blocks("README.md", "Evaluate on your own scans")
+    (script,) = _read_blocks("docs/own-data.md", "Evaluate on it")
 
-    replace = [_NO_WEIGHTS, ("/data/Dataset042_Mine", "own")]
+    replace = [_NO_WEIGHTS, ("/data/Dataset042_Mine", "own"), ("--case ID", "--case phantom_000")]
     assert "dice_spleen" in _run(script, tmp_path, replace=replace)
+    assert (tmp_path / "nnunet_phantom_000.png").is_file()
 
 
 def test_pretraining(tmp_path: pathlib.Path) -> None:
     phantom.write_dataset(str(tmp_path / "scans"), cases=4, val_cases=1)
     task_layouts.write_btcv(tmp_path / "data" / "btcv")
-    (script,) = _read_blocks("README.md", "Pre-train on your own scans")
+    (script,) = _read_blocks("docs/pretraining.md", "All commands")
 
     replace = [
         ("/mnt/scans", "scans"),
