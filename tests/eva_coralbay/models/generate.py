@@ -108,7 +108,7 @@ def _describe_input(entry: zoo.Entry) -> str:
     """Returns all of the preprocessing."""
     preprocessing = entry.preprocessing
     if preprocessing is None:
-        return "the task's" if entry.weights is None else _UNKNOWN
+        return "that of the task"
     offset, scale = preprocessing.hu_offset, preprocessing.hu_scale
     sign = "-" if offset > 0 else "+"
     parts = [_describe_grid(preprocessing), f"(HU {sign} {abs(offset):g}) / {scale:g}"]
@@ -140,7 +140,7 @@ def _describe_overlap(entry: zoo.Entry) -> str:
 
 def _link(source: str) -> str:
     """Makes the addresses in a text links, with short names."""
-    return re.sub(r"https://[^\s,)]+", lambda url: f"[{_shorten(url[0])}]({url[0]})", source)
+    return re.sub(r"https://[^\s,;)]+", lambda url: f"[{_shorten(url[0])}]({url[0]})", source)
 
 
 def _shorten(url: str) -> str:
