@@ -1,6 +1,7 @@
 """Files that are written completely or not at all."""
 
 import contextlib
+import glob
 import os
 import pathlib
 import re
@@ -21,12 +22,18 @@ _SECONDS_OF_A_DAY = 24 * 60 * 60
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file atomically: completely or not at all.
 
+    What killed processes have left of the same file is removed. For one file of very many in a
+    folder, which that takes long to look through, use `open_atomically` and `remove_leftovers`.
+
     Args:
         path: The path of the file; missing parent folders are made.
         content: The content.
     """
-    with open_atomically(path) as file:
+    target = pathlib.Path(path)
+    with open_atomically(target) as file:
         file.write(content)
+    for temporary in target.parent.glob(f".{glob.escape(target.name)}~*.tmp"):
+        _remove_if_left(temporary)
 
 
 @contextlib.contextmanager
@@ -86,12 +93,16 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         folder: The folder.
     """
     for path in pathlib.Path(folder).iterdir():
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and (_processes.is_gone(found["writer"]) or _is_old(path)):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        _remove_if_left(path)
+
+
+def _remove_if_left(path: pathlib.Path) -> None:
+    found = _TEMPORARY.fullmatch(path.name)
+    if found and (_processes.is_gone(found["writer"]) or _is_old(path)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_old(path: pathlib.Path) -> bool:

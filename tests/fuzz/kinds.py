@@ -9,6 +9,7 @@ from tests.fuzz import (
     descriptions,
     dicom_series,
     http_answers,
+    kills,
     nifti_files,
     submissions,
     sweeps,
@@ -32,6 +33,7 @@ KINDS: Mapping[str, Kind] = {
         submissions.SUBMISSIONS,
         sweeps.SWEEPS,
         command_lines.COMMANDS,
+        kills.KILLS,
     )
 }
 """All kinds by their names."""

@@ -3,12 +3,12 @@
 import argparse
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator
 
 from typing_extensions import override
 
 import eva_coralbay
+from eva_coralbay import _atomic_files
 from eva_coralbay.cli import _subcommand
 from eva_coralbay.errors import EvaCoralbayError
 
@@ -110,15 +110,19 @@ def _names() -> list[str]:
 def _copy(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Copies a config and what it takes into a folder, where they lie as they did."""
     names = {file.relative_to(_folder()) for file in _with_references(path)}
-    there = sorted(str(folder / name) for name in names if (folder / name).exists())
+    content = {name: (_folder() / name).read_bytes() for name in names}
+    there = sorted(
+        str(folder / name)
+        for name in names
+        if (folder / name).exists() and (folder / name).read_bytes() != content[name]
+    )
     if there:
         raise EvaCoralbayError(
-            f"These files are there already: {', '.join(there)}. Name another folder, or remove "
-            "them."
+            f"These files are there already, and are other ones: {', '.join(there)}. Name another "
+            "folder, or remove them."
         )
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_folder() / name, folder / name)
+        _atomic_files.write_atomically(folder / name, content[name])
     return folder / path.relative_to(_folder())
 
 

@@ -294,7 +294,8 @@ def _do(job: _Job) -> _Outcome:
             f"({type(error).__name__}: {error}).",
         )
     try:
-        _atomic_files.write_atomically(job.path, content)
+        with _atomic_files.open_atomically(job.path) as file:
+            file.write(content)
     except OSError as error:
         return _Outcome(job.source.case, _describe_write_error(job.path, error), stops=True)
     return _Outcome(job.source.case)

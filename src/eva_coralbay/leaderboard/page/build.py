@@ -7,7 +7,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
@@ -110,10 +110,10 @@ def build(
     target = pathlib.Path(out).absolute()
     _check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}~") as folder:
-        site = pathlib.Path(folder) / "site"
-        _write(content, site)
-        _put(site, target, pathlib.Path(folder) / "old")
+    _atomic_files.remove_leftovers(target.parent)
+    with _atomic_files.temporary_folder(target) as folder:
+        _write(content, folder / "site")
+        _put(folder / "site", target, folder / "old")
     return target / "index.html"
 
 
