@@ -55,9 +55,11 @@ MACHINE_KEYS = (
 )
 """The arguments of data sets and loaders that tell where they lie and how fast they are."""
 
+_DECODER = "eva.vision.models.networks.decoders.segmentation.SwinUNETRDecoderWithProjection"
+"""The decoder of the tasks."""
+
 _ANY_MAPS_DECODER = "eva_coralbay.evaluation.pyramid_decoder.PyramidDecoder"
-"""The decoder that counts beside that of the task: the same behind a convolution a map, for
-encoders whose maps are no pyramid of six."""
+"""The same behind a convolution a map, for encoders whose maps are no pyramid of six."""
 
 _PARTS = ("trainer", "model", "data")
 """The classes that a configuration names."""
@@ -98,7 +100,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     the length and the numerics of the training, the module's without the encoder and its width,
     and the data sets and loaders without folders and workers. It leaves out the trainer's output
     folder, loggers, callbacks, accelerator and number of runs, and what the record states by
-    itself (encoder, protocol, seed).
+    itself (encoder, protocol, seed). The decoder for any feature maps counts as that of the task.
 
     Args:
         config: The resolved configuration, with `trainer`, `model` and `data`.
@@ -110,7 +112,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return _read_texts(
         {
             "trainer": {key: trainer[key] for key in _TASK_TRAINER_KEYS if key in trainer},
-            "model": _without(config.get("model"), OTHER_MODEL_KEYS),
+            "model": _without(_with_task_decoder(config.get("model")), OTHER_MODEL_KEYS),
             "data": _without(config.get("data"), MACHINE_KEYS),
         }
     )
@@ -142,15 +144,12 @@ def find_changes(
 
     Returns:
         By dotted path the value of the run and that of the task, `None` where there is none;
-        empty if the task is none of the leaderboard's. A decoder for any feature maps is none.
+        empty if the task is none of the leaderboard's.
     """
     known = task_settings.find(task_id, version, protocol.mode)
     if known is None:
         return {}
-    ours = settings(config)
-    if _decoder_of(ours).get("class_path") == _ANY_MAPS_DECODER:
-        ours["model"]["init_args"]["decoder"] = _decoder_of(known)
-    found, expected = dict(_flatten(ours)), dict(_flatten(known))
+    found, expected = dict(_flatten(settings(config))), dict(_flatten(known))
     return {
         path: (found.get(path), expected.get(path))
         for path in sorted(found.keys() | expected.keys())
@@ -171,11 +170,16 @@ def command(config: Mapping[str, Any]) -> str:
     return "fit" if data.get("embeddings_root") is None else "predict_fit"
 
 
-def _decoder_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the decoder that settings name, empty if they name none."""
-    arguments = (settings.get("model") or {}).get("init_args") or {}
-    decoder = arguments.get("decoder")
-    return decoder if isinstance(decoder, dict) else {}
+def _with_task_decoder(model: Any) -> Any:
+    """Returns a module with the decoder of the tasks in the place of that for any feature maps."""
+    arguments = model.get("init_args") if isinstance(model, dict) else None
+    decoder = arguments.get("decoder") if isinstance(arguments, dict) else None
+    if not isinstance(decoder, dict) or decoder.get("class_path") != _ANY_MAPS_DECODER:
+        return model
+    return {
+        **model,
+        "init_args": {**arguments, "decoder": {"class_path": _DECODER, "init_args": {}}},
+    }
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 import math
 import re
 import statistics
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -226,7 +227,14 @@ def list_overall(names: Collection[str]) -> list[str]:
         or not any(name.startswith(f"{other}_") for other in names)
     ]
     known = [name for name in _ORDER if name in overall]
-    return known + sorted(set(overall) - set(known))
+    return known + sorted(set(overall) - set(known), key=_by_number)
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """The order in which 2 comes before 10, and a number before a word."""
+    return [
+        (int(part), "") if part.isdecimal() else (sys.maxsize, part) for part in name.split("_")
+    ]
 
 
 def find_label_curve(names: Collection[str]) -> dict[int, str]:

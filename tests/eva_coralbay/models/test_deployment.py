@@ -3,6 +3,7 @@
 import copy
 import io
 import pathlib
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -83,7 +84,7 @@ def test_a_trace_refuses_another_size_of_as_many_voxels(
     encoder: CoralBayEncoder, volume: torch.Tensor
 ) -> None:
     """Its windows are those of the size that it was made with."""
-    trace = torch.jit.trace(encoder, volume, check_trace=False)
+    trace: Any = torch.jit.trace(encoder, volume, check_trace=False)
 
     _check(trace(volume), encoder(volume))
     for other in (volume.transpose(2, 4), volume.repeat(2, 1, 1, 1, 1)):

@@ -8,6 +8,7 @@ from typing import Any
 from eva_coralbay.leaderboard.validation.fault import Fault
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
+from eva_coralbay.tasks import protocols
 
 
 def check_cells(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
@@ -76,7 +77,10 @@ def check_versions(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
     groups: dict[Any, list[results_folder.Entry]] = {}
     for entry in entries:
         result = entry.record
-        key = (result.kind, result.task.id, result.task.version, result.split.ids_sha256)
+        # what else is wrong with an unknown protocol is said elsewhere
+        known = protocols.PROTOCOLS.get(result.protocol)
+        mode = known and known.mode
+        key = (result.kind, result.task.id, result.task.version, mode, result.split.ids_sha256)
         groups.setdefault(key, []).append(entry)
     for group in groups.values():
         origins = [_origin(entry.record) for entry in group]

@@ -77,9 +77,8 @@ class TimmSlices(PyramidEncoder):
             out_indices: Return the last `out_indices` feature maps instead of the embedding.
         """
         is_transformer = patch_size is not None
-        core: Any = timm.create_model(
-            model, num_classes=0, **({"dynamic_img_size": True} if is_transformer else {})
-        )
+        options: dict[str, Any] = {"dynamic_img_size": True} if is_transformer else {}
+        core: Any = timm.create_model(model, num_classes=0, **options)
         super().__init__(
             out_indices=out_indices, num_maps=1 if is_transformer else len(core.feature_info)
         )
