@@ -15,6 +15,7 @@ How it is made:
   any voxel of the region. `mean+max` is both, one behind the other.
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -203,12 +204,13 @@ def _batches(
     network: nn.Module,
 ) -> Iterator[tuple[Sequence[windows_lib.Window], torch.Tensor]]:
     """Yields windows, and what they show of the image as a batch on the device of the encoder."""
-    weight = next(network.parameters(), torch.empty(0))
-    step = _WINDOWS_ON_GPU if weight.device.type == "cuda" else 1
+    held = itertools.chain(network.parameters(), network.buffers(), [torch.empty(0)])
+    device = next(held).device
+    step = _WINDOWS_ON_GPU if device.type == "cuda" else 1
     for first in range(0, len(placed), step):
         group = placed[first : first + step]
         parts = [image[(slice(None), *_extent(window, size))] for window in group]
-        yield group, torch.stack(parts).to(weight.device)
+        yield group, torch.stack(parts).to(device)
 
 
 def _extent(window: windows_lib.Window, size: Sequence[int]) -> tuple[slice, ...]:

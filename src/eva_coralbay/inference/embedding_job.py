@@ -1,5 +1,6 @@
 """The embeddings of many scans: found, read in processes, encoded on devices, kept in a table."""
 
+import collections
 import contextlib
 import functools
 import io
@@ -301,9 +302,13 @@ def _assign(items: Sequence[sources.Item], parts: Regions) -> list[_Work]:
         return [_Work(item, (), _mask_of(item, parts.masks, len(items))) for item in items]
     if not parts.of_case:
         return [_Work(item, (), None) for item in items]
+    called = collections.defaultdict(list, {"": list(items)})
+    for item in items:
+        for name in item.names:
+            called[name].append(item)
     chosen: dict[str, list[regions.Point | regions.Box]] = {}
     for name, own in parts.of_case.items():
-        fitting = [item for item in items if name in item.names or name == ""]
+        fitting = called[name]
         if len(fitting) != 1:
             raise EvaCoralbayError(
                 f"The regions of case '{name}' are of {len(fitting)} scans"

@@ -87,7 +87,7 @@ class FeatureTable:
         self.save()
         files = self._files()
         table = _merge([_read(path) for path in files]) if files else None
-        if table is not None:
+        if table is not None and files != [self._path]:
             _write(self._path, table)
         # moved away first, so that nobody begins to write into it meanwhile
         with _atomic_files.temporary_folder(self._parts) as temporary:

@@ -34,12 +34,15 @@ class Item(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """What a user may call it: its id, or the name of its file with or without the ending."""
+        """What a user may call it: its id, or the name of its file with or without the ending.
+
+        The name in nnU-Net's layout counts without the number of the channel, too.
+        """
         name = pathlib.PurePath(self.source).name
         stem = name
         for ending in (".gz", ".nii", ".img"):
             stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
-        return {self.case, name, stem}
+        return {self.case, name, stem, stem.removesuffix("_0000")}
 
     def read(self) -> eva_tv_tensors.Volume:
         """Reads the scan, in HU, of shape [1, D, H, W] ("SPL"), with its affine.

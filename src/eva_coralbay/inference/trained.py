@@ -42,7 +42,7 @@ class Trained:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next(self.module.encoder.parameters(), torch.empty(0)).device
+        return self.module.device
 
 
 def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu") -> Trained:

@@ -22,6 +22,7 @@ from eva_coralbay.models.networks import segresnet
 from eva_coralbay.models.preprocessing import Preprocessing
 from tests.eva_coralbay.data import volumes
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
+from tests.eva_coralbay.data.datasets.layouts import few_cases
 from tests.eva_coralbay.inference import toy
 from tests.eva_coralbay.pretraining import scans as scan_files
 
@@ -37,7 +38,7 @@ def test_a_point_has_the_embedding_of_the_classification_of_nodules(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the files of LUNA25 through data set, transform and module, and from a NIfTI file."""
-    splits = layouts.few_cases("luna25", monkeypatch, count=1)
+    splits = few_cases("luna25", monkeypatch, count=1)
     cases = layouts.all_cases(splits)
     layouts.write_luna25(tmp_path, cases)
     # texture, and a spacing that the 32 bits of a NIfTI header hold
@@ -51,10 +52,12 @@ def test_a_point_has_the_embedding_of_the_classification_of_nodules(
     crop = volume_transforms.CropTransform(size=_SIZE, size_mm=_SIZE_MM, hu_window=_WINDOW)
     dataset = classification.LUNA25(str(tmp_path), "val", transforms=crop)
     dataset.setup()
+    torch.manual_seed(0)
     encoder = CoralBayEncoder(feature_size=12).eval()
     data, _, _ = dataset[0]
     with torch.no_grad():
-        expected = ClassificationModule(encoder=encoder)._encode(data[None])[0].numpy()
+        batch = (data[None], torch.tensor([0]), {})
+        expected = ClassificationModule(encoder=encoder).predict_step(batch)[0].numpy()
 
     loaded = dataset.load_data(0)
     affine = np.asarray(loaded.affine)
@@ -82,7 +85,7 @@ def test_a_whole_scan_is_what_the_segmentation_sees(
     volume = _volume(scan)
     evaluated = transforms.EvalTransform(spacing=(3.0, 3.0, 3.0), hu_window=(-200.0, 300.0))
     loaded = preparation.prepare(volume, None, evaluated.preparation)
-    image = evaluated._scale_window(loaded.read_image(loaded.whole))
+    image = evaluated.image_of(loaded)
 
     preprocessing = dataclasses.replace(toy.small_input(orientation), window=(4, 4, 4))
     made = model_input.of_scan(volume, preprocessing)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,24 @@ def test_the_table_says_all_of_a_scan(tmp_path: pathlib.Path) -> None:
         assert row.version == eva_coralbay.__version__
     assert not feature_table.parts_folder(out).exists()
     assert sorted(path.name for path in out.parent.iterdir()) == [out.name]
+
+
+def test_the_example_of_the_documents_finds_the_nearest_scan(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two scans and nearly the first one again, these two are each other's nearest."""
+    document = pathlib.Path(__file__).parents[3] / "docs" / "own-scans.md"
+    (example,) = re.findall(r"```python\n(import numpy.*?)```", document.read_text(), re.DOTALL)
+    assert len(example.strip().splitlines()) == 10
+    folder = _write(tmp_path / "in", 2)
+    shifted = scans.hounsfield(seed=0) + np.int16(1)
+    scans.write_nifti(folder / "scan_2.nii.gz", shifted)
+    _embed([str(folder)], tmp_path / "features.parquet")
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "in__scan_0 is most like in__scan_2" in lines
+    assert "in__scan_2 is most like in__scan_0" in lines
 
 
 def test_dicom_and_archives_equal_the_files(tmp_path: pathlib.Path) -> None:
@@ -251,6 +270,9 @@ def test_regions_of_an_unknown_scan_are_refused(tmp_path: pathlib.Path) -> None:
 def test_masks_of_a_folder(tmp_path: pathlib.Path) -> None:
     folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
     masks = tmp_path / "masks"
+    # as nnU-Net names the images, whose channel the names of the masks lack
+    for path in sorted(folder.iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
     for number, orientation in enumerate(("RAS", "LPI")):
         labels = np.zeros(scans.SHAPE, dtype=np.uint8)
         labels[2:8, 4:12, 3:9] = 1
@@ -262,7 +284,7 @@ def test_masks_of_a_folder(tmp_path: pathlib.Path) -> None:
     assert list(table["region"]) == ["label_1", "label_7"] * 2
     labels = eva_coralbay.read_scan(masks / "scan_0.nii.gz").array
     region = regions.Masked("m", torch.from_numpy(labels == 7))
-    expected = eva_coralbay.embed(folder / "scan_0.nii.gz", _build(), region=region)
+    expected = eva_coralbay.embed(folder / "scan_0_0000.nii.gz", _build(), region=region)
     np.testing.assert_allclose(table["embedding"].iloc[1], expected, atol=1e-6)
     (masks / "scan_1.nii.gz").unlink()
     with pytest.raises(EvaCoralbayError, match="no mask of scan"):

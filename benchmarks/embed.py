@@ -1,0 +1,179 @@
+"""Compares `eva-coralbay embed` with a plain loop of MONAI's transforms, in scans an hour.
+
+Both embed the same generated scans with the same encoder (CoralBay's network with random weights,
+in float32) and windows of the same number. Ours does what the command does: it checks the scans,
+hashes the files and writes the table. The loop is what one writes with MONAI: load, orient, space,
+scale, crop, windows, mean. Times are interleaved, round by round; ratios are medians over rounds.
+
+`--tiny` takes an encoder that needs no time instead: what is left bounds a fast GPU. `--memory N`
+embeds N small scans with a small network and prints the memory of the process on the way.
+"""
+
+import argparse
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+
+import _machine
+import numpy as np
+import psutil
+import torch
+from loguru import logger
+from monai import inferers, transforms
+from torch import nn
+
+from eva_coralbay.data import nifti, phantom
+from eva_coralbay.inference import embedding_job
+from eva_coralbay.models.encoder import CoralBayEncoder
+
+_SHAPE, _SPACING_MM = (64, 256, 256), (3.0, 1.0, 1.0)
+"""A scan: 192 x 256 x 256 mm."""
+
+_SMALL_SHAPE, _SMALL_SPACING_MM = (24, 48, 48), (12.0, 7.0, 7.0)
+"""A scan of `--memory`."""
+
+_SPACING = (1.5, 1.5, 1.5)
+_HU_WINDOW = (-175.0, 250.0)
+_WINDOW = (96, 96, 96)
+_EVERY = 50
+"""How many scans lie between two looks at the memory."""
+
+
+def _write_scans(
+    folder: pathlib.Path,
+    count: int,
+    *,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+) -> list[pathlib.Path]:
+    """Writes phantoms as `.nii.gz`: copies of a few, as drawing one takes long."""
+    folder.mkdir()
+    drawn = []
+    for seed in range(min(count, 3)):
+        generated = phantom.generate(seed, shape=shape, spacing_mm=spacing_mm)
+        image = nifti.as_nifti(generated.hounsfield, generated.affine)
+        path = folder / f"scan_{seed:04d}.nii.gz"
+        image.to_filename(path)
+        drawn.append(path.read_bytes())
+    paths = [folder / f"scan_{number:04d}.nii.gz" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(drawn[number % len(drawn)])
+    return paths
+
+
+def _embed_ours(
+    paths: Sequence[pathlib.Path], encoder: nn.Module, out: pathlib.Path, device: str, workers: int
+) -> float:
+    started = time.perf_counter()
+    report = embedding_job.embed_scans(
+        [str(path) for path in paths],
+        out,
+        lambda: encoder,
+        model="random",
+        workers=workers,
+        devices=[device],
+    )
+    seconds = time.perf_counter() - started
+    if report.failures:
+        raise RuntimeError(f"Scans were left out: {report.failures}")
+    return seconds
+
+
+@torch.inference_mode()
+def _embed_monai(
+    paths: Sequence[pathlib.Path], encoder: nn.Module, out: pathlib.Path, device: str
+) -> float:
+    started = time.perf_counter()
+    prepare = transforms.Compose(
+        [
+            transforms.LoadImage(image_only=True, ensure_channel_first=True),
+            transforms.Orientation(axcodes="SPL"),
+            transforms.Spacing(pixdim=_SPACING),
+            transforms.ScaleIntensityRange(*_HU_WINDOW, 0.0, 1.0, clip=True),
+            transforms.CropForeground(),
+        ]
+    )
+    batch = 4 if device.startswith("cuda") else 1
+    splitter = inferers.SlidingWindowSplitter(_WINDOW, overlap=0.0, pad_mode="constant")
+    encoder = encoder.to(device)
+    rows = []
+    for path in paths:
+        image = torch.as_tensor(prepare(path)).as_subclass(torch.Tensor)[None]
+        windows = [part for part, _ in splitter(image)]
+        parts = [
+            encoder(torch.cat(windows[first : first + batch]).to(device)).cpu()
+            for first in range(0, len(windows), batch)
+        ]
+        rows.append(torch.cat(parts).mean(dim=0).numpy())
+    np.save(out, np.stack(rows))
+    return time.perf_counter() - started
+
+
+def _compare(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
+    encoder: nn.Module = nn.Sequential(nn.AvgPool3d(96), nn.Flatten())
+    if not arguments.tiny:
+        encoder = CoralBayEncoder(feature_size=arguments.feature_size)
+    encoder.eval()
+    paths = _write_scans(folder / "scans", arguments.scans, shape=_SHAPE, spacing_mm=_SPACING_MM)
+    ours, theirs = [], []
+    for number in range(arguments.rounds + 1):  # the first one loads the code
+        out = folder / f"{number}.parquet"
+        ours.append(_embed_ours(paths, encoder, out, arguments.device, arguments.workers))
+        theirs.append(_embed_monai(paths, encoder, folder / f"{number}.npy", arguments.device))
+        print(f"round {number}: ours {ours[-1]:.2f} s, MONAI {theirs[-1]:.2f} s", flush=True)
+    ratios = [b / a for a, b in zip(ours[1:], theirs[1:], strict=True)]
+    for name, seconds in (("ours", ours), ("MONAI loop", theirs)):
+        rate = 3600 * len(paths) / statistics.median(seconds[1:])
+        print(f"{name}: {rate:,.0f} scans an hour")
+    print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def _follow_memory(count: int, folder: pathlib.Path) -> None:
+    """Prints the memory of the process every few scans, of one call."""
+    process, seen = psutil.Process(), 0
+
+    class Watched(CoralBayEncoder):
+        def forward_embeddings(self, tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal seen
+            seen += 1
+            if seen % _EVERY == 0:
+                print(f"{seen} scans: {process.memory_info().rss / 2**20:.0f} MiB", flush=True)
+            return super().forward_embeddings(tensor)
+
+    encoder = Watched(feature_size=12).eval()
+    paths = _write_scans(folder / "small", count, shape=_SMALL_SHAPE, spacing_mm=_SMALL_SPACING_MM)
+    embedding_job.embed_scans(
+        [str(path.parent) for path in paths[:1]],
+        folder / "small.parquet",
+        lambda: encoder,
+        model="random",
+        spacing=(10.0, 10.0, 10.0),
+        window=(40, 40, 40),
+        workers=1,
+    )
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scans", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--feature-size", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--memory", type=int, metavar="N")
+    arguments = parser.parse_args()
+    logger.remove()
+    print(f"{_machine.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.memory:
+            _follow_memory(arguments.memory, pathlib.Path(folder))
+        else:
+            _compare(arguments, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()
