@@ -15,9 +15,9 @@ SOFT_TISSUE_HU = (-175.0, 250.0)
 is that of MONAI's tutorial on BTCV."""
 
 LUNG_HU = (-1000.0, 400.0)
-"""Air to soft tissue, so that the lung is not black: the window of LUNA25's baseline
-(`clip_and_scale` in https://github.com/DIAGNijmegen/luna25-baseline-public; verified in a public
-copy, `dataloader.py` of https://github.com/namObank/luna25-baseline-public at 33139d3)."""
+"""Air to soft tissue, so that the lung is not black: the window of LUNA25's baseline (the transform
+of its `dataloader.py`, https://github.com/DIAGNijmegen/luna25-baseline-public; verified in a public
+copy, https://github.com/namObank/luna25-baseline-public at 33139d3)."""
 
 WHOLE_BODY_HU = (-1000.0, 1000.0)
 """Air to bone, for tasks that have lungs, organs and bones among their classes. It is our choice;
