@@ -26,7 +26,7 @@ _VALUES: Any = (
 )  # fmt: skip
 """What may stand in any place."""
 
-_CARD: Any = {
+CARD: Any = {
     "id": "lab/net",
     "name": "Net",
     "revision": None,
@@ -40,8 +40,9 @@ _CARD: Any = {
     "sources": ["https://example.org/net"],
     "notes": ["A note."],
 }
+"""A card without fault."""
 
-_REPORTED: Any = [
+REPORTED: Any = [
     {
         "kind": "reported",
         "model": "lab/net",
@@ -56,9 +57,10 @@ _REPORTED: Any = [
         "note": None,
     }
 ]
+"""A file of reported numbers without fault."""
 
 _ALIASES = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
-_BOMB = f"a0: &a0 [x]\n{_ALIASES}"
+BOMB = f"a0: &a0 [x]\n{_ALIASES}"
 """Nested aliases of YAML, which are small until they are written out."""
 
 
@@ -69,7 +71,7 @@ def _write(random: np.random.Generator, folder: pathlib.Path) -> pathlib.Path:
         result_files.write(root, model=model, task="openkbp_oar", kind="demo", seed=0)
         for model in ("lab/net", "lab/other")
     ]
-    for name, content in (("models/lab__net.yaml", _CARD), ("reported/lab__net.json", _REPORTED)):
+    for name, content in (("models/lab__net.yaml", CARD), ("reported/lab__net.json", REPORTED)):
         path = request / name
         path.parent.mkdir()
         path.write_text(json.dumps(content))
@@ -94,7 +96,7 @@ def _change(random: np.random.Generator, path: pathlib.Path) -> bytes:
     if kind < 0.15:
         return mutations.damage(random, content)
     if kind < 0.2 and path.suffix == ".yaml":
-        return _BOMB.encode()
+        return BOMB.encode()
     if kind < 0.25:
         return mutations.choose(random, (b"[", b'{"a":', b"- ")) * int(random.integers(1, 40_000))
     if path.suffix == ".csv":
@@ -145,7 +147,7 @@ def _mend_hash(record: pathlib.Path, path: pathlib.Path) -> None:
     record.write_text(json.dumps(content))
 
 
-def _read(request: pathlib.Path) -> list[str]:
+def read(request: pathlib.Path) -> list[str]:
     """Does what CI does with a pull request, and returns the pages."""
     root = request / "results"
     faults = validation.validate(root)
@@ -164,4 +166,4 @@ def _check(request: pathlib.Path, pages: list[str]) -> str | None:
     return None
 
 
-SUBMISSIONS = Kind("submissions", _write, _read, _check)
+SUBMISSIONS = Kind("submissions", _write, read, _check)
