@@ -23,14 +23,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from eva.vision.data import tv_tensors as eva_tv_tensors
 from torch import nn
 from torch.nn import functional
 
-from eva_coralbay.data import quality, scans
+from eva_coralbay.data import scans
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation.probe import windows as windows_lib
-from eva_coralbay.inference import model_input, regions
+from eva_coralbay.inference import model_input, regions, sources
 from eva_coralbay.models.preprocessing import Preprocessing
 
 Pool = Literal["mean", "max", "mean+max"]
@@ -92,7 +91,10 @@ def embed(
             has no feature maps and these are needed.
     """
     chosen = model_input.choose(preprocessing or _stated(encoder))
-    volume = _to_volume(scan, chosen)
+    volume = sources.to_volume(scan)
+    if not isinstance(scan, scans.Scan):
+        spacing = model_input.spacing_of(volume, chosen)
+        sources.check_quality(volume, spacing=spacing, place=f"Scan '{os.fspath(scan)}'")
     if region is None:
         made = model_input.of_scan(volume, chosen)
     else:
@@ -247,36 +249,3 @@ def _check_maps(network: Any) -> None:
 
 def _stated(encoder: nn.Module) -> Preprocessing | None:
     return getattr(getattr(encoder, "model", encoder), "preprocessing", None)
-
-
-def _to_volume(
-    scan: scans.Scan | str | os.PathLike[str], preprocessing: Preprocessing
-) -> eva_tv_tensors.Volume:
-    """Returns a scan of shape [1, D, H, W]; one that is read from a file is checked."""
-    read = scan if isinstance(scan, scans.Scan) else scans.read_scan(scan)
-    volume = eva_tv_tensors.Volume(
-        torch.from_numpy(np.ascontiguousarray(read.array, dtype=np.float32))[None],
-        affine=torch.from_numpy(np.asarray(read.affine, dtype=np.float64)),
-    )
-    if not isinstance(scan, scans.Scan):
-        check_quality(volume, preprocessing, place=f"Scan '{os.fspath(scan)}'")
-    return volume
-
-
-def check_quality(
-    volume: eva_tv_tensors.Volume, preprocessing: Preprocessing, *, place: str
-) -> None:
-    """Checks that a volume is a CT scan in HU, as the evaluation and the pre-training do.
-
-    Args:
-        volume: The volume, of shape [1, D, H, W], with its affine.
-        preprocessing: The input of the encoder.
-        place: Where the volume is from, for the error message.
-
-    Raises:
-        EvaCoralbayError: If it is none, or too large.
-    """
-    spacing = model_input.spacing_of(volume, preprocessing)
-    problem = quality.find_problem(volume, quality.measure(volume), spacing=spacing)
-    if problem is not None:
-        raise EvaCoralbayError(f"{place}: {problem}.")

@@ -277,7 +277,8 @@ def _make_inputs(work: _Work, *, preprocessing: Preprocessing) -> _Made:
     """Reads a scan, checks it, and makes the input of each region."""
     try:
         volume = work.item.read()
-        embed_lib.check_quality(volume, preprocessing, place="Scan")
+        spacing = model_input.spacing_of(volume, preprocessing)
+        sources.check_quality(volume, spacing=spacing, place="Scan")
         wanted: list[regions.Region] = list(work.points)
         if work.mask is not None:
             grid = grid_lib.Grid.of(volume)

@@ -17,9 +17,9 @@ import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import preparation, quality, scans
-from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.data import preparation, scans
 from eva_coralbay.evaluation import native_grid
+from eva_coralbay.inference import sources
 from eva_coralbay.inference import trained as trained_lib
 
 
@@ -52,13 +52,10 @@ def segment(
         EvaCoralbayError: If the scan or the run cannot be used.
     """
     found = run if isinstance(run, trained_lib.Trained) else trained_lib.load(pathlib.Path(run))
-    read = scan if isinstance(scan, scans.Scan) else scans.read_scan(scan)
-    volume = eva_tv_tensors.Volume(
-        torch.from_numpy(np.ascontiguousarray(read.array, dtype=np.float32))[None],
-        affine=torch.from_numpy(np.asarray(read.affine, dtype=np.float64)),
-    )
+    volume = sources.to_volume(scan)
     if not isinstance(scan, scans.Scan):
-        check_quality(volume, found, place=f"Scan '{os.fspath(scan)}'")
+        spacing = found.transform.preparation.spacing
+        sources.check_quality(volume, spacing=spacing, place=f"Scan '{os.fspath(scan)}'")
     return segment_volume(volume, found).labels
 
 
@@ -82,22 +79,3 @@ def segment_volume(
         return Segmentation(labels, None)
     restored = native_grid.restore_probabilities(logits, prepared.grid, native)
     return Segmentation(labels, restored.numpy())
-
-
-def check_quality(
-    volume: eva_tv_tensors.Volume, trained: trained_lib.Trained, *, place: str
-) -> None:
-    """Checks that a volume is a CT scan in HU, as the evaluation and the pre-training do.
-
-    Args:
-        volume: The volume, of shape [1, D, H, W], with its affine.
-        trained: What a run has trained.
-        place: Where the volume is from, for the error message.
-
-    Raises:
-        EvaCoralbayError: If it is none, or too large.
-    """
-    spacing = trained.transform.preparation.spacing
-    problem = quality.find_problem(volume, quality.measure(volume), spacing=spacing)
-    if problem is not None:
-        raise EvaCoralbayError(f"{place}: {problem}.")

@@ -108,7 +108,8 @@ def _segment(
     wanted: Wanted,
 ) -> None:
     """Segments a scan, and writes its label map last."""
-    segment.check_quality(volume, trained, place="Scan")
+    spacing = trained.transform.preparation.spacing
+    sources.check_quality(volume, spacing=spacing, place="Scan")
     found = segment.segment_volume(volume, trained, probabilities=wanted.probabilities)
     files = _files(item, out, wanted)
     description = _describe(item, trained)
@@ -119,8 +120,9 @@ def _segment(
         )
     if "overlay" in files:
         image = volume.as_subclass(torch.Tensor)[0].numpy()
-        spacing = grid_lib.spacing(grid.affine)
-        picture = overlay.draw(item.case, image, found.labels, spacing, trained.classes)
+        picture = overlay.draw(
+            item.case, image, found.labels, grid_lib.spacing(grid.affine), trained.classes
+        )
         _atomic_files.write_atomically(files["overlay"], picture)
     if "dicom_seg" in files:
         dicom_seg.write(files["dicom_seg"], found.labels, item.found, grid, trained)

@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
 from eva_coralbay import _atomic_files, _hashes, _messages
-from eva_coralbay.data import archives, scan_search
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.data import archives, quality, scan_search, scans
+from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 
 class Item(NamedTuple):
@@ -97,6 +99,37 @@ def find(
         case = one.case if one.case not in items else f"{one.case}-{one.place[:8]}"
         items[case] = _item(one._replace(case=case), unpacked)
     return [items[case] for case in sorted(items)]
+
+
+def to_volume(scan: scans.Scan | str | os.PathLike[str]) -> eva_tv_tensors.Volume:
+    """Returns a scan as a volume of shape [1, D, H, W] ("SPL"), with its affine.
+
+    Args:
+        scan: What `read_scan` returns, or a NIfTI file or a folder with one DICOM series.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    read = scan if isinstance(scan, scans.Scan) else scans.read_scan(scan)
+    array = np.ascontiguousarray(read.array, dtype=np.float32)
+    affine = torch.from_numpy(np.asarray(read.affine, dtype=np.float64))
+    return eva_tv_tensors.Volume(torch.from_numpy(array)[None], affine=affine)
+
+
+def check_quality(volume: eva_tv_tensors.Volume, *, spacing: Sequence[float], place: str) -> None:
+    """Checks that a volume is a CT scan in HU, as the evaluation and the pre-training do.
+
+    Args:
+        volume: The volume, of shape [1, D, H, W], with its affine.
+        spacing: The voxel spacing (D, H, W) that it will be resampled to, in mm.
+        place: Where the volume is from, for the error message.
+
+    Raises:
+        EvaCoralbayError: If it is none, or too large.
+    """
+    problem = quality.find_problem(volume, quality.measure(volume), spacing=spacing)
+    if problem is not None:
+        raise EvaCoralbayError(f"{place}: {problem}.")
 
 
 def _is_archive(source: str) -> bool:
