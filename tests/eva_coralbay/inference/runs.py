@@ -30,8 +30,7 @@ def fit(data: pathlib.Path, out: pathlib.Path, *, is_probe: bool) -> pathlib.Pat
     model: dict[str, Any] = {"roi_size": _ROI}
     settings: dict[str, Any] = {"spacing": (8.0, 8.0, 8.0), "hu_window": (-200.0, 300.0)}
     if is_probe:
-        encoder = {"class_path": f"{probe_toy.__name__}.ToyEncoder"}
-        module: Any = ProbeModule(encoder=encoder, task="phantom", **model)
+        module: Any = ProbeModule(encoder=probe_toy.ENCODER, task="phantom", **model)
     else:
         encoder = {"class_path": f"{toy.__name__}.ToyEncoder"}
         decoder = {"class_path": f"{toy.__name__}.ToyDecoder"}
