@@ -25,6 +25,11 @@ _COMMANDS = (
     "leaderboard validate VALUE", "leaderboard verify VALUE", "leaderboard verify VALUE --rerun",
     "leaderboard compare VALUE VALUE --task VALUE", "leaderboard build --results VALUE --out VALUE",
     "leaderboard submit VALUE --out VALUE", "leaderboard sweep VALUE", "leaderboard VALUE", "VALUE",
+    "embed VALUE --model radiology/coralbay_random --kwarg feature_size=12 --out VALUE",
+    "embed . --model VALUE --out VALUE", "embed . --model VALUE --out f.parquet --roi VALUE",
+    "embed . --model radiology/coralbay_random --kwarg feature_size=VALUE --out f.parquet",
+    "embed . --model radiology/coralbay_random --out f.parquet --devices VALUE",
+    "segment VALUE --run VALUE --out VALUE", "segment . --run . --out VALUE --device VALUE",
     "VALUE --help", "env VALUE", "--debug VALUE",
 )  # fmt: skip
 

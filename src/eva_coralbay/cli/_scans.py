@@ -1,6 +1,7 @@
 """What the commands that go through many scans have in common."""
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Mapping
 
@@ -27,6 +28,20 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="patterns of paths below SRC to leave out, such as '*_seg.nii.gz'",
     )
+
+
+def path(text: str) -> pathlib.Path:
+    """Parses a path, which an empty variable is not.
+
+    Args:
+        text: The argument.
+
+    Raises:
+        ArgumentTypeError: If it is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty path; is a variable not set?")
+    return pathlib.Path(text)
 
 
 def default_device() -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import pathlib
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -40,7 +39,7 @@ class Embed(_subcommand.Subcommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         _scans.add_sources(parser)
         parser.add_argument(
-            "--out", metavar="PARQUET", required=True, type=pathlib.Path, help="the table"
+            "--out", metavar="PARQUET", required=True, type=_scans.path, help="the table"
         )
         _add_encoder(parser.add_argument_group("encoder"))
         _add_regions(parser.add_argument_group("regions (default: whole scans)"))
@@ -143,6 +142,7 @@ def _add_regions(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--roi",
         metavar="FILE",
+        type=_scans.path,
         help="a CSV or JSON file with points (x, y, z) or boxes (x_min, y_min, z_min, x_max, "
         "y_max, z_max) in mm, the scan in `case` (its id or file name), and a `name`",
     )
@@ -154,7 +154,7 @@ def _add_regions(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mask",
         metavar="PATH",
-        type=pathlib.Path,
+        type=_scans.path,
         help="a label map on the grid of the scan, or a folder with one a scan that has the name "
         "of the scan's file or its id; a row a label",
     )
@@ -187,5 +187,5 @@ def _read_regions(arguments: argparse.Namespace) -> "embedding_job.Regions":
         )
     if arguments.mask is not None and not arguments.mask.exists():
         raise EvaCoralbayError(f"'{arguments.mask}' does not exist (--mask).")
-    of_case = regions.read(arguments.roi, space=arguments.roi_space) if arguments.roi else {}
+    of_case = regions.read(str(arguments.roi), space=arguments.roi_space) if arguments.roi else {}
     return embedding_job.Regions(of_case, arguments.mask)

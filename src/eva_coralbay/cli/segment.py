@@ -1,7 +1,6 @@
 """The command `eva-coralbay segment`."""
 
 import argparse
-import pathlib
 
 from typing_extensions import override
 
@@ -32,13 +31,13 @@ class Segment(_subcommand.Subcommand):
             "--run",
             metavar="RUN",
             required=True,
-            type=pathlib.Path,
+            type=_scans.path,
             # `run` is the function of the command
             dest="trained",
             help="the folder of a run of `eva fit` on a segmentation, LOGS/SESSION/run_K",
         )
         parser.add_argument(
-            "--out", metavar="DIR", required=True, type=pathlib.Path, help="the folder to write"
+            "--out", metavar="DIR", required=True, type=_scans.path, help="the folder to write"
         )
         parser.add_argument(
             "--which",

@@ -3,6 +3,7 @@
 Nothing is imported here.
 
     sources         the scans in folders, files and archives
+    devices         where networks compute
     regions         points, boxes and labels that have an embedding of their own
     model_input     what an encoder takes of a scan, as it was trained
     embed           the embedding of one scan or region

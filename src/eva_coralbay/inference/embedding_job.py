@@ -22,6 +22,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, scan_search
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.inference import devices as places
 from eva_coralbay.inference import embed as embed_lib
 from eva_coralbay.inference import feature_table, model_input, regions, sources
 from eva_coralbay.models import checkpoints, identity
@@ -125,7 +126,7 @@ def embed_scans(
         EvaCoralbayError: If there is no scan, the table was made with other settings, another
             process writes it, or a region names no scan.
     """
-    encoders = [build().to(device).eval() for device in devices]
+    encoders = [build().to(name).eval() for name in map(places.check, devices)]
     network = getattr(encoders[0], "model", encoders[0])
     preprocessing = model_input.choose(
         getattr(network, "preprocessing", None),

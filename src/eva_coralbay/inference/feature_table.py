@@ -167,9 +167,11 @@ def locked(path: pathlib.Path) -> Iterator[pathlib.Path]:
         The folder of the shards, which is there.
 
     Raises:
-        EvaCoralbayError: If another process writes it, or pyarrow is not installed.
+        EvaCoralbayError: If another process writes it, it is a folder, or pyarrow is not installed.
     """
     _check_pyarrow()
+    if not path.name or path.is_dir():
+        raise EvaCoralbayError(f"'{path}' is a folder. Name the Parquet file to write.")
     parts = parts_folder(path)
     parts.mkdir(parents=True, exist_ok=True)
 

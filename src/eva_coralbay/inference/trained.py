@@ -11,6 +11,7 @@ from eva_coralbay.data import transforms
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import segmentation
 from eva_coralbay.evaluation.probe import saved
+from eva_coralbay.inference import devices
 from eva_coralbay.models import registry
 from eva_coralbay.results import run_config
 
@@ -57,6 +58,7 @@ def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu
         EvaCoralbayError: If the folder is no finished run of a segmentation, or the weights of its
             encoder are not found or are others.
     """
+    devices.check(device)
     config = _read_config(run)
     registry.register_backbones()
     data = run_config.settings(config)["data"].get("init_args", {})

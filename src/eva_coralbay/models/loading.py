@@ -113,7 +113,10 @@ def build_named(name: str, *, random_weights: bool = False, **options: Any) -> n
         raise EvaCoralbayError(f"There is no model '{name}'. {hint}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
-        return build(zoo.ENTRIES[name], random_weights=random_weights, **options)
+        try:
+            return build(zoo.ENTRIES[name], random_weights=random_weights, **options)
+        except TypeError as error:  # of an option of another kind
+            raise EvaCoralbayError(f"{name} cannot be built with {options}: {error}.") from error
 
 
 def _network(entry: zoo.Entry) -> Any:

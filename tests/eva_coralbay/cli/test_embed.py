@@ -53,6 +53,8 @@ def test_own_weights_are_recorded_under_a_name_of_their_own(tmp_path: pathlib.Pa
     ("options", "message"),
     [
         (["--model", "radiology/coralbai"], "Did you mean radiology/coralbay"),
+        ([*_MODEL, "--devices", "nowhere"], "'nowhere' is no device"),
+        ([*_MODEL[:3], "feature_size=many"], "cannot be built with"),
         ([*_MODEL, "--roi", "a.csv"], "belong together"),
         ([*_MODEL, "--mask", "nowhere"], "'nowhere' does not exist"),
         ([*_MODEL, "--mask", ".", "--roi", "a.csv"], "not both"),
@@ -69,3 +71,14 @@ def test_says_what_is_wrong(
     assert main.main(["embed", str(path), *options, "--out", str(out)]) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_refuses_a_table_without_a_name(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = scans.write_nifti(tmp_path / "a.nii.gz", scans.hounsfield())
+    assert main.main(["embed", str(path), *_MODEL, "--out", str(tmp_path)]) == 1
+    assert "is a folder. Name the Parquet file" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main.main(["embed", str(path), *_MODEL, "--out", ""])
+    assert "an empty path" in capsys.readouterr().err
