@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 import jsonargparse
-import loguru
 import pytest
 import torch
 from eva.core import interface
@@ -124,7 +123,7 @@ def test_two_steps_on_data_in_the_true_layout(
 
 @pytest.mark.parametrize("task", _TASKS)
 def test_a_probe_of_data_in_the_true_layout(
-    task: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    task: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     """With two cases of a class, of more classes than there are cases, and of two to a patient."""
     monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
@@ -132,13 +131,10 @@ def test_a_probe_of_data_in_the_true_layout(
     (tmp_path / "data").mkdir()
     getattr(layouts, f"write_{task}")(tmp_path / "data", layouts.all_cases(splits))
     arguments = _instantiate("probe", task, tmp_path, monkeypatch, MODEL_NAME=_POOLING)
-    messages: list[str] = []
-    sink = loguru.logger.add(messages.append, level="WARNING", format="{message}")
     interface.Interface().fit(arguments.trainer, arguments.model, arguments.data)
-    loguru.logger.remove(sink)
 
     has_missing = len(splits.schemes[splits.default]["train"]) < len(catalog.TASKS[task].labels)
-    assert any("(0). All of them are used" in message for message in messages) == has_missing
+    assert any("(0). All of them are used" in message for message in log) == has_missing
 
     for part in ("val", "test"):
         (path,) = tmp_path.rglob(f"record_{part}_last.json")

@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import tqdm
+from loguru import logger
 from torch import nn
 
 import eva_coralbay
@@ -155,7 +155,7 @@ def embed_scans(
             for one, rows, problem in run.go(new, workers):
                 if problem is not None:
                     failures[one.item.source] = problem
-                    progress.write(f"'{one.item.source}' is left out: {problem}", file=sys.stderr)
+                    logger.warning(f"'{one.item.source}' is left out: {problem}")
                 else:
                     table.add([{**_constants(settings), **row} for row in rows])
                 progress.update()

@@ -12,7 +12,6 @@ A scan is finished when its label map is there, which is written last and says w
 import contextlib
 import json
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import torch
 import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
+from loguru import logger
 
 import eva_coralbay
 from eva_coralbay import _atomic_files, _file_locks
@@ -95,7 +95,7 @@ def segment_scans(
                 except (EvaCoralbayError, torch.OutOfMemoryError) as error:
                     problem = " ".join(str(error).split())
                     failures[item.source] = problem
-                    progress.write(f"'{item.source}' is left out: {problem}", file=sys.stderr)
+                    logger.warning(f"'{item.source}' is left out: {problem}")
                 progress.update()
         return Report(len(new) - len(failures), len(items) - len(new), failures)
 

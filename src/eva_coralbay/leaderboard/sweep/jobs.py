@@ -34,7 +34,7 @@ _LATENCY_SECONDS: Mapping[Cluster, float] = {"local": 0.0, "slurm": 60.0}
 """How long a record may take to be seen that a job has written."""
 
 _CANCEL_SECONDS = 30.0
-"""How long cancelled jobs have to end."""
+"""How long canceled jobs have to end."""
 
 _MINUTES: Mapping[Cluster, int] = {"local": 60 * 24 * 365, "slurm": 60 * 24}
 """The time limit of a cell, unless a parameter sets it; locally one that it does not reach."""
@@ -98,7 +98,7 @@ def run(
     """Runs cells as jobs of submitit, and waits for them.
 
     A cell with a finished record of the same settings is skipped. On SIGINT the running jobs are
-    cancelled; the same call goes on later.
+    canceled; the same call goes on later.
 
     Args:
         cells: The cells.
@@ -143,7 +143,7 @@ def run(
                     report(f"{progress} {outcome.state}: {outcome.cell.name}")
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
-            report(f"interrupted: cancelling {len(running)} running cells")
+            report(f"interrupted: canceling {len(running)} running cells")
             _cancel(running)
             for outcome, _ in (*running.values(), *waiting):
                 outcome.state = "interrupted"
