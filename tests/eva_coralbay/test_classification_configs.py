@@ -123,7 +123,10 @@ def test_two_steps_on_data_in_the_true_layout(
 
 @pytest.mark.parametrize("task", _TASKS)
 def test_a_probe_of_data_in_the_true_layout(
-    task: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
+    task: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """With two cases of a class, of more classes than there are cases, and of two to a patient."""
     monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
@@ -131,6 +134,8 @@ def test_a_probe_of_data_in_the_true_layout(
     (tmp_path / "data").mkdir()
     getattr(layouts, f"write_{task}")(tmp_path / "data", layouts.all_cases(splits))
     arguments = _instantiate("probe", task, tmp_path, monkeypatch, MODEL_NAME=_POOLING)
+    # not earlier, as the trainer replaces the handlers of the log when it is built
+    log: list[str] = request.getfixturevalue("log")
     interface.Interface().fit(arguments.trainer, arguments.model, arguments.data)
 
     has_missing = len(splits.schemes[splits.default]["train"]) < len(catalog.TASKS[task].labels)

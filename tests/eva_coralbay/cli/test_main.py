@@ -177,6 +177,8 @@ def test_commands_that_compute_nothing_import_no_torch(tmp_path: pathlib.Path) -
         ["models"],
         ["models", "--json"],
         ["results", _RECORDS],
+        ["config", "btcv"],
+        ["config", "--copy", str(tmp_path / "configs"), "btcv"],
         *(["leaderboard", *command] for command in leaderboard),
     ]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Tests how DICOM series are found and read; `test_prepare` has what is set aside."""
+"""Tests how DICOM series are found and read; `test_set_aside` has what is set aside."""
 
 import errno
 import pathlib

@@ -73,3 +73,10 @@ def save(path: pathlib.Path, array: npt.NDArray[Any], affine: npt.NDArray[np.flo
     else:
         nib.save(nifti1.Nifti1Image(array, affine), path)
     return str(path)
+
+
+def patch(path: pathlib.Path, position: int, content: bytes) -> None:
+    """Overwrites a part of a file."""
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(content)
