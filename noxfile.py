@@ -193,10 +193,11 @@ def quickstart_pretraining(session: nox.Session) -> None:
 
 @nox.session
 def generate(session: nox.Session) -> None:
-    """Writes what follows from tasks and models: configs, settings, tables of the documents."""
+    """Writes what follows from tasks and models: configs, settings, cards, the docs' tables."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.eva_coralbay.tasks.generate")
     session.run("python", "-m", "tests.eva_coralbay.models.generate")
+    session.run("python", "-m", "tests.eva_coralbay.models.generate_cards")
 
 
 @nox.session

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from eva_coralbay.cli import main
+from eva_coralbay.models import zoo
 
 _KEEPS = "tests.eva_coralbay.models.test_contract.Keeps"
 _MIXES_BATCH = "tests.eva_coralbay.models.test_contract.MixesBatch"
@@ -25,6 +26,48 @@ def test_check_backbone_fails(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert exit_code == 1
     assert "The backbone does not keep the contract." in capsys.readouterr().out
+
+
+def test_all_or_one() -> None:
+    for arguments in ([], [_KEEPS, "--all"]):
+        assert main.main(["check-backbone", *arguments]) == 1
+
+
+def test_all_of_the_zoo(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for each as soon as it is done, and the exit code of the worst."""
+    of_any_maps = zoo.ENTRIES["radiology/coralbay_random"]
+    monkeypatch.setattr(zoo, "ENTRIES", dict.fromkeys((_KEEPS, _MIXES_BATCH), of_any_maps))
+
+    assert main.main(["check-backbone", "--all", "--roi", "64"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4].startswith("ok") and lines[-4].endswith(f" GiB  {_KEEPS}")
+    assert lines[-3].startswith("FAILS") and lines[-3].endswith(_MIXES_BATCH)
+    assert lines[-2].startswith("      batch of 2 = 2 alone: a volume's embedding depends on")
+    assert lines[-1] == "1 of 2 encoders keep the contract."
+
+    assert main.main(["check-backbone", "--all", "--roi", "64", "--json"]) == 1
+    reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [report["holds"] for report in reports] == [True, False]
+    assert all(report["peak_gib"] >= 0 for report in reports)
+
+
+@pytest.mark.slow
+def test_every_encoder_of_the_zoo_keeps_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check-backbone", "--all", "--random-weights", "--roi", "64", "--json"]
+
+    exit_code = main.main(arguments)
+
+    reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {report["backbone"] for report in reports} == set(zoo.ENTRIES)
+    failed = {
+        (report["backbone"], finding["check"]): finding["seen"]
+        for report in reports
+        for finding in report["findings"]
+        if finding["holds"] is False
+    }
+    assert failed == {} and exit_code == 0
 
 
 def test_check_backbone_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,6 @@ def test_a_row() -> None:
         "184.5 M",
         "SPL, 1 mm, any HU",
         "4096",
-        "CC BY 4.0",
+        "CC-BY-4.0",
         "none",
     ]

@@ -19,9 +19,9 @@ from eva_coralbay.models.zoo import (
     voco,
     voxelfm,
 )
-from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout, Overlap, Scans
 
-__all__ = ["ENTRIES", "Entry", "FeatureMap", "KeyLayout"]
+__all__ = ["ENTRIES", "Entry", "FeatureMap", "KeyLayout", "Overlap", "Scans"]
 
 _FAMILIES = (
     coralbay,

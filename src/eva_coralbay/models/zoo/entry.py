@@ -2,9 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.tasks import catalog
+
+EVERY_TASK = tuple(catalog.TASKS)
+"""The ids of all our tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,40 @@ class KeyLayout:
 
     beside: str = "(?!)"
     """Pattern of how names of other parts begin that the file has, too, such as a decoder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scans:
+    """A data set that an encoder was pre-trained on."""
+
+    name: str
+    """Its name."""
+
+    number: int | None
+    """The number of scans; None where it is not published."""
+
+    use: Literal["unlabeled", "labeled", "unknown"]
+    """Whether their labels were used."""
+
+    source: str
+    """Where this is said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """What is known of the overlap of a pre-training with the data of some of our tasks."""
+
+    kind: Literal["none", "unlabeled-train", "labeled-train", "test", "unknown"]
+    """The strongest overlap that is certain; see `eva_coralbay.leaderboard.cards`."""
+
+    tasks: tuple[str, ...]
+    """The ids of the tasks."""
+
+    note: str
+    """What is known beyond the kind."""
+
+    source: str | None = None
+    """Where it is said; None if nothing is known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,13 +120,31 @@ class Entry:
     """License of the weights; None where it is not known."""
 
     pretraining: str | None
-    """What it was pre-trained on; None where it is not known."""
+    """What it was pre-trained on, in a few words; None where it is not known."""
 
-    pretraining_tasks: tuple[str, ...] | None
-    """Those of our tasks whose scans are known to be in that; None where it is not known."""
+    scans: tuple[Scans, ...] | None
+    """The data sets of that; empty for random weights, None where they are not known."""
+
+    overlaps: tuple[Overlap, ...]
+    """Which of our tasks that overlaps with. A task that is not there was not looked up."""
 
     sources: Mapping[str, str]
     """Where each of these facts stands: a paper, or a file of a repository at a commit."""
+
+    notes: tuple[str, ...] = ()
+    """What a reader of its card should know."""
+
+    @property
+    def pretraining_tasks(self) -> tuple[str, ...] | None:
+        """Those of our tasks whose scans are known to be in the pre-training, in any way.
+
+        Empty if none is; None where none is known and not all are ruled out.
+        """
+        within = [o for o in self.overlaps if o.kind not in ("none", "unknown")]
+        ruled_out = {task for o in self.overlaps if o.kind == "none" for task in o.tasks}
+        if not within and self.scans != () and ruled_out < set(EVERY_TASK):
+            return None
+        return tuple(sorted(task for overlap in within for task in overlap.tasks))
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON types."""
@@ -108,6 +164,9 @@ class Entry:
             "maps": [{"channels": m.channels, "stride": list(m.stride)} for m in self.maps],
             "license": self.license,
             "pretraining": self.pretraining,
+            "scans": self.scans and [dataclasses.asdict(scans) for scans in self.scans],
+            "overlaps": [{**dataclasses.asdict(o), "tasks": list(o.tasks)} for o in self.overlaps],
             "pretraining_tasks": self.pretraining_tasks and list(self.pretraining_tasks),
+            "notes": list(self.notes),
             "sources": dict(self.sources),
         }

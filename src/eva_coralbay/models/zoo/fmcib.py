@@ -4,7 +4,7 @@ Pai et al., "Foundation model for cancer imaging biomarkers", Nature Machine Int
 """
 
 from eva_coralbay.models.preprocessing import Preprocessing
-from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+from eva_coralbay.models.zoo.entry import EVERY_TASK, Entry, FeatureMap, KeyLayout, Overlap, Scans
 
 _CODE = (
     "https://github.com/AIM-Harvard/foundation-cancer-image-biomarker/blob/"
@@ -33,9 +33,24 @@ ENTRIES = (
         parameters=184_477_824,
         embedding_dim=4096,
         maps=tuple(FeatureMap.of_stride(channels, stride) for channels, stride in _MAPS),
-        license="CC BY 4.0",
+        license="CC-BY-4.0",
         pretraining="11,467 lesions of DeepLesion, without labels",
-        pretraining_tasks=(),
+        scans=(
+            Scans(
+                "DeepLesion (lesions)",
+                11_467,
+                "unlabeled",
+                "https://aim.hms.harvard.edu/foundation-cancer-image-biomarker",
+            ),
+        ),
+        overlaps=(
+            Overlap(
+                "none",
+                EVERY_TASK,
+                "It is pre-trained on DeepLesion alone, which no task is made of.",
+                "https://aim.hms.harvard.edu/foundation-cancer-image-biomarker",
+            ),
+        ),
         sources={
             "weights": f"{_CODE}/fmcib/models/__init__.py",
             "license": "https://zenodo.org/records/10528450",

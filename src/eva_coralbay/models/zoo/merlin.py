@@ -5,7 +5,7 @@ Nature 2026, https://arxiv.org/abs/2406.06512.
 """
 
 from eva_coralbay.models.preprocessing import Preprocessing
-from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+from eva_coralbay.models.zoo.entry import EVERY_TASK, Entry, FeatureMap, KeyLayout, Overlap, Scans
 
 _CODE = "https://github.com/StanfordMIMI/Merlin/blob/2489a96bab716b6b27e3e693e2e9e9a1587135a5"
 
@@ -41,8 +41,24 @@ ENTRIES = (
         maps=tuple(FeatureMap(channels, stride) for channels, stride in _MAPS),
         license="MIT",
         pretraining="15,331 abdominal CT scans of one hospital, with their reports and codes",
-        pretraining_tasks=None,
+        scans=(
+            Scans(
+                "Abdominal CT of Stanford, with reports and codes",
+                15_331,
+                "labeled",
+                "https://arxiv.org/abs/2406.06512",
+            ),
+        ),
+        overlaps=(
+            Overlap(
+                "unknown",
+                EVERY_TASK,
+                "The scans of its hospital have not been matched with the cases of this task.",
+                "https://arxiv.org/abs/2406.06512",
+            ),
+        ),
         sources={
+            "paper": "https://arxiv.org/abs/2406.06512",
             "weights": f"{_CODE}/merlin/models/load.py",
             "license": f"{_CODE}/LICENSE (of the repository; no other one is stated there)",
             "architecture": f"{_CODE}/merlin/models/i3res.py, merlin/models/build.py",

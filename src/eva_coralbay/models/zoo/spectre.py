@@ -4,9 +4,40 @@ https://arxiv.org/abs/2511.17209
 """
 
 from eva_coralbay.models.preprocessing import Preprocessing
-from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout, Overlap, Scans
 
 _CODE = "https://github.com/cclaess/SPECTRE/blob/9260676a4ff4f7ed9be5ef75b2fd581a21a8b363"
+
+_DATA = f"{_CODE}/src/spectre/configs/dino_default.yaml"
+
+_DATA_SETS = (
+    "CT-RATE", "INSPECT", "Merlin", "NLST", "AMOS", "AbdomenAtlas", "PANORAMA", "AbdomenCT-1K",
+)  # fmt: skip
+"""Those that the default configuration of its self-distillation lists."""
+
+_OVERLAPS = (
+    Overlap(
+        "unlabeled-train",
+        ("amos22",),
+        "Its code reads every scan of AMOS; whether the published weights were trained by exactly "
+        "it is not stated.",
+        f"{_CODE}/src/spectre/data/amos.py",
+    ),
+    Overlap(
+        "unlabeled-train",
+        ("kits23", "lits17", "msd_task03_liver", "msd_task07_pancreas", "msd_task09_spleen"),
+        "AbdomenCT-1K, which it is trained on, is made of training scans of this data set; scored "
+        "ones are not ruled out.",
+        "https://arxiv.org/abs/2010.14808",
+    ),
+    Overlap(
+        "unknown",
+        ("luna25",),
+        "Made from NLST, which is among its data sets; which scans of it is not known.",
+        _DATA,
+    ),
+)
+"""Which of our tasks that overlaps with."""
 
 ENTRIES = (
     Entry(
@@ -34,21 +65,19 @@ ENTRIES = (
         parameters=338_528_160,
         embedding_dim=2160,
         maps=(FeatureMap(1080, (16, 16, 8)),),
-        license="CC BY-NC-SA 4.0",
+        license="CC-BY-NC-SA-4.0",
         pretraining="CT-RATE, INSPECT, Merlin, NLST, AMOS, AbdomenAtlas, PANORAMA and "
         "AbdomenCT-1K, partly with reports",
-        # AMOS, and the data sets that AbdomenCT-1K is made of
-        pretraining_tasks=(
-            "amos22", "kits23", "lits17", "msd_task07_pancreas", "msd_task09_spleen",
-        ),
+        scans=tuple(Scans(name, None, "unlabeled", _DATA) for name in _DATA_SETS),
+        overlaps=_OVERLAPS,
         sources={
+            "paper": "https://arxiv.org/abs/2511.17209",
             "weights": f"{_CODE}/README.md",
             "license": f"{_CODE}/LICENSE_MODELS",
             "architecture": f"{_CODE}/src/spectre/model.py, models/vision_transformer.py",
             "preprocessing": f"{_CODE}/eval/save_embeddings_ct_rate.py",
-            "pretraining": f"{_CODE}/src/spectre/configs/dino_default.yaml; "
-            "https://arxiv.org/abs/2010.14808 for what AbdomenCT-1K is made of",
+            "pretraining": _DATA,
         },
     ),
-)  # fmt: skip
+)
 """The transformer of crops; that of whole scans, which combines its outputs, is left out."""

@@ -4,11 +4,22 @@ They are what a network of CT has to beat: nothing of their pre-training is CT. 
 weights are those of timm (https://github.com/huggingface/pytorch-image-models).
 """
 
-from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+from eva_coralbay.models.zoo.entry import EVERY_TASK, Entry, FeatureMap, KeyLayout, Overlap, Scans
 
 _NETWORK = "eva_coralbay.models.networks.slices.TimmSlices"
 
 _LICENSE = "the configuration of these weights in timm 1.0.31 (timm.get_pretrained_cfg)"
+
+
+_OVERLAPS = (
+    Overlap(
+        "none",
+        EVERY_TASK,
+        "It is pre-trained on natural images alone.",
+        "https://github.com/huggingface/pytorch-image-models",
+    ),
+)
+"""Which of our tasks the pre-training overlaps with."""
 
 
 def _maps(channels: tuple[int, ...], first_stride: int) -> tuple[FeatureMap, ...]:
@@ -31,7 +42,15 @@ ENTRIES = (
         maps=_maps((384,), 14),
         license="Apache-2.0",
         pretraining="LVD-142M: 142 million natural images, without labels",
-        pretraining_tasks=(),
+        scans=(
+            Scans(
+                "LVD-142M (natural images)",
+                142_000_000,
+                "unlabeled",
+                "https://arxiv.org/abs/2304.07193",
+            ),
+        ),
+        overlaps=_OVERLAPS,
         sources={
             "weights": "https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m",
             "license": _LICENSE,
@@ -51,7 +70,15 @@ ENTRIES = (
         maps=_maps((96, 192, 384, 768), 4),
         license="Apache-2.0",
         pretraining="ImageNet-22k: 14 million natural images, with their classes",
-        pretraining_tasks=(),
+        scans=(
+            Scans(
+                "ImageNet-22k (natural images)",
+                14_000_000,
+                "labeled",
+                "https://arxiv.org/abs/2201.03545",
+            ),
+        ),
+        overlaps=_OVERLAPS,
         sources={
             "weights": "https://huggingface.co/timm/convnext_tiny.fb_in22k",
             "license": _LICENSE,
@@ -71,7 +98,15 @@ ENTRIES = (
         maps=_maps((64, 256, 512, 1024, 2048), 2),
         license="Apache-2.0",
         pretraining="ImageNet-1k: 1.3 million natural images, with their classes",
-        pretraining_tasks=(),
+        scans=(
+            Scans(
+                "ImageNet-1k (natural images)",
+                1_281_167,
+                "labeled",
+                "https://arxiv.org/abs/2110.00476",
+            ),
+        ),
+        overlaps=_OVERLAPS,
         sources={
             "weights": "https://huggingface.co/timm/resnet50.a1_in1k",
             "license": _LICENSE,

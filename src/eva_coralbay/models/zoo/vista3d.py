@@ -4,7 +4,7 @@ https://arxiv.org/abs/2406.05285
 """
 
 from eva_coralbay.models.preprocessing import Preprocessing
-from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout
+from eva_coralbay.models.zoo.entry import EVERY_TASK, Entry, FeatureMap, KeyLayout, Overlap, Scans
 
 _CODE = "https://github.com/Project-MONAI/VISTA/blob/f73d7c20a73b5e6371f2879e38919d71fee34cf8"
 
@@ -28,9 +28,24 @@ ENTRIES = (
         parameters=174_951_120,
         embedding_dim=768,
         maps=tuple(FeatureMap.of_stride(48 * 2**level, 2**level) for level in range(5)),
-        license="NVIDIA Open Model License",
+        license="NVIDIA-Open-Model-License",
         pretraining="11,454 CT volumes of public data sets, with labels of 127 structures",
-        pretraining_tasks=None,
+        scans=(
+            Scans(
+                "Public CT data sets of organs and tumors",
+                11_454,
+                "labeled",
+                "https://arxiv.org/abs/2406.05285",
+            ),
+        ),
+        overlaps=(
+            Overlap(
+                "unknown",
+                EVERY_TASK,
+                "Its public data sets have not been matched with the cases of this task.",
+                "https://arxiv.org/abs/2406.05285",
+            ),
+        ),
         sources={
             "weights": f"{_CODE}/vista3d/configs/infer.yaml",
             "license": f"{_CODE}/vista3d/README.md",

@@ -38,7 +38,8 @@ ENTRIES = (
         maps=(FeatureMap(864, (14, 14, 14)),),
         license="Apache-2.0",
         pretraining=None,
-        pretraining_tasks=None,
+        scans=None,
+        overlaps=(),
         sources={
             "weights": f"{_CODE}/README.md",
             "license": f"{_CODE}/LICENSE",

@@ -16,7 +16,7 @@ MODELS: dict[str, float] = {
     "radiology/coralbay": 0.84,
     "radiology/voco_b": 0.82,
     "radiology/universal_swinunetr": 0.835,
-    "project-lighter/ct_fm": 0.78,
+    "radiology/ct_fm": 0.78,
     "radiology/coralbay_random": 0.6,
     "example/no_card": 0.7,
 }
