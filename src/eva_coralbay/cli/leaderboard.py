@@ -214,7 +214,7 @@ class Submit(_subcommand.Subcommand):
     examples = """
         eva-coralbay leaderboard submit logs/my-encoder --out leaderboard/results
         eva-coralbay leaderboard submit logs/btcv logs/word --model-id my-lab/my-encoder
-        eva-coralbay leaderboard submit logs/demo --demo > pull_request.md
+        eva-coralbay leaderboard submit logs/own --demo > pull_request.md
     """
 
     @override
@@ -272,9 +272,9 @@ class Sweep(_subcommand.Subcommand):
     name = "sweep"
     help = "run models x tasks x seeds, here or on SLURM, or print the commands"
     examples = """
-        eva-coralbay leaderboard sweep leaderboard/demo.yaml
-        eva-coralbay leaderboard sweep leaderboard/demo.yaml > /dev/null    # only what is done
-        eva-coralbay leaderboard sweep leaderboard/demo.yaml --local --jobs 2 --retries 1
+        eva-coralbay leaderboard sweep leaderboard/openkbp.yaml
+        eva-coralbay leaderboard sweep leaderboard/openkbp.yaml > /dev/null    # only what is done
+        eva-coralbay leaderboard sweep leaderboard/openkbp.yaml --local --jobs 2 --retries 1
         eva-coralbay leaderboard sweep sweep.yaml --models my-lab/my-encoder --seeds 0 1 --print
         eva-coralbay leaderboard sweep sweep.yaml --slurm slurm_partition=gpu gpus_per_node=1
     """
@@ -389,7 +389,7 @@ class Leaderboard(_subcommand.Group):
     name = "leaderboard"
     help = "check, compare, submit and show results"
     examples = """
-        eva-coralbay leaderboard sweep leaderboard/demo.yaml
+        eva-coralbay leaderboard sweep leaderboard/openkbp.yaml
         eva-coralbay leaderboard validate leaderboard/results
         eva-coralbay leaderboard build --results leaderboard/results --out site
     """

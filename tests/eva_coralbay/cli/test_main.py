@@ -16,6 +16,9 @@ _ROOT = pathlib.Path(__file__).parents[3]
 _RECORDS = str(_ROOT / "tests/eva_coralbay/results/data")
 """A folder with records."""
 
+_MODELS = ["baseline/coralbay_random_12", "baseline/gaussian_derivatives"]
+"""Two models with results in the repository."""
+
 _COMMANDS_WITHOUT_TORCH = """
 import contextlib, os, sys
 
@@ -165,9 +168,9 @@ def test_commands_that_compute_nothing_import_no_torch(tmp_path: pathlib.Path) -
     leaderboard = [
         ["validate", "leaderboard/results"],
         ["verify", str(found)],
-        ["compare", "demo/coralbay_ct", "radiology/coralbay_random", "--task", "openkbp_oar"],
+        ["compare", *_MODELS, "--task", "openkbp", "--protocol", "probe"],
         ["build", "--out", str(tmp_path / "site")],
-        ["sweep", "leaderboard/demo.yaml"],
+        ["sweep", "leaderboard/openkbp.yaml"],
     ]
     commands = [
         ["--help"],
@@ -223,7 +226,6 @@ def _check_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "message"),
     [
         ([], "required: COMMAND"),
-        (["check-backbone"], "required: NAME_OR_CLASS"),
         (["prepare", "btcv"], "required: --root"),
         (["prepare", "btcv", "--root", "x", "--workers", "0"], "a whole number of at least 1"),
         (["check-backbone", "x", "--kwarg", "width"], "'width' is not KEY=VALUE"),

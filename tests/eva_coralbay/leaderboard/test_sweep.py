@@ -340,10 +340,12 @@ def test_command(
     assert main.main([*arguments, "--local"]) == 0
 
 
-def test_the_demonstration_is_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["openkbp", "openkbp_frozen"])
+def test_the_measured_results_are_of_a_sweep(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = pathlib.Path(__file__).parents[3]
     monkeypatch.chdir(root)
 
-    cells = sweep.list_cells(sweep.read(root / "leaderboard" / "demo.yaml"))
+    cells = sweep.list_cells(sweep.read(root / "leaderboard" / f"{name}.yaml"))
 
-    assert len(cells) == 5 * 2 * 2
+    models = {path.stem for path in (root / "leaderboard/models").glob("baseline__*.yaml")}
+    assert {cell.model.replace("/", "__") for cell in cells} >= models
