@@ -82,7 +82,7 @@ def _class_names(n_classes: int) -> list[str]:
 def _extra_memory(method: str, size: tuple[int, int, int], n_classes: int, threads: int) -> int:
     """Returns by how many bytes the process grows while a method runs."""
     torch.set_num_threads(threads)
-    # the first call loads code, which is no memory of the method
+    # the first call loads code, which is not memory of the method
     _METHODS[method](*_inputs((4, 4, 4), n_classes))
     inputs = _inputs(size, n_classes)
     return _memory.peak_growth(lambda: _METHODS[method](*inputs))

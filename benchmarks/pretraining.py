@@ -7,7 +7,7 @@ views rendered from the region. The same phantoms are read by both, and their fi
 the system. In a training our views are rendered in the main process, on the accelerator where there
 is one, so reading the regions is measured alone too.
 
-    What differs: MONAI's crops are no cubes, its rotations lie in one plane, its windows are drawn
+    What differs: MONAI's crops are not cubes, its rotations lie in one plane, its windows are drawn
     from a list and none is drawn again, and it smooths with a larger kernel but never sharpens.
 
 step: time, operations and peak memory of a step of self-distillation, from the batch of the data
@@ -187,7 +187,7 @@ def _peak_bytes(name: str, step: _training_steps.Step, threads: int) -> int:
     _begin(threads)
     train = _TRAININGS[name]
     smallest = views.Views(global_size=33, local_size=33, num_locals=1)
-    # the first training loads code, which is no memory of the method
+    # the first training loads code, which is not memory of the method
     train(step._replace(sizes=smallest, batch_size=1, feature_size=12), steps=1)
     work = functools.partial(train, step, steps=_training_steps.WARM_UP_STEPS)
     return (

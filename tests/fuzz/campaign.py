@@ -40,7 +40,7 @@ MAX_LINES = 30
 """How many lines an error may have."""
 
 FINE = ("refused", "right")
-"""The outcomes that are no faults."""
+"""The outcomes that are not faults."""
 
 FAULTS = ("unnamed", "wrong", "traceback", "memory", "hang", "killed")
 """Those that are."""

@@ -27,7 +27,7 @@ def print_table(
     is_narrow: bool = False,
     to_stderr: bool = False,
 ) -> None:
-    """Prints a table. Text is printed as it is: square brackets in it are no markup.
+    """Prints a table. Text is printed as it is: square brackets in it are not markup.
 
     Characters that a terminal would obey, which may be in the names that others gave, are escaped.
 

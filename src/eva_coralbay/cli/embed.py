@@ -17,9 +17,9 @@ class Embed(_subcommand.Subcommand):
     """Embeds CT scans with an encoder, each as the encoder was trained, into a Parquet table.
 
     A row is a scan, or a region of --roi or --mask: its id, its file with the SHA-256, the encoder
-    with that of its weights, the preprocessing, the version, and the embedding. A call that was
-    interrupted goes on when it is repeated, and later calls add scans. What is no CT scan in HU, or
-    cannot be read, is named and left out; then the exit code is 1.
+    with that of its weights, the preprocessing, the version, and the embedding. Repeat the
+    command after an interruption, and it continues; later calls add scans. A file that is not a CT
+    scan in HU or cannot be read is named and left out; the exit code is then 1.
     """
 
     name = "embed"

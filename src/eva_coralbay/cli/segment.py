@@ -12,8 +12,8 @@ class Segment(_subcommand.Subcommand):
 
     Writes a label map a scan on the scan's own grid (shape, order of axes, affine and units of the
     file; of a DICOM series its grid), with the names of the labels in labels.json and in its
-    header. A call that was interrupted goes on when it is repeated. What is no CT scan in HU, or
-    cannot be read, is named and left out; then the exit code is 1.
+    header. Repeat the command after an interruption, and it continues. A file that is not a CT scan
+    in HU or cannot be read is named and left out; the exit code is then 1.
     """
 
     name = "segment"

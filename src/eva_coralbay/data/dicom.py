@@ -59,7 +59,7 @@ def find_series(folder: str, names: Sequence[str]) -> dict[str, list[str]]:
 def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
     """Reads a series.
 
-    Files that are no slices, such as a localizer or a report among many slices, and copies of a
+    Files that are not slices, such as a localizer or a report among many slices, and copies of a
     slice are left out; the log names them.
 
     Args:
@@ -171,7 +171,7 @@ def order_slices(paths: Sequence[str], *, case: str) -> tuple[list[str], npt.NDA
 
 
 def _read_series_uid(path: str) -> str | None:
-    """Returns the UID of the series of a file, None if it is no DICOM file or a directory."""
+    """Returns the UID of the series of a file, None if it is not a DICOM file or a directory."""
     is_dicom = dicom_header.is_dicom(path)
     if not (is_dicom or path.lower().endswith(".dcm")):
         return None

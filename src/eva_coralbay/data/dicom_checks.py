@@ -72,7 +72,7 @@ _ELEMENT_BYTES = 8
 
 
 class UnusableSeriesError(Exception):
-    """The files are no CT scan that can be used; says why, in words of ours."""
+    """The files are not a CT scan that can be used; says why, in words of ours."""
 
 
 def check(files: Sequence[File], *, case: str) -> list[File]:
@@ -101,7 +101,7 @@ def _raise(problem: str | None) -> None:
 
 
 def _leave_out_strays(files: Sequence[File], case: str) -> list[File]:
-    """Leaves out what is no slice, where nearly all files are, and names it in the log."""
+    """Leaves out what is not a slice, where nearly all files are, and names it in the log."""
     kinds = [_find_problem_of_kind(file.header) for file in files]
     slices = [file for file, kind in zip(files, kinds, strict=True) if kind is None]
     strays = [file for file, kind in zip(files, kinds, strict=True) if kind is not None]
@@ -161,7 +161,7 @@ def _find_problem_of_rescale(headers: Sequence[pydicom.Dataset]) -> str | None:
 
 
 def _find_problem_of_file(file: File) -> str | None:
-    """Returns why a file is no slice that can be used."""
+    """Returns why a file is not a slice that can be used."""
     modality = file.header.get("Modality")
     if modality in (None, "CT") and file.pixel_bytes <= 0:
         return "truncated: no pixels follow the header"
@@ -169,7 +169,7 @@ def _find_problem_of_file(file: File) -> str | None:
 
 
 def _find_problem_of_kind(header: pydicom.Dataset) -> str | None:
-    """Returns why a file is no slice of a CT scan."""
+    """Returns why a file is not a slice of a CT scan."""
     modality = header.get("Modality")
     if modality != "CT":
         return f"the modality is {_name(modality, _MODALITIES)}not CT"

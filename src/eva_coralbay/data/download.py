@@ -146,7 +146,7 @@ def _request(
         if response.status not in (200, 206):
             raise DatasetError(
                 f"'{url}' cannot be downloaded: the server answers {response.status} "
-                f"({response.reason}), which is no file."
+                f"({response.reason}), which is not a file."
             )
         if response.headers.get_content_type() == "text/html":
             raise DatasetError(
@@ -318,7 +318,7 @@ def _check_gzip(part: str, resource: Resource) -> None:
         pathlib.Path(part).unlink()
         _keep_version(part, None)
         raise DatasetError(
-            f"'{resource.url}' is no complete gzip file ({error}): the server has sent something "
+            f"'{resource.url}' is not a complete gzip file ({error}): the server sent something "
             "else, or not all of it. What was downloaded is deleted; try again."
         ) from error
 

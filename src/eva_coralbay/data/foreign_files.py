@@ -102,7 +102,7 @@ def read_json(path: str | os.PathLike[str], *, fix: str = "Correct it.") -> Any:
         fix: What to do if it cannot be read.
 
     Raises:
-        DatasetError: If it is missing, larger than 64 MiB, or no JSON.
+        DatasetError: If it is missing, larger than 64 MiB, or not JSON.
     """
     try:
         size = pathlib.Path(path).stat().st_size
@@ -124,15 +124,15 @@ def check_name(value: Any, what: str) -> str:
         what: What it is the name of, for the error message.
 
     Raises:
-        UnusableError: If it is no text, is empty or very long, or holds what no name may, such as
+        UnusableError: If it is not text, is empty or very long, or holds what no name may, such as
             line breaks, or bytes of a file name that is not in UTF-8.
     """
     if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME:
         raise UnusableError(
-            f"{what} is {value!r:.100}, which is no name", "Give it a short one in quotes."
+            f"{what} is {value!r:.100}, which is not a name", "Give it a short one in quotes."
         )
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise UnusableError(
-            f"{what} is {value!a:.200}, which is no text in UTF-8", "Give it another name."
+            f"{what} is {value!a:.200}, which is not text in UTF-8", "Give it another name."
         )
     return unicodedata.normalize("NFC", value)

@@ -147,7 +147,7 @@ def draw(inspected: InspectedCase, *, window: tuple[float, float] | None = None)
     Args:
         inspected: The case.
         window: The intensities that are drawn black and white; those of the protocol if None,
-            or all where they are no HU.
+            or all where they are not HU.
 
     Returns:
         The figure.
@@ -298,7 +298,7 @@ def _names_in_planes(inspected: InspectedCase, center: Sequence[int]) -> dict[in
 
 
 def _default_window(inspected: InspectedCase) -> tuple[float, float]:
-    """Returns the window; without a spacing the intensities are no HU but gray values."""
+    """Returns the window; without a spacing the intensities are not HU but gray values."""
     return _WINDOW if inspected.spacing else (0.0, float(inspected.image.max()) or 1.0)
 
 

@@ -93,7 +93,7 @@ def _by_value(labels: Mapping[str, Any]) -> dict[int, str]:
     for value, name in pairs:
         if value is None:
             raise UnusableError(
-                f"the value of the label '{name}' is {labels[name]!r:.100}, which is no whole "
+                f"the value of the label '{name}' is {labels[name]!r:.100}, which is not a whole "
                 "number from 0 on",
                 "Map each label name to its value.",
             )

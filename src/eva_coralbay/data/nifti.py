@@ -107,7 +107,7 @@ def read_mask(
 
     Raises:
         DatasetError: If the file is unreadable, is not a volume, has no orientation, contradicts
-            itself about its spacing, lies on another grid, or holds values that are no known
+            itself about its spacing, lies on another grid, or holds values that are not known
             labels.
     """
     with foreign_files.reading(path, case=case):

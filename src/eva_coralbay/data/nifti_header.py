@@ -116,8 +116,8 @@ def parse(content: bytes, *, needs_code: bool) -> Header:
         needs_code: Whether a header whose sform and qform codes are both 0 is refused.
 
     Raises:
-        UnusableError: If it is no header, states no place of the voxels or contradicting ones, or
-            describes no volume.
+        UnusableError: If it is not a header, gives no position of the voxels or contradicting ones,
+            or describes no volume.
     """
     header = decode(content)
     shape = _shape_of(header)
@@ -142,7 +142,7 @@ def decode(content: bytes) -> Any:
         content: The first `SIZE` bytes of a file.
 
     Raises:
-        UnusableError: If it is no header.
+        UnusableError: If it is not a header.
     """
     sizes = [int.from_bytes(content[:4], order) for order in ("little", "big")]
     kind = next((_KINDS[size] for size in sizes if size in _KINDS), None)
@@ -242,7 +242,7 @@ def _check_qform(header: Any) -> None:
     # rounding may make it a little longer than 1; NaN is not shorter than anything
     if not (quaternion**2).sum() <= 1 + 1e-5:
         raise UnusableError(
-            f"the qform is no rotation: its quaternion (b, c, d) is {_join(quaternion, ', ')}",
+            f"the qform is not a rotation: its quaternion (b, c, d) is {_join(quaternion, ', ')}",
             "Write the qform again, or set qform_code to 0 if the sform is right.",
         )
 

@@ -110,7 +110,7 @@ def measure(volume: eva_tv_tensors.Volume) -> Statistics:
 def find_problem(
     volume: eva_tv_tensors.Volume, statistics: Statistics, *, spacing: Sequence[float]
 ) -> str | None:
-    """Returns why a volume is no CT scan in HU, or too large to be resampled; None if it is one.
+    """Returns why a volume is not a CT scan in HU, or too large to be resampled; None if it is one.
 
     Args:
         volume: The volume, of shape [1, D, H, W], with its affine.

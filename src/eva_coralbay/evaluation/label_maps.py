@@ -75,7 +75,7 @@ def count_pairs(
         Counts of shape [n_classes, n_classes].
 
     Raises:
-        EvaCoralbayError: If a label is no class.
+        EvaCoralbayError: If a label is not a class.
     """
     dtype = torch.uint8 if n_classes**2 <= 256 else torch.int32
     counts = torch.zeros(n_classes**2, dtype=torch.int64, device=predicted.device)

@@ -330,6 +330,6 @@ def _check_predictions(preds: torch.Tensor, target: torch.Tensor, *, n_classes: 
         )
     if not torch.allclose(preds.sum(dim=1), preds.new_ones(()), atol=1e-2):
         raise EvaCoralbayError(
-            "The predictions are no probabilities: they do not add up to 1, or contain NaN. If "
+            "The predictions are not probabilities: they do not add up to 1, or contain NaN. If "
             "the model has diverged, lower the learning rate or train in a wider precision."
         )

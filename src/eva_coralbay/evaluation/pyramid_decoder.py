@@ -86,8 +86,8 @@ def complete(decoder: Mapping[str, Any], encoder: Any, window: Sequence[int]) ->
     name = str(decoder.get("class_path")).rpartition(".")[2]
     if name.startswith("SwinUNETRDecoder") and _is_of_zoo(encoder):
         logger.info(
-            f"The encoder's maps are no pyramid of six: {name} stands behind a convolution a map "
-            f"({PyramidDecoder.__name__})."
+            f"The encoder's maps are not a pyramid of six levels: {name} gets each map through a "
+            f"convolution ({PyramidDecoder.__name__})."
         )
         arguments.pop("project_dims", None)
     elif name != PyramidDecoder.__name__ or arguments.get("channels") is not None:
@@ -97,7 +97,7 @@ def complete(decoder: Mapping[str, Any], encoder: Any, window: Sequence[int]) ->
 
 
 def _is_of_zoo(encoder: Any) -> bool:
-    """Whether an encoder is one of the zoo's networks that are no SwinUNETR."""
+    """Whether an encoder is one of the zoo's networks that are not SwinUNETR."""
     return isinstance(getattr(encoder, "model", encoder), PyramidEncoder)
 
 

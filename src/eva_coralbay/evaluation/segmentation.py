@@ -82,7 +82,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
                 builds one. It maps [B, 1, D, H, W] to a list of feature maps, fine to coarse.
             decoder: The decoder, or its `class_path` and `init_args`, from which each run
                 builds one; an absent `out_channels` is the number of classes. For an encoder of the
-                zoo whose maps are no pyramid of six, the SwinUNETR decoder stands behind a
+                zoo whose maps are not a pyramid of six, the SwinUNETR decoder stands behind a
                 convolution a map (`eva_coralbay.evaluation.pyramid_decoder`).
             criterion: The loss on logits [B, classes, D, H, W] and labels [B, 1, D, H, W].
                 Dice without background plus cross-entropy if None.

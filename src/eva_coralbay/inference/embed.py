@@ -74,7 +74,7 @@ def embed(
 
     Args:
         scan: What `read_scan` returns, or a NIfTI file or a folder with one DICOM series, which is
-            refused if it is no CT scan in HU.
+            refused if it is not a CT scan in HU.
         encoder: The encoder, such as `load_encoder` returns it, in eval mode. It maps
             [B, 1, D, H, W] to embeddings [B, E]; for regions and for `max`, its method
             `forward_features` gives the feature maps.

@@ -201,7 +201,7 @@ def _read(path: pathlib.Path, *, columns: Sequence[str] | None = None) -> Any:
         return parquet.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise EvaCoralbayError(
-            f"'{path}' is no Parquet file that can be read ({error}). Delete it."
+            f"'{path}' is not a Parquet file that can be read ({error}). Delete it."
         ) from error
 
 

@@ -110,7 +110,8 @@ def read(path: str, *, space: Space) -> dict[str, list[Point | Box]]:
         The regions in RAS+ by their `case`, "" where there is none.
 
     Raises:
-        EvaCoralbayError: If the file cannot be read or a row is no region; the message says which.
+        EvaCoralbayError: If the file cannot be read, or a row is not a region; the message
+            says which.
     """
     found: dict[str, list[Point | Box]] = collections.defaultdict(list)
     for number, row in enumerate(_rows(path), start=1):
@@ -147,7 +148,7 @@ def _rows(path: str) -> Sequence[Mapping[str, Any]]:
     if path.lower().endswith(".json"):
         rows = foreign_files.read_json(path, fix=fix)
         if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-            raise foreign_files.problem("it is no list of objects", path, fix=fix)
+            raise foreign_files.problem("it is not a list of objects", path, fix=fix)
         return rows
     with foreign_files.reading(path, fix=fix):
         return list(csv.DictReader(io.StringIO(pathlib.Path(path).read_text("utf-8-sig"))))

@@ -41,7 +41,7 @@ def segment(
 
     Args:
         scan: What `read_scan` returns, or a NIfTI file or a folder with one DICOM series, which is
-            refused if it is no CT scan in HU.
+            refused if it is not a CT scan in HU.
         run: The folder of a run, or what :func:`eva_coralbay.inference.trained.load` returns of it.
 
     Returns:

@@ -84,7 +84,7 @@ def find(
     found, _, left_out = scan_search.find(searched, exclude)
     rest = [f"{number} {reason}" for reason, number in left_out.items() if number]
     if rest:
-        logger.info(f"Files that are no scans, or left out: {'; '.join(rest)}.")
+        logger.info(f"Files that are not scans, or left out: {'; '.join(rest)}.")
     if not found:
         raise DatasetError(
             f"No NIfTI file and no DICOM series in {_messages.list_names(sources)}. Name scans, "

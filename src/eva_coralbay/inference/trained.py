@@ -55,8 +55,8 @@ def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu
         device: Where to compute, as PyTorch names devices.
 
     Raises:
-        EvaCoralbayError: If the folder is no finished run of a segmentation, or the weights of its
-            encoder are not found or are others.
+        EvaCoralbayError: If the folder is not a finished run of a segmentation, or the weights of
+            its encoder are not found or differ.
     """
     devices.check(device)
     config = _read_config(run)
@@ -85,7 +85,7 @@ def _read_config(run: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         runs = sorted(str(found.parent) for found in run.glob(f"**/run_*/{_CONFIG}"))
         hint = f" Did you mean '{runs[-1]}'?" if runs else ""
-        raise EvaCoralbayError(f"'{run}' is no folder of a run: it has no {_CONFIG}.{hint}")
+        raise EvaCoralbayError(f"'{run}' is not a folder of a run: it has no {_CONFIG}.{hint}")
     return run_config.read(path)
 
 
@@ -98,6 +98,6 @@ def _load_checkpoint(path: pathlib.Path) -> segmentation.SegmentationModule:
         raise
     except Exception as error:  # Lightning and PyTorch raise almost anything for other checkpoints
         raise EvaCoralbayError(
-            f"'{path}' is no checkpoint of a segmentation that can be loaded without its config "
+            f"'{path}' is not a checkpoint of a segmentation that can be loaded without its config "
             f"({type(error).__name__}: {' '.join(str(error).split())[:300]})."
         ) from error

@@ -124,7 +124,7 @@ class ModelCard(_Part):
 
 
 class CardError(EvaCoralbayError):
-    """A file is no model card. The message lists everything that is wrong with it."""
+    """A file is not a model card. The message lists everything that is wrong with it."""
 
     def __init__(self, path: str | os.PathLike[str], faults: Sequence[tuple[str, str]]) -> None:
         """Initializes the error.
@@ -136,7 +136,7 @@ class CardError(EvaCoralbayError):
         """
         self.faults = list(faults)
         lines = [": ".join(filter(None, fault)) for fault in faults]
-        super().__init__("\n  ".join([f"{path} is no model card:", *lines]))
+        super().__init__("\n  ".join([f"{path} is not a model card:", *lines]))
 
 
 def overlap(card: ModelCard | None, task_id: str) -> Overlap:
@@ -162,7 +162,7 @@ def read(path: str | os.PathLike[str]) -> ModelCard:
         path: The path of the YAML file.
 
     Raises:
-        CardError: If the file is no card, or is not named after the model.
+        CardError: If the file is not a card, or is not named after the model.
     """
     try:
         card = ModelCard.model_validate(foreign_files.read_yaml(path, max_bytes=MAX_BYTES))
@@ -188,7 +188,7 @@ def find(folder: str | os.PathLike[str]) -> dict[str, ModelCard]:
         The cards by the id of the model.
 
     Raises:
-        CardError: If a file is no card, naming it.
+        CardError: If a file is not a card, naming it.
     """
     cards = [read(path) for path in sorted(pathlib.Path(folder).glob("*.yaml"))]
     return {card.id: card for card in cards}
@@ -200,7 +200,7 @@ def _explain(detail: Mapping[str, Any]) -> tuple[str, str]:
     if detail["type"] == "missing":
         return where, "is missing: write null if it is not known."
     if detail["type"] == "extra_forbidden":
-        return where, "is no field of a card: correct its name, or remove it."
+        return where, "is not a field of a card: correct its name, or remove it."
     if detail["type"] == "model_type":
         return where, f"has to be a mapping of fields, got {str(detail['input'])[:50]!r}."
     message = detail["msg"].removeprefix("Value error, ")

@@ -83,7 +83,7 @@ def read(path: str | os.PathLike[str]) -> list[Reported]:
         content = foreign_files.read_json(path, max_bytes=MAX_BYTES)
         numbers = pydantic.TypeAdapter(list[Reported]).validate_python(content)
     except ValueError as error:
-        raise EvaCoralbayError(f"{path} is no list of reported numbers: {error}") from error
+        raise EvaCoralbayError(f"{path} is not a list of reported numbers: {error}") from error
     expected = pathlib.Path(path).stem.replace("__", "/")
     others = sorted({number.model for number in numbers} - {expected})
     if others:

@@ -237,7 +237,7 @@ def _build(backbone: str, kwargs: Mapping[str, Any]) -> nn.Module:
     if not module_name or "/" in backbone:
         known = ", ".join(n for n in backbone_registry.entries() if n.startswith("radiology/"))
         raise EvaCoralbayError(
-            f"'{backbone}' is no name in eva's registry and no path 'package.module.Class'. "
+            f"'{backbone}' is neither a name in eva's registry nor a path 'package.module.Class'. "
             f"Radiology names: {known}."
         )
     return getattr(importlib.import_module(module_name), class_name)(**kwargs)

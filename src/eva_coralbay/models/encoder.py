@@ -193,7 +193,7 @@ class CoralBayEncoder(nn.Module):
             The folder.
 
         Raises:
-            EvaCoralbayError: The preprocessing is no window of HU.
+            EvaCoralbayError: The preprocessing is not a window of HU.
         """
         return export.write_folder(
             folder,

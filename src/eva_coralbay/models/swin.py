@@ -145,7 +145,7 @@ class ConvolutionBlock(nn.Module):
     def _normed_convolution(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Convolves and normalizes to [1, B * C, D, H, W].
 
-        With gradients the result is no view, unlike that of `instance_norm`: to write into a view
+        With gradients the result is not a view, unlike that of `instance_norm`: writing into a view
         in place costs copies of the whole map in the backward pass. Exporters to ONNX know
         `instance_norm` only.
         """

@@ -60,7 +60,7 @@ def _problem(tensor: torch.Tensor, *, is_integer: bool) -> str | None:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return "expanded values (a stride of 0), which need more memory than the file has"
     if is_integer:
-        return None if tensor.dtype in _INTEGER_DTYPES else "an index that is no integer"
+        return None if tensor.dtype in _INTEGER_DTYPES else "an index that is not an integer"
     if tensor.dtype not in _WEIGHT_DTYPES:
         return f"values of type {str(tensor.dtype).removeprefix('torch.')}"
     if not torch.isfinite(tensor.float()).all():

@@ -37,12 +37,12 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a pickle of anything may raise anything
         raise EvaCoralbayError(
-            f"'{path}' is no checkpoint that can be read ({type(error).__name__}). {_FIX}"
+            f"'{path}' is not a checkpoint that can be read ({type(error).__name__}). {_FIX}"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("coralbay"), dict):
         raise EvaCoralbayError(
-            f"'{path}' is no checkpoint of `eva-coralbay pretrain fit`: it does not say what was "
-            "trained."
+            f"'{path}' is not a checkpoint of `eva-coralbay pretrain fit`: it does not say what "
+            "was trained."
         )
     missing = [name for name in _NEEDED if name not in content]
     missing += [f"coralbay.{name}" for name in _STATED if name not in content["coralbay"]]
@@ -64,7 +64,7 @@ def _check_intact(path: str | os.PathLike[str]) -> None:
         raise EvaCoralbayError(f"'{path}': {error.strerror or error}.") from error
     except Exception as error:  # the directory of a damaged archive may hold anything
         raise EvaCoralbayError(
-            f"'{path}' is no checkpoint, or it is damaged ({type(error).__name__}). {_FIX}"
+            f"'{path}' is not a checkpoint, or it is damaged ({type(error).__name__}). {_FIX}"
         ) from error
     if damaged is not None:
         raise EvaCoralbayError(f"'{path}' is damaged: the checksum of a part is wrong. {_FIX}")

@@ -118,7 +118,7 @@ class SinkhornKnopp(nn.Module):
         """
         super().__init__()
         self._added: list[torch.Tensor] = []
-        # a logit of -inf is no sample
+        # a logit of -inf is not a sample
         empty = torch.full((queue_size, num_prototypes), -torch.inf)
         # checkpoints without a queue know no such tensor
         self.register_buffer("queue", empty, persistent=queue_size > 0)

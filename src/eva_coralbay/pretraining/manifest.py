@@ -117,8 +117,8 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
             ) from error
         except ValueError as error:
             raise DatasetError(
-                f"'{path}' is no manifest of a store ({error}). Remove it, and run `eva-coralbay "
-                "pretrain prepare` again with all sources: what is prepared will be found."
+                f"'{path}' is not a manifest of a store ({error}). Remove it, and run "
+                "`eva-coralbay pretrain prepare` again with all sources: prepared scans are found."
             ) from error
         manifest._store = store
         return manifest

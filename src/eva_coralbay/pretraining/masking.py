@@ -49,7 +49,8 @@ class Masking:
         """Checks the range.
 
         Raises:
-            EvaCoralbayError: If the ratio is no range within 0 to 1, or the weight is not above 0.
+            EvaCoralbayError: If the ratio is not a range within 0 to 1, or the weight is not
+                above 0.
         """
         least, most = self.ratio
         if not (0.0 < least <= most < 1.0 and self.weight > 0.0):

@@ -18,7 +18,7 @@ NUM_STANDARDIZED = 16
 """How many samples the heads are scaled to."""
 
 _MIN_SCALE = 1.0
-"""The scale of the loss below which a gradient in 16 bits that is not finite is no overflow."""
+"""The scale of the loss below which a gradient in 16 bits that is not finite is not an overflow."""
 
 
 class Distillation(distillation.SelfDistillation):

@@ -76,7 +76,7 @@ class PretrainingData(datamodules.DataModule):
             seed: What the order, the regions and the views follow from.
 
         Raises:
-            EvaCoralbayError: If `augmentation_warmup` is no part of the steps, or `held_out` is
+            EvaCoralbayError: If `augmentation_warmup` is not a part of the steps, or `held_out` is
                 negative.
         """
         super().__init__()

@@ -32,7 +32,7 @@ class Schedule:
         """Checks the warm-up.
 
         Raises:
-            EvaCoralbayError: If it is no part of the steps.
+            EvaCoralbayError: If it is not a part of the steps.
         """
         if not 0.0 <= self.warmup <= 1.0:
             raise EvaCoralbayError(

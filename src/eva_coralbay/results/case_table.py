@@ -116,7 +116,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
         The rows, in the order of the file.
 
     Raises:
-        EvaCoralbayError: If the file is no case table, naming the line.
+        EvaCoralbayError: If the file is not a case table, naming the line.
     """
     kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
     rows = []
@@ -130,7 +130,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
         raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
     if header not in kinds:
         raise EvaCoralbayError(
-            f"{path} is no case table: its columns are {list(header)}, not "
+            f"{path} is not a case table: its columns are {list(header)}, not "
             f"{' or '.join(str(list(columns)) for columns in kinds)}."
         )
     _check_rows(path, rows)

@@ -66,7 +66,7 @@ class Entry:
         """The rows of the case table.
 
         Raises:
-            EvaCoralbayError: If it is no case table, naming the line.
+            EvaCoralbayError: If it is not a case table, naming the line.
         """
         return case_table.read(self.cases_path)
 

@@ -39,12 +39,12 @@ def read_text(path: str | os.PathLike[str], *, max_bytes: int) -> str:
         max_bytes: The most bytes that are read.
 
     Raises:
-        ForeignFileError: If it cannot be read, is no regular file, is too large or no UTF-8.
+        ForeignFileError: If it cannot be read, is not a regular file, is too large or not UTF-8.
     """
     try:
         status = pathlib.Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ForeignFileError(f"{path} is no regular file, so it is not read.")
+            raise ForeignFileError(f"{path} is not a regular file, so it is not read.")
         if status.st_size > max_bytes:
             raise ForeignFileError(
                 f"{path} has {status.st_size:,} bytes, but such a file has at most {max_bytes:,}."
@@ -53,7 +53,7 @@ def read_text(path: str | os.PathLike[str], *, max_bytes: int) -> str:
     except OSError as error:
         raise ForeignFileError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ForeignFileError(f"{path} is no text in UTF-8: {error.reason}.") from error
+        raise ForeignFileError(f"{path} is not text in UTF-8: {error.reason}.") from error
 
 
 def read_json(path: str | os.PathLike[str], *, max_bytes: int) -> Any:
@@ -64,14 +64,14 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int) -> Any:
         max_bytes: The most bytes that are read.
 
     Raises:
-        ForeignFileError: If it cannot be read or is no JSON file; NaN and infinity are none.
+        ForeignFileError: If it cannot be read or is not a JSON file; NaN and infinity are none.
     """
     text = read_text(path, max_bytes=max_bytes)
     try:
         content = json.loads(text, object_pairs_hook=_to_distinct, parse_constant=_reject_constant)
         _check_values(content)
     except (ValueError, RecursionError) as error:
-        raise ForeignFileError(f"{path} is no JSON file: {error}.") from error
+        raise ForeignFileError(f"{path} is not a JSON file: {error}.") from error
     return content
 
 
@@ -83,13 +83,13 @@ def read_yaml(path: str | os.PathLike[str], *, max_bytes: int) -> Any:
         max_bytes: The most bytes that are read.
 
     Raises:
-        ForeignFileError: If it cannot be read, is no YAML file or stands for too many values.
+        ForeignFileError: If it cannot be read, is not a YAML file or stands for too many values.
     """
     text = read_text(path, max_bytes=max_bytes)
     try:
         return parse_yaml(text)
     except ValueError as error:
-        raise ForeignFileError(f"{path} is no YAML file: {error}.") from error
+        raise ForeignFileError(f"{path} is not a YAML file: {error}.") from error
 
 
 def parse_yaml(text: str) -> Any:
@@ -99,7 +99,7 @@ def parse_yaml(text: str) -> Any:
         text: The text.
 
     Raises:
-        ValueError: If it is no YAML or stands for too many values.
+        ValueError: If it is not YAML or stands for too many values.
     """
     try:
         _check_events(text)
@@ -159,7 +159,7 @@ def _check_values(content: Any) -> None:
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise ValueError("a text has half of a surrogate pair, which is no text") from error
+                raise ValueError("a text has half of a surrogate pair: it is not text") from error
         level = [inner for value in level for inner in _list_inner(value)]
         if not level:
             return
@@ -186,4 +186,4 @@ def _to_distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reject_constant(constant: str) -> NoReturn:
     """Rejects NaN and infinity, which Python reads but JSON does not have."""
-    raise ValueError(f"{constant} is no value in JSON; what is not defined is null")
+    raise ValueError(f"{constant} is not a value in JSON; what is not defined is null")

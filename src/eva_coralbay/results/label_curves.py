@@ -120,7 +120,7 @@ def read(path: str | os.PathLike[str]) -> Curve:
         raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
     if metric is None:
         raise EvaCoralbayError(
-            f"{path} is no curve: its columns are not {list(Point._fields[:3])} and one of "
+            f"{path} is not a curve: its columns are not {list(Point._fields[:3])} and one of "
             f"{list(_METRICS)}."
         )
     return Curve(metric, points)

@@ -276,13 +276,13 @@ class Record(_Part):
             The record; what its version did not have is `None`.
 
         Raises:
-            EvaCoralbayError: If the file cannot be read, is no record, or is from a newer version
-                of this package.
+            EvaCoralbayError: If the file cannot be read, is not a record, or is from a newer
+                version of this package.
         """
         content = foreign_files.read_json(path, max_bytes=MAX_BYTES)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
-            raise EvaCoralbayError(f"{path} is no record: it has no `schema_version`.")
+            raise EvaCoralbayError(f"{path} is not a record: it has no `schema_version`.")
         if version > SCHEMA_VERSION:
             raise EvaCoralbayError(
                 f"{path} has schema version {version}, but this version of eva-coralbay reads "
@@ -291,7 +291,7 @@ class Record(_Part):
         try:
             return cls.model_validate(_upgrade(content))
         except ValueError as error:  # pydantic's ValidationError is one
-            raise EvaCoralbayError(f"{path} is no valid record: {error}") from error
+            raise EvaCoralbayError(f"{path} is not a valid record: {error}") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the record as canonical JSON, completely or not at all.

@@ -59,7 +59,7 @@ _DECODER = "eva.vision.models.networks.decoders.segmentation.SwinUNETRDecoderWit
 """The decoder of the tasks."""
 
 _ANY_MAPS_DECODER = "eva_coralbay.evaluation.pyramid_decoder.PyramidDecoder"
-"""The same behind a convolution a map, for encoders whose maps are no pyramid of six."""
+"""The same behind a convolution a map, for encoders whose maps are not a pyramid of six."""
 
 _PARTS = ("trainer", "model", "data")
 """The classes that a configuration names."""
@@ -87,7 +87,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise EvaCoralbayError(f"{path} has values that JSON does not have: {error}.") from error
     if not isinstance(config, dict) or not all(_is_class(config.get(part)) for part in _PARTS):
         raise EvaCoralbayError(
-            f"{path} is no resolved configuration: it needs {', '.join(_PARTS)}, each with "
+            f"{path} is not a resolved configuration: it needs {', '.join(_PARTS)}, each with "
             "`class_path` and `init_args`."
         )
     return config

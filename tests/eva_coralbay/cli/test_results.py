@@ -122,7 +122,7 @@ def test_numbers_are_whole_in_a_narrow_terminal(
 def test_one_model_is_shown_by_class(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A metric with an underscore in its name is no class."""
+    """A metric with an underscore in its name is not a class."""
     metrics = {"dice": 0.5, "dice_liver": 0.6, "dice_resampled": 0.4, "dice_resampled_liver": 0.3}
     _write(tmp_path, "run_0", metrics)
     assert main.main(["results", str(tmp_path)]) == 0
@@ -158,7 +158,7 @@ def test_a_broken_record_is_named_and_the_others_are_shown(
     assert main.main(["results", str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert "0.250" in output.out
-    assert f"left out: {broken} is no JSON file" in output.err
+    assert f"left out: {broken} is not a JSON file" in output.err
 
 
 def test_a_record_that_is_odd_does_not_spoil_the_table(

@@ -265,7 +265,7 @@ def test_a_file_without_a_checksum_is_checked_by_that_of_gzip(
     ]
     resource = server.resource(checksum=None, filename="scan.nii.gz")
 
-    with pytest.raises(DatasetError, match="is no complete gzip file"):
+    with pytest.raises(DatasetError, match="is not a complete gzip file"):
         download.fetch(resource, str(tmp_path))
     assert not files_below(tmp_path) or {path.name for path in files_below(tmp_path)} == {
         ".download.lock"
@@ -344,7 +344,7 @@ def test_an_answer_without_a_file_is_no_file(
 ) -> None:
     server.answers = [_Answer(status=status)]
 
-    with pytest.raises(DatasetError, match=f"the server answers {status} .*which is no file"):
+    with pytest.raises(DatasetError, match=f"the server answers {status} .*which is not a file"):
         download.fetch(server.resource(None), str(tmp_path))
 
     assert not (tmp_path / "sub" / "scans.bin").exists()

@@ -142,7 +142,7 @@ def test_a_qform_that_is_no_rotation_is_an_error(
     write_header(str(tmp_path / "scan.nii"), sform, np.eye(4))
     patch(tmp_path / "scan.nii", 256, np.float32(quaternion).tobytes())
 
-    with pytest.raises(DatasetError, match=r"the qform is no rotation: its quaternion \(b, c, d\)"):
+    with pytest.raises(DatasetError, match=r"qform is not a rotation: its quaternion \(b, c, d\)"):
         nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
 
 

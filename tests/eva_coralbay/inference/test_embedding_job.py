@@ -134,7 +134,7 @@ def test_what_is_unusable_is_named_and_the_others_are_done(
     again = _embed([str(folder)], out)
     assert (again.rows, again.embedded, again.known) == (3, 1, 2)
     assert list(again.failures) == [str(folder / "label.nii.gz")]
-    # left out by the user, it is no failure
+    # left out by the user, it is not a failure
     assert _embed([str(folder)], out, exclude=["label*"]).failures == {}
 
 
@@ -255,7 +255,7 @@ def test_regions_as_json(tmp_path: pathlib.Path) -> None:
     path.write_text('[{"case": "a", "x": 1, "y": 2, "z": 3}]')
     assert regions.read(str(path), space="ras") == {"a": [regions.Point("roi_1", (1.0, 2.0, 3.0))]}
     path.write_text('{"x": 1}')
-    with pytest.raises(EvaCoralbayError, match="no list of objects"):
+    with pytest.raises(EvaCoralbayError, match="is not a list of objects"):
         regions.read(str(path), space="ras")
 
 

@@ -225,7 +225,7 @@ def test_refuses_what_is_no_run(tmp_path: pathlib.Path, run: pathlib.Path) -> No
         trained.load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "last.ckpt")
-    with pytest.raises(EvaCoralbayError, match="no checkpoint of a segmentation"):
+    with pytest.raises(EvaCoralbayError, match="is not a checkpoint of a segmentation"):
         trained.load(tmp_path)
 
 

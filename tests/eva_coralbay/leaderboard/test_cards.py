@@ -87,7 +87,7 @@ def test_what_is_not_there_is_unknown(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"surprise": 1}, "surprise: is no field of a card"),
+        ({"surprise": 1}, "surprise: is not a field of a card"),
         ({"sources": ["javascript:alert(1)"]}, "should match pattern"),
         ({"overlap": {"btcv": {"kind": "some"}}}, "Input should be 'none'"),
         ({"overlap": {"btcv": {"kind": "none"}}}, "needs a `source`"),
@@ -116,12 +116,12 @@ def test_every_fault_of_a_card_is_named(tmp_path: pathlib.Path) -> None:
     assert sorted(fields) == ["license", "overlap.btcv.kind", "sources.0", "surprise"]
     assert dict(error.value.faults)["license"] == "is missing: write null if it is not known."
     lines = str(error.value).splitlines()
-    assert lines[0] == f"{path} is no model card:" and len(lines) == 5
+    assert lines[0] == f"{path} is not a model card:" and len(lines) == 5
 
 
 def test_a_folder_in_place_of_a_card_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "org__model.yaml").mkdir()
-    with pytest.raises(model_cards.CardError, match="org__model.yaml.*\n.*is no regular file"):
+    with pytest.raises(model_cards.CardError, match="org__model.yaml.*\n.*is not a regular file"):
         model_cards.find(tmp_path)
 
 
@@ -131,7 +131,7 @@ _NOT_YAML = ["", "[", "!!python/object:os.system {}", "\x00", "id: 2024-13-45", 
 @pytest.mark.parametrize("content", _NOT_YAML, ids=range(len(_NOT_YAML)))
 def test_other_files_are_rejected(tmp_path: pathlib.Path, content: str) -> None:
     (tmp_path / "org__model.yaml").write_text(content)
-    with pytest.raises(ValueError, match="org__model.yaml is no model card"):
+    with pytest.raises(ValueError, match="org__model.yaml is not a model card"):
         model_cards.find(tmp_path)
 
 

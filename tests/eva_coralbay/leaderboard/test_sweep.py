@@ -153,7 +153,7 @@ def test_other_settings_have_another_folder(
     ("change", "message"),
     [
         ({"sedes": [0]}, "sedes"),
-        ({"models": {"../x": {}}}, "is no name"),
+        ({"models": {"../x": {}}}, "is not a name"),
         ({"seeds": [-1]}, "seeds.0"),
         ({"tasks": {"btcv": {}}}, "tasks.btcv.config"),
     ],

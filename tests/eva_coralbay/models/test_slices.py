@@ -39,7 +39,7 @@ def test_maps_are_those_of_timm_of_three_neighbors(name: str) -> None:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     images = (images - mean[:, None, None]) / std[:, None, None]
     if "dinov2" in name:
-        # 64 is no multiple of the patch of 14
+        # 64 is not a multiple of the patch of 14
         images = functional.interpolate(images, (56, 70), mode="bilinear")
 
     with torch.no_grad():

@@ -170,7 +170,7 @@ _BROKEN: dict[str, tuple[Callable[[pathlib.Path, state_dicts.StateDict], None], 
     ),
     "a position index of floats": (
         _saves(lambda weights: weights | {_INDEX: weights[_INDEX].float()}),
-        "an index that is no integer in 1 tensors",
+        "an index that is not an integer in 1 tensors",
     ),
     "quantized weights": (
         _saves(

@@ -21,7 +21,7 @@ _LEGACY_STATES = pathlib.Path(__file__).parent / "data" / "legacy_states.safeten
 """Hidden states of MONAI 1.4.0; `data/make_legacy_golden.py` writes them."""
 
 _OTHERS = [name for name, entry in zoo.ENTRIES.items() if entry.keys is not None]
-"""Networks that are no SwinUNETR."""
+"""Networks that are not SwinUNETR."""
 
 _SWIN_UNETR = {
     "radiology/voco_b": "VoCoB",

@@ -81,14 +81,14 @@ def test_says_how_to_make_a_store_where_there_is_none(tmp_path: pathlib.Path) ->
 def test_refuses_what_is_no_manifest(tmp_path: pathlib.Path, change: dict) -> None:
     content = json.loads(_GOLDEN.read_text()) | change
     (tmp_path / manifest.NAME).write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match="(?s)is no manifest of a store.*pretrain prepare"):
+    with pytest.raises(DatasetError, match="(?s)is not a manifest of a store.*pretrain prepare"):
         manifest.Manifest.read(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
 def test_refuses_what_is_damaged(tmp_path: pathlib.Path, content: bytes) -> None:
     (tmp_path / manifest.NAME).write_bytes(content)
-    with pytest.raises(DatasetError, match="is no manifest of a store"):
+    with pytest.raises(DatasetError, match="is not a manifest of a store"):
         manifest.Manifest.read(str(tmp_path))
 
 

@@ -78,7 +78,7 @@ def test_records_are_found(tmp_path: pathlib.Path) -> None:
     assert len(found[0].rows) == 9 * 13
 
     written[2].path.write_text("{")
-    with pytest.raises(ValueError, match="lab__b.*seed_0.json is no JSON"):
+    with pytest.raises(ValueError, match="lab__b.*seed_0.json is not a JSON file"):
         results_folder.find(tmp_path)
     with pytest.raises(ValueError, match="There is no folder"):
         results_folder.find(tmp_path / "missing")

@@ -60,9 +60,9 @@ def test_dates_are_text(tmp_path: pathlib.Path) -> None:
         ('{"a": "\\ud800"}', "half of a surrogate pair"),
         ('{"\\udfff": 1}', "half of a surrogate pair"),
         ('{"a": 1, "a": 2}', "`a` is twice"),
-        ("[NaN]", "NaN is no value in JSON"),
+        ("[NaN]", "NaN is not a value in JSON"),
         ("[" * 70 + "]" * 70, "nested more than 60 deep"),
-        ("[" * 50_000, "no JSON file"),
+        ("[" * 50_000, "is not a JSON file"),
     ],
 )
 def test_json_that_harms_is_refused(tmp_path: pathlib.Path, content: str, message: str) -> None:
@@ -75,12 +75,12 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: pathlib.Path) -
     (tmp_path / "device").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe")
     for name in ("device", "pipe", "."):
-        with pytest.raises(foreign_files.ForeignFileError, match="no regular file"):
+        with pytest.raises(foreign_files.ForeignFileError, match="is not a regular file"):
             foreign_files.read_json(tmp_path / name, max_bytes=100)
     with pytest.raises(foreign_files.ForeignFileError, match="has 101 bytes.* at most 100"):
         foreign_files.read_json(_write(tmp_path, "1" * 101), max_bytes=100)
     with pytest.raises(foreign_files.ForeignFileError, match="No such file"):
         foreign_files.read_json(tmp_path / "nothing", max_bytes=100)
     (tmp_path / "latin").write_bytes(b"\xff")
-    with pytest.raises(foreign_files.ForeignFileError, match="no text in UTF-8"):
+    with pytest.raises(foreign_files.ForeignFileError, match="is not text in UTF-8"):
         foreign_files.read_json(tmp_path / "latin", max_bytes=100)

@@ -33,8 +33,8 @@ def test_a_table_is_read_as_it_was_written(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("case,dice\n", "other.csv is no curve"),
-        ("", "other.csv is no curve"),
+        ("case,dice\n", "other.csv is not a curve"),
+        ("", "other.csv is not a curve"),
         ("case,labeled_cases,draw,dice\na,1,0,0.5\nb,1\n", "other.csv, line 3: not enough values"),
         ("case,labeled_cases,draw,dice\na,one,0,0.5\n", "other.csv, line 2: invalid literal"),
     ],

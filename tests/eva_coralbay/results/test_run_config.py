@@ -89,12 +89,12 @@ _CLASSES = "trainer: {class_path: a, init_args: {}}\nmodel: {class_path: a, init
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is no resolved configuration: it needs trainer, model, data"),
-        (_CLASSES + "data: {class_path: a}\n", "is no resolved configuration"),
+        ("", "is not a resolved configuration: it needs trainer, model, data"),
+        (_CLASSES + "data: {class_path: a}\n", "is not a resolved configuration"),
         (_CLASSES + "data: {class_path: a, init_args: {b: .nan}}", "JSON does not have"),
-        ("a: [", "is no YAML file"),
-        ("a: !!python/object/apply:os.getcwd []", "is no YAML file.*python/object"),
-        ("[" * 1500, "is no YAML file"),
+        ("a: [", "is not a YAML file"),
+        ("a: !!python/object/apply:os.getcwd []", "is not a YAML file.*python/object"),
+        ("[" * 1500, "is not a YAML file"),
         ("a: &a [1]\nb: &b [*a, *a]\n" + "c: [" + "*b, " * 10**4 + "]", "more than 20000 values"),
         ("&a [*a]", "nested more than 60 deep"),
     ],

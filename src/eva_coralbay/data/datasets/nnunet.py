@@ -260,7 +260,7 @@ def _parse_fold(splits: Any, fold: int) -> dict[str, list[str]]:
 def _parse_cases(listed: Any, split: str) -> list[str]:
     """Returns the ids of the cases of a split."""
     if not isinstance(listed, list):
-        raise UnusableError(f"'{split}' is no list", "List the ids of its cases.")
+        raise UnusableError(f"'{split}' is not a list", "List the ids of its cases.")
     return [
         foreign_files.check_name(
             str(case) if isinstance(case, int) else case, f"a case of '{split}'"

@@ -145,7 +145,7 @@ def _read_voxels(
     index = table["index"].to_numpy()
     indices = index.astype(np.int64)
     if (indices != index).any() or (indices < 0).any() or (indices >= _EDGE**3).any():
-        raise _damage(path, case, f"an index is no integer below {_EDGE}^3")
+        raise _damage(path, case, f"an index is not an integer below {_EDGE}^3")
     if len(np.unique(indices)) != len(indices):
         raise _damage(path, case, "a voxel is there twice")
     values = table["value"].to_numpy(dtype=np.float32)

@@ -82,7 +82,7 @@ class EfficientNetLite0(SliceEncoder):
             state = network.state_dict()
             values = list(torch.load(weights, map_location="cpu", weights_only=True).values())
             if [value.shape for value in values] != [value.shape for value in state.values()]:
-                raise EvaCoralbayError(f"'{weights}' are no weights of EfficientNet-Lite0.")
+                raise EvaCoralbayError(f"'{weights}' are not weights of EfficientNet-Lite0.")
             network.load_state_dict(dict(zip(state, values, strict=True)))
         features = timm.create_model("tf_efficientnet_lite0", features_only=True)
         known = network.state_dict()

@@ -85,7 +85,7 @@ class Plan(_Part):
         for name in parts:
             if not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is no name: it has letters, digits, dots, underscores and hyphens"
+                    f"{name!r} is not a name: it has letters, digits, dots, underscores and hyphens"
                 )
         return parts
 
@@ -131,16 +131,16 @@ def read(path: str | os.PathLike[str]) -> Plan:
         path: The path of the YAML file.
 
     Raises:
-        EvaCoralbayError: If the file is no sweep, naming the field.
+        EvaCoralbayError: If the file is not a sweep, naming the field.
     """
     try:
         plan = Plan.model_validate(foreign_files.read_yaml(path, max_bytes=_MAX_BYTES))
     except pydantic.ValidationError as error:
-        raise EvaCoralbayError(f"{path} is no sweep: {error}") from error
+        raise EvaCoralbayError(f"{path} is not a sweep: {error}") from error
     for name, task in plan.tasks.items():
         if not pathlib.Path(task.config).is_file():
             raise EvaCoralbayError(
-                f"{path}: the config of the task '{name}' is no file: '{task.config}'. Its path "
+                f"{path}: the config of the task '{name}' is not a file: '{task.config}'. Its path "
                 "starts at the folder that the command is run in."
             )
     return plan

@@ -51,7 +51,7 @@ def explain(path: pathlib.Path, error: ValueError) -> Iterator[Fault]:
             where = ".".join(map(str, detail["loc"]))
             yield Fault(path, where, f"{detail['msg']}, got {str(detail['input'])[:50]!r}.")
     elif isinstance(cause, json.JSONDecodeError):
-        yield Fault(path, f"line {cause.lineno}", f"no JSON: {cause.msg}.")
+        yield Fault(path, f"line {cause.lineno}", f"is not valid JSON: {cause.msg}.")
     else:
         yield Fault(path, "", without_path(error, path))
 

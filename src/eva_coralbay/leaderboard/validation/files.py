@@ -57,11 +57,11 @@ def find_problem(path: pathlib.Path, root: pathlib.Path) -> str | None:
 
 
 def _find_kind_problem(path: pathlib.Path) -> str | None:
-    """Returns why something is not read that is no file, `None` if it is one."""
+    """Returns why something is not read that is not a file, `None` if it is one."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         return "is a link: put the file itself in its place."
-    return None if stat.S_ISREG(mode) else "is no regular file: remove it."
+    return None if stat.S_ISREG(mode) else "is not a regular file: remove it."
 
 
 def _find_size_problem(path: pathlib.Path, suffix: str, limit: int) -> str | None:
@@ -145,7 +145,7 @@ def check_verified(root: pathlib.Path) -> Iterator[Fault]:
     for record_path, digest in verified.items():
         name = os.path.relpath(record_path, root)
         if name.startswith(os.pardir) or not record_path.is_file():
-            yield Fault(path, name, "is no record of this folder: remove the line.")
+            yield Fault(path, name, "is not a record of this folder: remove the line.")
         elif _hashes.hash_file(record_path) != digest:
             yield Fault(path, name, "has changed since it was verified: verify it again.")
 

@@ -149,6 +149,6 @@ def _check_metrics(entry: results_folder.Entry, rows: Sequence[case_table.Row]) 
         for name, value in values.items():
             where = f"robustness.{perturbation}.{name}"
             if name not in found:
-                yield Fault(entry.path, where, "is no metric of this task.")
+                yield Fault(entry.path, where, "is not a metric of this task.")
             elif value is not None and (value < 0 or (value > 1 and _is_bounded(name))):
                 yield Fault(entry.path, where, f"is {value}, which no {name} can be.")

@@ -30,7 +30,7 @@ class PyramidEncoder(nn.Module, abc.ABC):
             num_maps: Number of feature maps of the network.
 
         Raises:
-            EvaCoralbayError: If `out_indices` is no number of maps.
+            EvaCoralbayError: If `out_indices` is not a number of maps.
         """
         super().__init__()
         if out_indices is not None and not 1 <= out_indices <= num_maps:

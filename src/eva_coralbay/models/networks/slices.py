@@ -72,7 +72,7 @@ class TimmSlices(PyramidEncoder):
         Args:
             model: The name of the network in timm, with the tag of its weights.
             patch_size: For a vision transformer, the edge of a patch in pixels. Images whose sizes
-                are no multiples of it are enlarged to the next ones, so that the tokens cover them
+                are not multiples of it are enlarged to the next ones, so that the tokens cover them
                 evenly.
             out_indices: Return the last `out_indices` feature maps instead of the embedding.
         """

@@ -104,7 +104,7 @@ class Entry:
     """MD5 of the weights file, where nothing better is published."""
 
     preprocessing: Preprocessing | None
-    """The input that it was trained on. None where that is not published, or was no CT: then it is
+    """The input that it was trained on. None where that is not published, or was not CT: then it is
     given that of the task."""
 
     parameters: int | None

@@ -163,7 +163,7 @@ def test_a_case_with_one_of_two_files_is_an_error(tmp_path: pathlib.Path, kind: 
         (["case_00"], "has no fold 0"),
         ([{"train": ["case_00"], "val": ["case_00"]}], "cases case_00 are listed more than"),
         ([{"train": ["case_01", "case_01"], "val": []}], "cases case_01 are listed more than"),
-        ([{"train": "case_01", "val": []}], "'train' is no list"),
+        ([{"train": "case_01", "val": []}], "'train' is not a list"),
         ([{"train": [["case_01"]], "val": []}], "a case of 'train' is .'case_01'., which is no"),
         ([{"train": [None], "val": []}], "a case of 'train' is None"),
     ],

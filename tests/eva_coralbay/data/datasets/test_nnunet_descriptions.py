@@ -20,12 +20,12 @@ from tests.eva_coralbay.data.datasets import layouts, raw_layouts
         ({"labels": {"background": 0, "kidney": [1, 2], "tumour": 2}}, "'kidney' is the region"),
         ({"labels": {"background": 0, "liver": 1, "ignore": 1}}, "the same value 1"),
         ({"labels": {"0": "background", "1": "liver", "2": "liver"}}, "the same name"),
-        ({"labels": {"background": 0, "liver": True}}, "'liver' is True, which is no whole"),
-        ({"labels": {"background": 0, "a\nb": 1}}, "no text in UTF-8"),
-        ({"labels": {"background": 0, "\ud800": 1}}, "no text in UTF-8"),
+        ({"labels": {"background": 0, "liver": True}}, "'liver' is True, which is not a whole"),
+        ({"labels": {"background": 0, "a\nb": 1}}, "not text in UTF-8"),
+        ({"labels": {"background": 0, "\ud800": 1}}, "not text in UTF-8"),
         ({"labels": {}}, "has no 'labels'"),
-        ({"name": ["a"]}, "'name' is .'a'., which is no name"),
-        ({"file_ending": 3}, "'file_ending' is 3, which is no name"),
+        ({"name": ["a"]}, "'name' is .'a'., which is not a name"),
+        ({"file_ending": 3}, "'file_ending' is 3, which is not a name"),
         ({"channel_names": {"0": "T1"}}, "the scans are 'T1' and no CT"),
         ({"channel_names": None, "modality": {"0": "MRI"}}, "the scans are 'MRI' and no CT"),
         ({"channel_names": "PET"}, "the scans are 'PET' and no CT"),
@@ -33,7 +33,7 @@ from tests.eva_coralbay.data.datasets import layouts, raw_layouts
         ({"labels": {"background": 0, "liver": 1, "spleen": 1}}, "the same value"),
         ({"labels": {"liver": 1, "spleen": 2}}, "without gaps"),
         ({"labels": ["background", "liver"]}, "has no 'labels'"),
-        ({"labels": {"background": 0, "liver": 1.5}}, "'liver' is 1.5, which is no whole"),
+        ({"labels": {"background": 0, "liver": 1.5}}, "'liver' is 1.5, which is not a whole"),
         ({"channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
         ({"channel_names": None, "modality": {"0": "T1", "1": "T2"}}, "2 channels"),
     ],
@@ -223,7 +223,7 @@ def test_a_name_that_is_not_in_utf_8_is_an_error(tmp_path: pathlib.Path) -> None
     folder = os.fsencode(tmp_path / "imagesTr")
     pathlib.Path(os.fsdecode(folder + b"/caf\xe9_0000.nii.gz")).write_bytes(b"")
 
-    with pytest.raises(DatasetError, match="which is no text in UTF-8. Give it another name"):
+    with pytest.raises(DatasetError, match="which is not text in UTF-8. Give it another name"):
         raw_layouts.make(tmp_path)
 
 

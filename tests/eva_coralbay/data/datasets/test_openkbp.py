@@ -81,7 +81,7 @@ def test_a_missing_organ_is_named(root: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("ct.csv", ",data\n2097152,5.0\n", "an index is no integer below 128"),
+        ("ct.csv", ",data\n2097152,5.0\n", "an index is not an integer below 128"),
         ("ct.csv", ",data\n7,5.0\n7,6.0\n", "a voxel is there twice"),
         ("ct.csv", ",data\n7,\n", "a value is missing"),
         ("Brainstem.csv", ",data\nx,\n", "it cannot be read"),

@@ -262,12 +262,12 @@ def test_a_bad_card_is_one_message(
     card.write_text("id: org/model\nsurprise: 1\n")
     assert main.main(command) == 1
     error = capsys.readouterr().err
-    assert f"error: {card} is no model card:\n" in error
-    assert "\n  name: is missing" in error and "\n  surprise: is no field of a card" in error
+    assert f"error: {card} is not a model card:\n" in error
+    assert "\n  name: is missing" in error and "\n  surprise: is not a field of a card" in error
 
     card.write_text("[" * 5000)
     assert main.main(command) == 1
-    assert f"error: {card} is no model card:\n  it is no YAML file" in capsys.readouterr().err
+    assert f"error: {card} is not a model card:\n  it is not a YAML file" in capsys.readouterr().err
     assert not (tmp_path / "site").exists()
 
 
@@ -364,7 +364,7 @@ def test_an_error_leaves_the_older_page(tmp_path: pathlib.Path) -> None:
     site = _build(root, tmp_path / "site")
     before = _files(site)
     path.with_name("seed_0.cases.csv").write_text("nonsense\n")
-    with pytest.raises(ValueError, match="seed_0.cases.csv is no case table"):
+    with pytest.raises(ValueError, match="seed_0.cases.csv is not a case table"):
         _build(root, site)
     assert _files(site) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "site"]

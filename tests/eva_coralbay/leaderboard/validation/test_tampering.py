@@ -184,7 +184,7 @@ _TAMPERINGS = [
     ),
     _Tampering("duplicate", _copy_as_seed_7, "seed_7.json", "", "is of the same model, revision,"),
     _Tampering("wrong folder", _move, ".json", "", "by its content it belongs to lab__net/unver"),
-    _Tampering("NaN", _nan, ".json", "", "NaN is no value in JSON"),
+    _Tampering("NaN", _nan, ".json", "", "NaN is not a value in JSON"),
     _Tampering(
         "NaN in the table", _nan_in_table, ".cases.csv", "", "is nan, but a value is finite"
     ),
@@ -202,7 +202,7 @@ _TAMPERINGS = [
         "surprise",
         "Extra inputs are not permitted",
     ),
-    _Tampering("truncated", _truncate, ".json", "line 7", "no JSON"),
+    _Tampering("truncated", _truncate, ".json", "line 7", "is not valid JSON"),
     _Tampering("repeated key", _repeat_key, ".json", "", "`seed` is twice"),
     _Tampering(
         "path traversal in a name",
@@ -254,7 +254,7 @@ _TAMPERINGS = [
     ),
     _Tampering("link", _link, ".cases.csv", "", "is a link"),
     _Tampering("linked folder", _link_folder, "lab__other", "", "is a link"),
-    _Tampering("pipe", _pipe, ".cases.csv", "", "is no regular file"),
+    _Tampering("pipe", _pipe, ".cases.csv", "", "is not a regular file"),
     _Tampering(
         "other file",
         lambda entry: entry.path.with_name("model.pt").touch(),
@@ -349,7 +349,7 @@ _TAMPERINGS = [
         "checkpoint.step",
         "is 6, but the run was to have 20000 steps",
     ),
-    _Tampering("unsafe YAML", _unsafe_config, ".config.yaml", "", "is no YAML file|no YAML file"),
+    _Tampering("unsafe YAML", _unsafe_config, ".config.yaml", "", "is not a YAML file"),
     _Tampering(
         "robustness above 1",
         lambda entry: editing.edit(entry, robustness={"flip": {"dice": 2.0, "dice_x": 0.5}}),

@@ -111,7 +111,7 @@ def test_verified_records_are_there_and_as_they_were(folder: pathlib.Path) -> No
     verified.write_text(line + f"{digest}  ../elsewhere.json\n" + f"{digest}  lab__a/x.json\n")
     faults = validation.validate(folder)
     assert [fault.where for fault in faults] == ["../elsewhere.json", "lab__a/x.json"]
-    assert all("is no record of this folder" in fault.message for fault in faults)
+    assert all("is not a record of this folder" in fault.message for fault in faults)
     verified.write_text(line.replace(digest, "0" * 64))
     (fault,) = validation.validate(folder)
     assert "has changed since it was verified" in fault.message
@@ -219,7 +219,7 @@ def test_importing_it_imports_no_torch() -> None:
 
 @pytest.mark.parametrize(("step", "is_refused"), [(0, False), (6, True), (20000, True)])
 def test_a_probe_takes_no_step(tmp_path: pathlib.Path, step: int, is_refused: bool) -> None:
-    """The limit of its trainer is no number of steps that it was to do."""
+    """The limit of its trainer is not a number of steps that it was to do."""
     entry = result_files.write(tmp_path, model="lab/net", task="openkbp", protocol="probe")
     editing.edit(entry, checkpoint__step=step)
     places = [fault.where for fault in validation.validate(tmp_path)]
