@@ -58,4 +58,4 @@ def requeue(number: int) -> None:
     if outcome.returncode == 0:
         logger.info(f"Job {job} is in the queue again.")
     else:
-        logger.error(f"Job {job} could not be put into the queue again: submit it anew.")
+        logger.error(f"Job {job} could not be put back into the queue: submit it again.")

@@ -72,7 +72,7 @@ def find_config(name: str) -> pathlib.Path:
             it from others; a config of the folder `online` needs none.
 
     Raises:
-        EvaCoralbayError: If there is none of that name, or several.
+        EvaCoralbayError: If no config has that name, or several have it.
     """
     wanted = name.removesuffix(".yaml").split("/")
     found = [known for known in _names() if _is_meant(known.split("/"), wanted)]

@@ -72,7 +72,7 @@ _ELEMENT_BYTES = 8
 
 
 class UnusableSeriesError(Exception):
-    """The files are not a CT scan that can be used; says why, in words of ours."""
+    """The files are not a usable CT scan. The message quotes nothing from the headers."""
 
 
 def check(files: Sequence[File], *, case: str) -> list[File]:
@@ -83,7 +83,7 @@ def check(files: Sequence[File], *, case: str) -> list[File]:
         case: The id of the case, for the log.
 
     Returns:
-        The slices: without the few files among many slices that are none, and without copies.
+        The slices, without copies and without the few other files among many slices.
 
     Raises:
         UnusableSeriesError: If they are no such scan.

@@ -194,7 +194,7 @@ def _open(url: str, *, start: int, version: str | None) -> Any:
         raise _BrokenOffError(f"the server answers {error.code} ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
-    except ValueError as error:  # an address, of a redirection too, that is none
+    except ValueError as error:  # the address, or that of a redirection, is malformed
         raise DatasetError(f"'{url}' leads to no valid address: {error}.") from error
 
 

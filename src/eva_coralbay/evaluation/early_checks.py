@@ -42,13 +42,13 @@ def check(module: Any, datamodule: Any, device: torch.device) -> None:
 
 
 def check_model_name(encoder: Any) -> None:
-    """Checks that an encoder that is named exists, as far as it is known without building it.
+    """Checks that the encoder exists, if it is given by its name; builds nothing.
 
     Args:
         encoder: The specification of the encoder, or the encoder.
 
     Raises:
-        EvaCoralbayError: If there is none of this name; the message has the closest ones.
+        EvaCoralbayError: If there is no encoder of this name; the message has the closest names.
     """
     if not isinstance(encoder, dict) or _REGISTRY_CLASS not in str(encoder.get("class_path")):
         return

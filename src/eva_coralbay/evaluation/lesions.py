@@ -38,7 +38,7 @@ class Detection(NamedTuple):
 
     @property
     def false_positives(self) -> int:
-        """The number of predicted lesions that are none."""
+        """The number of predicted lesions that match no true one (false positives)."""
         return self.predicted - self.matched
 
     @property

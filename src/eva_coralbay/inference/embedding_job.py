@@ -187,7 +187,7 @@ class _Run:
     def go(
         self, work: Sequence[_Work], workers: int | None
     ) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
-        """Yields each scan with its rows, or with why there are none, in any order."""
+        """Yields each scan with its rows, or with the reason why it has none, in any order."""
         number = len(self._free)
         running: dict[futures.Future[list[dict[str, Any]]], _Work] = {}
         with (

@@ -21,7 +21,7 @@ _MAX_DEPTH = 60
 """How deep values may be nested."""
 
 _MAX_VALUES = 20_000
-"""The most values of a YAML file, those counted anew that an alias names again."""
+"""The most values of a YAML file. What an alias repeats counts every time."""
 
 _MAX_NUMBER = 100
 """The most characters of a number."""
@@ -64,7 +64,7 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int) -> Any:
         max_bytes: The most bytes that are read.
 
     Raises:
-        ForeignFileError: If it cannot be read or is not a JSON file; NaN and infinity are none.
+        ForeignFileError: If it cannot be read, or is not JSON, which has no NaN and infinity.
     """
     text = read_text(path, max_bytes=max_bytes)
     try:

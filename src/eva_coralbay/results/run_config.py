@@ -143,8 +143,8 @@ def find_changes(
         protocol: The protocol of the run.
 
     Returns:
-        By dotted path the value of the run and that of the task, `None` where there is none;
-        empty if the task is none of the leaderboard's.
+        By dotted path the value of the run and that of the task, `None` where one is missing;
+        empty if the task is not on the leaderboard.
     """
     known = task_settings.find(task_id, version, protocol.mode)
     if known is None:

@@ -22,7 +22,7 @@ _CLASSIFICATION = ("balanced_accuracy", "auroc", "auprc", "calibration_error")
 
 LESION_METRICS: Final = ("lesion_sensitivity", "lesion_false_positives", "lesion_f1")
 """The metrics of the lesions of a case: the share of the true ones that were found, the number of
-predicted ones that are none, and their F1."""
+false positives, and the F1 of the two."""
 
 _ORDER = ("dice", "nsd", "hd95", "dice_resampled", *LESION_METRICS, *_CLASSIFICATION)
 """The metrics over all classes that are known, in the order in which they are shown."""

@@ -97,7 +97,7 @@ class CHAOS(task_lib.TaskDataset):
     def _list_slices(self, folder: str, pattern: str) -> tuple[str, ...]:
         """Returns the paths of the files of the slices, in the order of their names.
 
-        Where there are none, it is the folder that is missed.
+        If there are none, the path of the folder, which is then reported as missing.
         """
         found = pathlib.Path(self._path(folder)).glob(pattern)
         paths = [str(path) for path in found if not path.name.startswith(".")]

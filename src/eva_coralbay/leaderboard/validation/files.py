@@ -50,7 +50,7 @@ def find_problem(path: pathlib.Path, root: pathlib.Path) -> str | None:
     suffix = next((suffix for suffix in _SIZES if path.name.endswith(suffix)), None)
     if suffix is None:
         return (
-            "is none of a result's files (seed_<s>.json, seed_<s>.cases.csv, "
+            "is not one of a result's files (seed_<s>.json, seed_<s>.cases.csv, "
             "seed_<s>.config.yaml): remove it."
         )
     return _find_size_problem(path, suffix, _SIZES[suffix])
@@ -102,7 +102,7 @@ def check_file(
 
 
 def read_cards(root: pathlib.Path) -> dict[str, model_cards.ModelCard]:
-    """Reads the model cards beside a results folder; those that are none are left out."""
+    """Reads the model cards beside a results folder; files that are not valid cards are skipped."""
     cards = {}
     for path in sorted((root.parent / "models").glob("*.yaml")):
         if _find_fact_problem(path, ".yaml") is None:

@@ -31,13 +31,13 @@ KILLED = f"{workers_lib.KILLED}, perhaps as there was too little memory"
 """The reason that a scan is set aside for when its process was killed: it is tried again."""
 
 FAILED = "failed this time: "
-"""How the reason begins that is none of the scan, but of the disk or the memory.
+"""The first words of a reason that lies in the disk or the memory, and not in the scan.
 
-The next call tries it again.
+The next call tries the scan again.
 """
 
 _OF_THE_FILE = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.ENODATA)
-"""What the system says of a file that will be no better next time."""
+"""Errors of the system that are due to the file itself, so that trying again does not help."""
 
 _LACK_OF_MEMORY = ("bad_alloc", "allocate memory", "allocation failed")
 """What SimpleITK's messages have in them when there is too little memory."""

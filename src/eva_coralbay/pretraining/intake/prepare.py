@@ -58,8 +58,8 @@ def prepare(
     that would have the same id get the hash of their place behind it. The ids are all that the
     store and its manifest keep of names: nothing of a header but where the voxels lie.
 
-    A scan whose process is killed, or that cannot be read or prepared for a reason that is none of
-    the scan (the disk, the memory), is set aside for now, and tried again by the next call.
+    A scan whose process is killed, or that cannot be read or prepared for a reason outside the
+    scan (the disk, the memory), is set aside for now, and tried again by the next call.
 
     Args:
         sources: The folders to search; NIfTI files may be named as well.

@@ -260,7 +260,7 @@ _TAMPERINGS = [
         lambda entry: entry.path.with_name("model.pt").touch(),
         "model.pt",
         "",
-        "is none of a result's files",
+        "is not one of a result's files",
     ),
     _Tampering(
         "unknown task",
