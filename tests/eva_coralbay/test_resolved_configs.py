@@ -53,6 +53,7 @@ _VARIABLES = {
     "CLASS_WEIGHTS": "[0.5, 2.0]",
     "DATA_ROOT": "/some/data",
     "DOWNLOAD_DATA": "true",
+    "DRY_RUN": "true",
     "EMBEDDINGS_ROOT": "/some/embeddings",
     "FOLD": "3",
     "HU_WINDOW": "[-1001.0, 500.0]",

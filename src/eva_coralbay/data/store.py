@@ -181,6 +181,32 @@ class PreparedStore:
         """Returns the scans that are not there, and names the damaged ones in the log."""
         return [source for source in sources if not self._is_intact(source)]
 
+    def estimate_bytes(self, source: Source) -> float:
+        """Returns about how much disk a scan will take; no more than its header is read."""
+        return _estimate_bytes(source, self._preparation)
+
+    def estimate_shape(self, source: Source) -> tuple[int, int, int] | None:
+        """Returns the shape of a prepared scan, of which no more than the header is read.
+
+        Args:
+            source: What it is prepared from.
+
+        Returns:
+            The shape (D, H, W). If the scan is not prepared, that before it is cropped to the body;
+            None if the header does not say it.
+        """
+        try:
+            return self._open(source).grid.shape
+        except StoreError:
+            extent_mm = _find_extent(source)
+        if extent_mm is None:
+            return None
+        depth, height, width = (
+            max(1, round(length / step))
+            for length, step in zip(extent_mm, self._preparation.spacing, strict=True)
+        )
+        return depth, height, width
+
     def verify(self, sources: Sequence[Source]) -> list[Source]:
         """Reads the prepared scans as a whole.
 
@@ -317,13 +343,20 @@ def _describe_killed(job: _Job) -> _Outcome:
 
 def _estimate_bytes(source: Source, preparation: preparation.Preparation) -> float:
     """Returns about how much disk a prepared scan takes."""
-    extent_mm = source.extent_mm
+    extent_mm = _find_extent(source)
     if extent_mm is None:
-        try:
-            extent_mm = nifti.read_grid(source.files[0], case=source.case).extent_mm
-        except DatasetError:
-            return _BYTES_PER_SOURCE_BYTE * sum(map(os.path.getsize, source.files))
+        return _BYTES_PER_SOURCE_BYTE * sum(map(os.path.getsize, source.files))
     return BYTES_PER_VOXEL * math.prod(extent_mm) / math.prod(preparation.spacing)
+
+
+def _find_extent(source: Source) -> tuple[float, float, float] | None:
+    """Returns the extent of a scan in mm, as (D, H, W); None if no header says it."""
+    if source.extent_mm is not None:
+        return source.extent_mm
+    try:
+        return nifti.read_grid(source.files[0], case=source.case).extent_mm
+    except DatasetError:
+        return None
 
 
 def _summarize(problems: Sequence[str], scans: str) -> str:

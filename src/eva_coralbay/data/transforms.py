@@ -129,7 +129,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         super().__init__(spacing=spacing, hu_window=hu_window, mirror_pairs=mirror_pairs)
 
         self.roi_size = tuple(roi_size)
-        self._num_samples = num_samples
+        self.num_samples = num_samples
         self.class_ratios = class_ratios
 
     @override
@@ -167,7 +167,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         classes, probabilities = self._class_probabilities(counts)
         return [
             scan.locate(int(drawn), int(self.R.randint(counts[drawn])))
-            for drawn in self.R.choice(classes, size=self._num_samples, p=probabilities)
+            for drawn in self.R.choice(classes, size=self.num_samples, p=probabilities)
         ]
 
     def _class_probabilities(

@@ -36,6 +36,12 @@ class VolumeTransform(abc.ABC):
         self._size = tuple(size)
         self._lowest, self._highest = window
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """The shape of the result in voxels, as (D, H, W)."""
+        depth, height, width = self._size
+        return depth, height, width
+
     def __call__(self, volume: eva_tv_tensors.Volume) -> torch.Tensor:
         """Returns the input of the encoder.
 

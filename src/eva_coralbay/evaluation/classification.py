@@ -64,7 +64,7 @@ class ClassificationModule(run_module.RunModule):
         self.criterion = criterion or nn.CrossEntropyLoss()
 
         self._is_frozen = not protocols.PROTOCOLS[protocol].trains_encoder
-        self._example: torch.Tensor | None = None
+        self.example: torch.Tensor | None = None
         self._encoder_identity: dict[str, Any] = {}
         self._input_identity: dict[str, Any] = {}
         self._embeddings_of: dict[str, Any] | None = None
@@ -81,7 +81,7 @@ class ClassificationModule(run_module.RunModule):
         super().setup(stage)
         if stage != "predict" and self.head is None:
             dataset = getattr(run_module.datasets(self.trainer), _PARTS[stage])
-            self._example = dataset[0][0][None]
+            self.example = dataset[0][0][None]
             self._input_identity = dataset.describe_inputs()
             self._embeddings_of = dataset.embeddings_of()
 
@@ -90,6 +90,13 @@ class ClassificationModule(run_module.RunModule):
         if self._trainer is None:
             # eva calls this before the run is seeded, Lightning once more after
             return
+        self.build_networks()
+
+    def build_networks(self) -> None:
+        """Builds the encoder, where it is a specification, and the head for the example.
+
+        The classes must be known.
+        """
         # embeddings are made by an encoder of the seed of run 0
         seed = self.run_seed if self._embeddings_of is None else self.seed
         self.encoder = self._build(self.encoder, "encoder", seed)
@@ -97,11 +104,11 @@ class ClassificationModule(run_module.RunModule):
             self.encoder_sha256 = run_module.encoder_sha256(self.encoder)
             self._encoder_identity = description.describe_encoder(self.encoder)
         self._check_embeddings()
-        if self.head is None and self._example is not None:
-            width = self._width(self._example)
+        if self.head is None and self.example is not None:
+            width = self._width(self.example)
             self._seed_part("decoder")
             self.head = nn.Linear(width, len(self.classes))
-            self._example = None
+            self.example = None
         self.train(self.training)
 
     @override

@@ -135,6 +135,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             }
         )
         self.class_weights = class_weights
+        self.sw_batch_size = sw_batch_size
         self.overlap = rules.overlap if overlap is None else overlap
         self.monitor_overlap = rules.monitor_overlap if monitor_overlap is None else monitor_overlap
         self._scorer, self._monitor = (

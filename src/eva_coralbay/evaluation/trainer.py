@@ -27,6 +27,7 @@ from eva_coralbay.evaluation import (
     sessions,
     tracking,
 )
+from eva_coralbay.evaluation import dry_run as dry_run_lib
 from eva_coralbay.evaluation.probe import label_curve, saved
 from eva_coralbay.tasks import protocols
 
@@ -58,6 +59,7 @@ class Trainer(eva.Trainer):
         robustness: bool | Literal[0, 1] = False,
         loggers: str = "tensorboard,csv",
         enable_model_summary: bool = False,
+        dry_run: bool | Literal[0, 1] = False,
         callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -80,6 +82,8 @@ class Trainer(eva.Trainer):
                 :mod:`eva_coralbay.evaluation.robustness`.
             loggers: Where to log, with commas between: tensorboard, csv, wandb, mlflow.
             enable_model_summary: Whether Lightning prints a table of the module's parts.
+            dry_run: Whether to estimate only what the evaluation takes on this machine, to say it
+                and to end the program: see :mod:`eva_coralbay.evaluation.dry_run`.
             callbacks: Callbacks to use beside those of every task.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
 
@@ -90,9 +94,14 @@ class Trainer(eva.Trainer):
         """
         eva_variables.check(os.environ)
         config_files.check(sys.argv)
+        if isinstance(kwargs.get("devices"), int):
+            # before Lightning says that the machine has fewer
+            _check_devices(kwargs["devices"])
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
         self._in_steps = in_steps
+        self._is_dry_run = bool(dry_run)
+        self._robustness = bool(robustness)
         self._progress_of_run: sessions.Progress | None = None
         self._is_resumed = False
         self._is_session_known = False
@@ -124,20 +133,18 @@ class Trainer(eva.Trainer):
                     robustness=bool(robustness),
                 ),
             ],
-            logger=tracking.build_loggers(loggers, default_root_dir, task) or False,
+            logger=(not dry_run and tracking.build_loggers(loggers, default_root_dir, task))
+            or False,
             plugins=[_checkpoint_io.CheckpointIO()],
             enable_model_summary=enable_model_summary,
             **kwargs,
         )
-        if self.num_devices * self.num_nodes > 1:
-            raise EvaCoralbayError(
-                f"An evaluation runs on one device, as each case is scored once, but there are "
-                f"{self.num_devices * self.num_nodes}: set NUM_DEVICES=1. To use several devices, "
-                "run models, tasks and seeds side by side: `eva-coralbay leaderboard sweep --help`."
-            )
+        _check_devices(self.num_devices * self.num_nodes)
 
     @override
     def init_logger_run(self, run_id: int | None) -> None:
+        if self._is_dry_run:
+            return
         if not self._is_session_known:
             self._choose_session()
         run = pathlib.Path(self.default_root_dir, self._session_id, f"run_{run_id}")
@@ -150,7 +157,12 @@ class Trainer(eva.Trainer):
 
     @override
     def fit(self, model: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Trains, from the last checkpoint of an interrupted run if there is one."""
+        """Trains, from the last checkpoint of an interrupted run if there is one.
+
+        Raises:
+            SystemExit: If this is a dry run, after its report.
+        """
+        self._end_dry_run(model, kwargs.get("datamodule"))
         if self._is_resumed and self._progress.is_complete:
             logger.info(f"'{self.log_dir}' is complete.")
             return
@@ -166,11 +178,24 @@ class Trainer(eva.Trainer):
 
     @override
     def validate(self, *args: Any, **kwargs: Any) -> Any:
+        self._end_dry_run(kwargs.get("model"), kwargs.get("datamodule"))
         return self._score_once("val", functools.partial(super().validate, *args, **kwargs))
 
     @override
     def test(self, *args: Any, **kwargs: Any) -> Any:
+        self._end_dry_run(kwargs.get("model"), kwargs.get("datamodule"))
         return self._score_once("test", functools.partial(super().test, *args, **kwargs))
+
+    @override
+    def predict(
+        self,
+        model: pl.LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        self._end_dry_run(model, datamodule)
+        return super().predict(model, dataloaders, datamodule, **kwargs)
 
     @override
     def finish_logger_run(self, run_id: int | None) -> None:
@@ -182,6 +207,14 @@ class Trainer(eva.Trainer):
                 f"Results: '{session}/results.json'; records, case tables and pictures: "
                 f"'{session}/run_*/'."
             )
+
+    def _end_dry_run(self, model: Any, datamodule: Any) -> None:
+        """Estimates what the evaluation takes, says it and ends the program, if that is wanted."""
+        if not self._is_dry_run:
+            return
+        early_checks.check(model, datamodule, self.strategy.root_device)
+        logger.info(dry_run_lib.describe(self, model, datamodule, robustness=self._robustness))
+        sys.exit(0)
 
     def _score_once(self, stage: str, score: Callable[[], Any]) -> Any:
         """Scores a stage, unless an interrupted session did and recorded it in full."""
@@ -217,6 +250,16 @@ class Trainer(eva.Trainer):
             sessions.hold(root / self._session_id)
             return
         self._session_id, self._is_resumed = found, True
+
+
+def _check_devices(number: int) -> None:
+    """Checks that there are not several devices."""
+    if number > 1:
+        raise EvaCoralbayError(
+            f"An evaluation runs on one device, as each case is scored once, but there are "
+            f"{number}: set NUM_DEVICES=1. To use several devices, run models, tasks and seeds "
+            "side by side: `eva-coralbay leaderboard sweep --help`."
+        )
 
 
 def _of_steps(monitor: str, refresh_rate: int) -> list[pl_callbacks.Callback]:

@@ -4,17 +4,14 @@ import copy
 import math
 import os
 import tempfile
-import weakref
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils import _python_dispatch, _pytree, flop_counter
-from typing_extensions import override
 
+from eva_coralbay import _tensor_meter
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.pretraining import export
 from eva_coralbay.pretraining import module as module_lib
@@ -135,7 +132,7 @@ def measure(
     for parameter in student.parameters():
         # gradients are counted with the weights
         parameter.register_post_accumulate_grad_hook(_forget_gradient)
-    meter = _Meter(weights)
+    meter = _tensor_meter.TensorMeter("meta", ignored=weights)
     # PyTorch would take no kernel for such tensors, and all scores would be kept
     fused = mock.patch.object(functional, "scaled_dot_product_attention", _attend)
     with fused, meter:
@@ -211,48 +208,3 @@ def _attend(
     bias = attn_mask.expand(len(query), -1, -1, -1)
     attend = torch.ops.aten._scaled_dot_product_efficient_attention
     return attend(query, key, value, bias, torch.is_grad_enabled())[0]
-
-
-class _Meter(_python_dispatch.TorchDispatchMode):
-    """Counts the operations, and the bytes of the tensors that live.
-
-    `FlopCounterMode` would keep tensors alive until Python collects its garbage.
-    """
-
-    def __init__(self, ignored: Iterable[torch.Tensor]) -> None:
-        """Initializes the meter.
-
-        Args:
-            ignored: Tensors whose bytes do not count, nor do views of them.
-        """
-        super().__init__()
-        self.flops = 0
-        self.peak = 0
-        self._live = 0
-        self._known: set[int] = {tensor.untyped_storage()._cdata for tensor in ignored}
-
-    @override
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any | None = None
-    ) -> Any:
-        outputs = func(*args, **(kwargs or {}))
-        count = flop_counter.flop_registry.get(func.overloadpacket)
-        if count is not None:
-            self.flops += count(*args, **(kwargs or {}), out_val=outputs)
-        for output in _pytree.tree_leaves(outputs):
-            if isinstance(output, torch.Tensor) and output.device.type == "meta":
-                self._add(output.untyped_storage())
-        return outputs
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-        if address in self._known:
-            return
-        self._known.add(address)
-        self._live += size
-        self.peak = max(self.peak, self._live)
-        weakref.finalize(storage, self._remove, address, size)
-
-    def _remove(self, address: int, size: int) -> None:
-        self._known.discard(address)
-        self._live -= size

@@ -14,8 +14,7 @@ def _trainer(folder: pathlib.Path, **arguments: object) -> Trainer:
         task="toy",
         task_version="1",
         default_root_dir=str(folder),
-        accelerator="cpu",
-        **arguments,
+        **{"accelerator": "cpu", **arguments},
     )
 
 
@@ -53,6 +52,12 @@ def test_other_arguments_are_lightnings(tmp_path: pathlib.Path) -> None:
         _trainer(tmp_path, unheard_of=1)
 
 
-def test_more_than_one_device_is_refused_with_the_way_to_use_them(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(EvaCoralbayError, match="NUM_DEVICES=1.*leaderboard sweep"):
-        _trainer(tmp_path, devices=2)
+@pytest.mark.parametrize("devices", [{}, {"devices": 1, "num_nodes": 2}, {"accelerator": "gpu"}])
+def test_more_than_one_device_is_refused_with_the_way_to_use_them(
+    tmp_path: pathlib.Path, devices: dict[str, object]
+) -> None:
+    """In one line, and by this package: Lightning would only say that there is no GPU."""
+    arguments = {"devices": 2, "num_nodes": 1, **devices}
+    with pytest.raises(EvaCoralbayError, match="NUM_DEVICES=1.*leaderboard sweep") as raised:
+        _trainer(tmp_path, **arguments)
+    assert "\n" not in str(raised.value)

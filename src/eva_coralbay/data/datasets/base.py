@@ -183,6 +183,27 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
         """Returns what the prepared scan of each case is made from, in the order of the samples."""
         return [self._source(case) for case in self._case_ids]
 
+    def existing_sources(self) -> list[store.Source]:
+        """Returns the sources of those cases whose files exist; `configure` must have been called.
+
+        The files are not opened to find out.
+        """
+        return [
+            self._source(case)
+            for case in self._case_ids
+            if case in self._files and all(map(os.path.isfile, self._source_files(case)))
+        ]
+
+    @property
+    def keeps_prepared(self) -> bool:
+        """Whether the prepared scans are kept on disk."""
+        return self._prepared
+
+    @property
+    def prepared_root(self) -> str:
+        """The folder that they are kept in."""
+        return self._prepared_root
+
     @override
     def prepare_data(self) -> None:
         """Prepares the scans of the split that are not on disk yet."""

@@ -34,7 +34,7 @@ class FrozenModule(run_module.RunModule):
         self.automatic_optimization = False
         self.encoder: Any = encoder
 
-        self._task = task
+        self.task = task
 
     @override
     def configure_model(self) -> None:

@@ -74,7 +74,7 @@ class EmbeddingProbeModule(base.FrozenModule):
     @override
     def on_train_epoch_end(self) -> None:
         n_classes = len(self.classes)
-        self.subsets = subsets.draw_by_class(self._task, self._cases, n_classes=n_classes)
+        self.subsets = subsets.draw_by_class(self.task, self._cases, n_classes=n_classes)
         self._warn_of_rare_classes()
         self.classifiers = [
             embedding_classifiers.fit(self._label(subset), n_classes=n_classes)

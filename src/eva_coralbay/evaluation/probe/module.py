@@ -73,10 +73,10 @@ class ProbeModule(base.FrozenModule):
         rules = protocols.PROTOCOLS[protocol]
         depth, height, width = roi_size
         share = rules.overlap if overlap is None else overlap
-        self._sliding = scans.Sliding((depth, height, width), share)
+        self.sliding = scans.Sliding((depth, height, width), share)
         self._maps: sums.Maps = maps
-        self._per_class = voxels_per_class
-        self._background = background_voxels
+        self.voxels_per_class = voxels_per_class
+        self.background_voxels = background_voxels
         self._samples: dict[str, sums.Samples] = {}
 
     @property
@@ -95,14 +95,14 @@ class ProbeModule(base.FrozenModule):
                 mask[0],
                 case,
                 n_classes=len(self.classes),
-                per_class=self._per_class,
-                background=self._background,
+                per_class=self.voxels_per_class,
+                background=self.background_voxels,
             )
             self._samples[case] = scans.sample_case(
                 self.encoder,
                 image,
                 draw,
-                sliding=self._sliding,
+                sliding=self.sliding,
             )
         return None
 
@@ -110,7 +110,7 @@ class ProbeModule(base.FrozenModule):
     def on_train_epoch_end(self) -> None:
         cases = dict(sorted(self._samples.items()))
         self._samples = {}
-        self.subsets = subsets.draw(self._task, list(cases))
+        self.subsets = subsets.draw(self.task, list(cases))
         self.classifiers = classifier.fit_subsets(cases, self.subsets, maps=self._maps)
 
     @torch.no_grad()
@@ -126,7 +126,7 @@ class ProbeModule(base.FrozenModule):
         fitted = self.classifiers[-1:]
         return torch.stack(
             [
-                scans.segment_scan(self.encoder, image, fitted, sliding=self._sliding).logits
+                scans.segment_scan(self.encoder, image, fitted, sliding=self.sliding).logits
                 for image in data
             ]
         )
@@ -153,7 +153,7 @@ class ProbeModule(base.FrozenModule):
                 self.encoder,
                 image,
                 self.classifiers,
-                sliding=self._sliding,
+                sliding=self.sliding,
             )
             predictions.append(labels[-1])
             logits.append(of_all)
