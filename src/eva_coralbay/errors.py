@@ -1,6 +1,8 @@
 """The errors that a user can cause and fix, and how they are shown."""
 
 import os
+import sys
+from types import TracebackType
 
 DEBUG_VARIABLE = "EVA_CORALBAY_DEBUG"
 """The environment variable that shows the traceback of these errors, too; any value but 0."""
@@ -26,6 +28,13 @@ def is_debugging() -> bool:
     return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 
+def show_messages_alone() -> None:
+    """Lets an :class:`EvaCoralbayError` that ends the program print its message alone."""
+    # a debugger or a notebook has its own
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _show
+
+
 def get_message(error: BaseException) -> str:
     """Returns the message of an error, without the traceback of the data worker it comes from.
 
@@ -38,3 +47,14 @@ def get_message(error: BaseException) -> str:
     kind = type(error)
     _, separator, original = message.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
     return original.strip() if separator else message
+
+
+def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Prints the message of an error of the user, and any other error with its traceback."""
+    if isinstance(error, EvaCoralbayError) and not is_debugging():
+        print(
+            f"error: {get_message(error)}\n(Set {DEBUG_VARIABLE}=1 to see the traceback.)",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, traceback)

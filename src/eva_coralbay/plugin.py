@@ -1,7 +1,6 @@
 """What Lightning calls, by an entry point, whenever a trainer is built in this environment."""
 
 import sys
-from types import TracebackType
 
 from eva_coralbay import errors
 
@@ -21,19 +20,5 @@ def callbacks_factory() -> list:
         from eva_coralbay.models import registry
 
         registry.register_backbones()
-        # a debugger or a notebook has its own
-        if sys.excepthook is sys.__excepthook__:
-            sys.excepthook = _show
+        errors.show_messages_alone()
     return []
-
-
-def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Prints the message of an error of the user, and any other error with its traceback."""
-    if isinstance(error, errors.EvaCoralbayError) and not errors.is_debugging():
-        print(
-            f"error: {errors.get_message(error)}\n"
-            f"(Set {errors.DEBUG_VARIABLE}=1 to see the traceback.)",
-            file=sys.stderr,
-        )
-    else:
-        sys.__excepthook__(kind, error, traceback)

@@ -13,7 +13,7 @@ from lightning.pytorch import callbacks as pl_callbacks
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import _atomic_files, _checkpoint_io, _preemption
+from eva_coralbay import _atomic_files, _checkpoint_io, _preemption, errors
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import (
     config_files,
@@ -92,6 +92,9 @@ class Trainer(eva.Trainer):
                 variable is set that only eva's own configs read, or a config sets a value that
                 the file it takes sets differently.
         """
+        if provenance.is_started_by_eva():
+            # Lightning calls the plugin, which does so too, only when it builds its trainer below
+            errors.show_messages_alone()
         eva_variables.check(os.environ)
         config_files.check(sys.argv)
         if isinstance(kwargs.get("devices"), int):

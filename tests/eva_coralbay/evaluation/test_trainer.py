@@ -1,6 +1,9 @@
 """Tests of the trainer of the leaderboard's tasks."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from lightning.pytorch import callbacks
@@ -61,3 +64,22 @@ def test_more_than_one_device_is_refused_with_the_way_to_use_them(
     with pytest.raises(EvaCoralbayError, match="NUM_DEVICES=1.*leaderboard sweep") as raised:
         _trainer(tmp_path, **arguments)
     assert "\n" not in str(raised.value)
+
+
+def test_the_command_refuses_two_devices_in_one_line(tmp_path: pathlib.Path) -> None:
+    """There are no data either, but they are not looked for."""
+    root = pathlib.Path(__file__).parents[3]
+    config = root / "configs/vision/radiology/online/segmentation/btcv.yaml"
+    ended = subprocess.run(
+        [sys.executable, "-m", "eva", "fit", "--config", str(config)],
+        env={**os.environ, "NUM_DEVICES": "2", "DATA_ROOT": "data/btcv"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    message = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1 and "leaderboard sweep" in message[0]
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())

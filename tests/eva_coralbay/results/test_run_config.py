@@ -49,6 +49,7 @@ _RESOLVED = {
         ("trainer.init_args.default_root_dir", "b"),
         ("trainer.init_args.n_runs", 5),
         ("trainer.init_args.accelerator", "gpu"),
+        ("trainer.init_args.dry_run", True),
         ("trainer.init_args.callbacks", [{"class_path": "Bar"}]),
         ("model.init_args.seed", 1),
         ("model.init_args.protocol", "scratch"),
