@@ -59,6 +59,7 @@ class Trainer(eva.Trainer):
         robustness: bool | Literal[0, 1] = False,
         loggers: str = "tensorboard,csv",
         enable_model_summary: bool = False,
+        devices: int = 1,
         dry_run: bool | Literal[0, 1] = False,
         callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
@@ -82,6 +83,7 @@ class Trainer(eva.Trainer):
                 :mod:`eva_coralbay.evaluation.robustness`.
             loggers: Where to log, with commas between: tensorboard, csv, wandb, mlflow.
             enable_model_summary: Whether Lightning prints a table of the module's parts.
+            devices: The number of devices, which must be 1.
             dry_run: Whether to estimate only what the evaluation takes on this machine, to say it
                 and to end the program: see :mod:`eva_coralbay.evaluation.dry_run`.
             callbacks: Callbacks to use beside those of every task.
@@ -97,9 +99,8 @@ class Trainer(eva.Trainer):
             errors.show_messages_alone()
         eva_variables.check(os.environ)
         config_files.check(sys.argv)
-        if isinstance(kwargs.get("devices"), int):
-            # before Lightning says that the machine has fewer
-            _check_devices(kwargs["devices"])
+        # before Lightning says that the machine has fewer
+        _check_devices(devices)
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
         self._in_steps = in_steps
@@ -140,6 +141,7 @@ class Trainer(eva.Trainer):
             or False,
             plugins=[_checkpoint_io.CheckpointIO()],
             enable_model_summary=enable_model_summary,
+            devices=devices,
             **kwargs,
         )
         _check_devices(self.num_devices * self.num_nodes)
