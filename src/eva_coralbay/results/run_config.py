@@ -172,7 +172,7 @@ def command(config: Mapping[str, Any]) -> str:
 
 def _with_task_decoder(model: Any) -> Any:
     """Returns a module with the decoder of the tasks in the place of that for any feature maps."""
-    arguments = model.get("init_args") if isinstance(model, dict) else None
+    arguments: Any = model.get("init_args") if isinstance(model, dict) else None
     decoder = arguments.get("decoder") if isinstance(arguments, dict) else None
     if not isinstance(decoder, dict) or decoder.get("class_path") != _ANY_MAPS_DECODER:
         return model

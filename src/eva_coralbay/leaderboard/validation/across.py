@@ -78,7 +78,7 @@ def check_versions(entries: Sequence[results_folder.Entry]) -> Iterator[Fault]:
     for entry in entries:
         result = entry.record
         # what else is wrong with an unknown protocol is said elsewhere
-        known = protocols.PROTOCOLS.get(result.protocol)
+        known = protocols.PROTOCOLS.get(result.protocol or "")
         mode = known and known.mode
         key = (result.kind, result.task.id, result.task.version, mode, result.split.ids_sha256)
         groups.setdefault(key, []).append(entry)
