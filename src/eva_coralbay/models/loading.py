@@ -59,7 +59,7 @@ def load_swin(source: str | pathlib.Path, **options: Any) -> encoder_lib.CoralBa
     """
     entry = zoo.ENTRIES.get(str(source))
     if entry is not None and not entry.network.endswith(f".{_SWIN}"):
-        raise EvaCoralbayError(f"{entry.name} is no {_SWIN}, but {entry.network}.")
+        raise EvaCoralbayError(f"{entry.name} is not a {_SWIN}, but {entry.network}.")
     return cast("encoder_lib.CoralBayEncoder", load_encoder(source, **options))
 
 

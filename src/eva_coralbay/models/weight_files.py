@@ -231,14 +231,16 @@ def _check_archive(path: pathlib.Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+    names = {pathlib.PurePosixPath(entry.filename).name for entry in entries}
+    # parts of a program may be compressed
+    is_program = "constants.pkl" in names
     unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > path.stat().st_size:
+    if unpacked > path.stat().st_size and not is_program:
         raise CheckpointError(
             f"{path}: a compressed archive that unpacks to {unpacked / 1e9:.1f} GB, which "
             "`torch.save` does not write. Unpack it, and pass the weights file in it."
         )
-    names = {pathlib.PurePosixPath(entry.filename).name for entry in entries}
-    if "data.pkl" not in names or "constants.pkl" in names:
+    if is_program or "data.pkl" not in names:
         raise CheckpointError(
             f"{path}: a zip archive that `torch.save` did not write, such as a program of "
             "TorchScript or of `torch.export`. Save the `state_dict()` of the network, and pass "
