@@ -16,7 +16,7 @@ _OUTSIDE = {
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "SECURITY.md": "SECURITY.md",
     "benchmarks/RESULTS.md": "benchmarks/RESULTS.md",
-    "leaderboard/demo.yaml": "leaderboard/demo.yaml",
+    "leaderboard/openkbp.yaml": "leaderboard/openkbp.yaml",
 }
 """The files that are taken, and where they lie in the site."""
 
