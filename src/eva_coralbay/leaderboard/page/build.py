@@ -163,7 +163,9 @@ def _pages(content: board.Board) -> Iterator[tuple[str, str]]:
     def render(template: str, **variables: Any) -> str:
         return environment.get_template(f"{template}.html.j2").render(board=content, **variables)
 
-    inline = (content.measured or content.demos)[:1]
+    shown = content.measured or content.demos
+    # a track that ranks nobody yet is no first page
+    inline = ([track for track in shown if track.n_ranked] or shown)[:1]
     groups = _group_reported(content.reported)
     yield "index", render("index", inline=inline[0] if inline else None, reported_groups=groups)
     yield "submit", render("submit")
