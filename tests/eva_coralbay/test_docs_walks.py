@@ -68,7 +68,7 @@ def _run(
 
 def test_a_task(tmp_path: pathlib.Path) -> None:
     task_layouts.write_btcv(tmp_path / "data" / "btcv")
-    (script,) = _read_blocks("docs/evaluate.md", "On a task of the leaderboard")
+    script, *_ = _read_blocks("docs/evaluate.md", "On a task of the leaderboard")
 
     printed = _run(script, tmp_path, replace=[_NO_WEIGHTS, ("--workers 8", "--workers 2")])
 
