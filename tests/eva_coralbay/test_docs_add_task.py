@@ -100,6 +100,7 @@ def test_two_files_and_the_split_make_a_task(tmp_path: pathlib.Path) -> None:
     } - by_hand
     assert generated == {
         "configs/vision/radiology/online/segmentation/toy.yaml",
+        "configs/vision/radiology/probe/toy.yaml",
         "docs/tasks.md",
         "src/eva_coralbay/tasks/released/settings_2.json",
     }
