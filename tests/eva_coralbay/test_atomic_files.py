@@ -23,7 +23,7 @@ def test_an_interrupted_write_leaves_the_old_file(
         raise error()
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, step, interrupt)
+        patch.setattr(pathlib.Path if step == "replace" else os, step, interrupt)
         with pytest.raises(error):
             _atomic_files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

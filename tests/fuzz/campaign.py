@@ -62,6 +62,9 @@ class Kind:
     check: Callable[[pathlib.Path, Any], str | None] = lambda path, result: None
     """Returns what is wrong with what was read, if it was."""
 
+    max_seconds: float = MAX_SECONDS
+    """How long an input may take."""
+
     max_growth: int = MAX_GROWTH
     """How much memory, in bytes, a process may take beyond what it started with."""
 
@@ -128,7 +131,7 @@ def _run_batch(kind: Kind, numbers: Sequence[int], seed: int) -> Iterator[Outcom
     theirs.close()
     try:
         for number in numbers:
-            if not ours.poll(MAX_SECONDS):
+            if not ours.poll(kind.max_seconds):
                 yield Outcome(kind.name, number, "hang")
                 return
             try:

@@ -1,7 +1,7 @@
 """Command lines with values that no option takes."""
 
-import contextlib
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -57,11 +57,14 @@ def _write(random: np.random.Generator, folder: pathlib.Path) -> pathlib.Path:
 def _read(path: pathlib.Path) -> int:
     """Runs the command in the folder of the file; an error of it is one of ours."""
     arguments = json.loads(path.read_text())
-    with contextlib.chdir(path.parent):
-        try:
-            status = main.main(arguments)
-        except SystemExit as exit_:
-            status = exit_.code
+    before = pathlib.Path.cwd()
+    os.chdir(path.parent)
+    try:
+        status = main.main(arguments)
+    except SystemExit as exit_:
+        status = exit_.code
+    finally:
+        os.chdir(before)
     if "--debug" in arguments and isinstance(status, int):
         return status
     if status not in (0, None):
@@ -69,4 +72,5 @@ def _read(path: pathlib.Path) -> int:
     return 0
 
 
-COMMANDS = Kind("commands", _write, _read)
+# a command imports what it computes with, up to PyTorch
+COMMANDS = Kind("commands", _write, _read, max_growth=1024 * 2**20)

@@ -156,4 +156,5 @@ def _check(_: pathlib.Path, trees: list[dict[str, str]]) -> str | None:
     return f"other content: {different}" if different else None
 
 
-KILLS = Kind("kills", _write, _read, _check, max_growth=512 * 2**20)
+# several commands each, as they run: an input takes seconds, and more on a busy machine
+KILLS = Kind("kills", _write, _read, _check, max_seconds=120.0, max_growth=512 * 2**20)

@@ -132,7 +132,7 @@ def test_an_interrupted_data_set_is_completed(tmp_path: pathlib.Path) -> None:
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: pathlib.Path) -> None:
     with (
-        mock.patch("os.replace", side_effect=OSError("disk full")),
+        mock.patch("pathlib.Path.replace", side_effect=OSError("disk full")),
         pytest.raises(OSError, match="disk full"),
     ):
         phantom.write_dataset(str(tmp_path), cases=2, val_cases=1, **COARSE)

@@ -153,7 +153,7 @@ def test_a_scan_that_cannot_be_written_stops_the_others(
         loaded.append(arguments)
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(pathlib.Path if step == "replace" else os, step, fail)
     with pytest.raises(store.StoreError, match="1 of 7.*\n.*quota exceeded.*prepared_root"):
         stores.make(tmp_path).prepare(stores.sources(scans))
     assert len(loaded) == 1
