@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
-from eva_coralbay.models import preprocessing as preprocessing_lib
 from eva_coralbay.models import weight_sources, zoo
 
 _UNKNOWN = "not known"
@@ -51,7 +50,7 @@ class Models(_subcommand.Subcommand):
 def _cells(entry: zoo.Entry) -> Iterator[str]:
     yield entry.name
     yield "" if entry.parameters is None else f"{entry.parameters / 1e6:.1f}"
-    yield _UNKNOWN if entry.preprocessing is None else _describe_input(entry.preprocessing)
+    yield _UNKNOWN if entry.preprocessing is None else entry.preprocessing.summarize()
     yield entry.license or ""
     tasks = entry.pretraining_tasks
     yield _UNKNOWN if tasks is None else f"{len(tasks)} tasks" if tasks else "none"
@@ -59,20 +58,6 @@ def _cells(entry: zoo.Entry) -> Iterator[str]:
         yield "random"
     else:
         yield "here" if weight_sources.is_downloaded(entry.weights) else "on the Web"
-
-
-def _describe_input(preprocessing: preprocessing_lib.Preprocessing) -> str:
-    """Returns orientation, spacing and HU in a few words."""
-    spacing = preprocessing.spacing
-    if spacing is None:
-        grid = "isotropic"
-    elif len(set(spacing)) == 1:
-        grid = f"{spacing[0]:g} mm"
-    else:
-        grid = f"{' x '.join(f'{value:g}' for value in spacing)} mm"
-    clip = preprocessing.hu_clip
-    window = "any HU" if clip is None else f"{clip[0]:.0f} to {clip[1]:.0f} HU"
-    return f"{preprocessing.orientation}, {grid}, {window}"
 
 
 def _state(entry: zoo.Entry) -> dict[str, bool | None]:

@@ -96,6 +96,18 @@ class Preprocessing:
             multiple_of=multiple_of,
         )
 
+    def summarize(self) -> str:
+        """Returns orientation, spacing and HU in a few words."""
+        if self.spacing is None:
+            grid = "spacing of the task"
+        elif len(set(self.spacing)) == 1:
+            grid = f"{self.spacing[0]:g} mm"
+        else:
+            grid = f"{' × '.join(f'{value:g}' for value in self.spacing)} mm"
+        clip = self.hu_clip
+        window = "any HU" if clip is None else f"{clip[0]:.0f} to {clip[1]:.0f} HU"
+        return f"{self.orientation}, {grid}, {window}"
+
     def normalize(self, hu: _Array) -> _Array:
         """Maps HU to the intensities that the network takes.
 

@@ -8,7 +8,6 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from eva_coralbay.models import preprocessing as preprocessing_lib
 from eva_coralbay.models import weight_sources, zoo
 
 DOCUMENT = pathlib.Path(__file__).parents[3] / "docs/models.md"
@@ -52,7 +51,7 @@ def cells(entry: zoo.Entry) -> Sequence[str]:
     return [
         f"[`{entry.name}`](#{entry.name.replace('/', '')})",
         "by weights" if parameters is None else f"{parameters / 1e6:.1f} M",
-        _describe_grid(entry.preprocessing) if entry.preprocessing else _describe_input(entry),
+        entry.preprocessing.summarize() if entry.preprocessing else _describe_input(entry),
         "by weights" if dim is None else str(dim),
         entry.license or "-",
         _UNKNOWN if tasks is None else f"{len(tasks)} tasks" if tasks else "none",
@@ -90,20 +89,6 @@ def _describe_weights(entry: zoo.Entry) -> str:
     return f"`{entry.weights}`{suffix}"
 
 
-def _describe_grid(preprocessing: preprocessing_lib.Preprocessing) -> str:
-    """Returns orientation, spacing and HU."""
-    spacing = preprocessing.spacing
-    if spacing is None:
-        grid = "spacing of the task"
-    elif len(set(spacing)) == 1:
-        grid = f"{spacing[0]:g} mm"
-    else:
-        grid = f"{' × '.join(f'{value:g}' for value in spacing)} mm"
-    clip = preprocessing.hu_clip
-    window = "any HU" if clip is None else f"{clip[0]:.0f} to {clip[1]:.0f} HU"
-    return f"{preprocessing.orientation}, {grid}, {window}"
-
-
 def _describe_input(entry: zoo.Entry) -> str:
     """Returns all of the preprocessing."""
     preprocessing = entry.preprocessing
@@ -111,7 +96,7 @@ def _describe_input(entry: zoo.Entry) -> str:
         return "that of the task"
     offset, scale = preprocessing.hu_offset, preprocessing.hu_scale
     sign = "-" if offset > 0 else "+"
-    parts = [_describe_grid(preprocessing), f"(HU {sign} {abs(offset):g}) / {scale:g}"]
+    parts = [preprocessing.summarize(), f"(HU {sign} {abs(offset):g}) / {scale:g}"]
     if preprocessing.window is not None:
         parts.append(f"windows of {' × '.join(map(str, preprocessing.window))} voxels")
     if preprocessing.multiple_of != (1, 1, 1):
