@@ -198,6 +198,7 @@ def generate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.eva_coralbay.tasks.generate")
     session.run("python", "-m", "tests.eva_coralbay.models.generate")
     session.run("python", "-m", "tests.eva_coralbay.models.generate_cards")
+    session.run("python", "-m", "tests.eva_coralbay.models.generate_work")
     session.run("python", "-m", "tests.eva_coralbay.leaderboard.generate")
 
 

@@ -1,10 +1,13 @@
 """The memory of the tensors that some code makes, and its operations, on any device."""
 
+import contextlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
+from torch.nn import functional
 from torch.utils import _python_dispatch, _pytree, flop_counter
 from typing_extensions import override
 
@@ -64,3 +67,27 @@ class TensorMeter(_python_dispatch.TorchDispatchMode):
     def _remove(self, address: int, size: int) -> None:
         self._known.discard(address)
         self._live -= size
+
+
+@contextlib.contextmanager
+def fused_attention() -> Iterator[None]:
+    """Lets tensors without values attend by the memory-efficient kernel of GPUs.
+
+    PyTorch would choose none of its fused kernels for them, and would keep all scores.
+    """
+    with mock.patch.object(functional, "scaled_dot_product_attention", _attend):
+        yield
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    **options: Any,
+) -> torch.Tensor:
+    """Attends by the memory-efficient kernel, on any device."""
+    del options  # neither dropout nor the scale changes what is counted
+    bias = None if attn_mask is None else attn_mask.expand(len(query), -1, -1, -1)
+    attend = torch.ops.aten._scaled_dot_product_efficient_attention
+    return attend(query, key, value, bias, torch.is_grad_enabled())[0]

@@ -9,19 +9,17 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psutil
 import torch
 from eva.core.utils import factory
 from eva.vision.models.networks.backbones import backbone_registry
 from monai.networks.nets import swin_unetr
 from torch import nn
 
-from eva_coralbay import _messages
+from eva_coralbay import _messages, _tensor_meter
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import description, registry, zoo
 from eva_coralbay.models.networks import pyramid
@@ -46,9 +44,6 @@ _BATCH_TOLERANCE = 1e-3
 
 _BFLOAT16_TOLERANCE = 0.1
 """Largest relative L2 difference between bfloat16 autocast and float32."""
-
-_MEMORY_SECONDS = 0.02
-"""How often the memory of the process is looked at."""
 
 _DECODER_FACTORS = (1, 1, 2, 4, 8, 16)
 """Channels of the maps that the SwinUNETR decoder takes, in units of its feature size."""
@@ -88,7 +83,7 @@ class Report:
     """How long the checks took."""
 
     peak_gib: float
-    """The most memory that the process took for it, in GiB, beside what it had before."""
+    """The most memory of all tensors at a time, weights and gradients included, in GiB."""
 
     encoder: dict[str, Any] | None
     """What `description.describe_encoder` says of it; None if it could not be built."""
@@ -128,13 +123,13 @@ def check(
         What holds. A check that raises does not hold; if the backbone cannot be built, that is
         the only finding.
     """
-    start, memory = time.monotonic(), _Memory()
+    start, meter = time.monotonic(), _tensor_meter.TensorMeter("cpu")
     kwargs = dict(kwargs or {})
     if random_weights:
         kwargs["random_weights"] = True
     num_maps = kwargs.pop("out_indices", None) or _num_maps(backbone)
     encoder = None
-    with torch.random.fork_rng(devices=[]), memory:
+    with torch.random.fork_rng(devices=[]), meter:
         torch.manual_seed(0)
         try:
             embedder = _build(backbone, kwargs).eval()
@@ -145,29 +140,7 @@ def check(
             build_mapper = functools.partial(_build, backbone, {**kwargs, "out_indices": num_maps})
             findings = _run(embedder, build_mapper, roi, in_channels, num_maps)
     seconds = round(time.monotonic() - start, 1)
-    return Report(backbone, findings, seconds, round(memory.peak / 2**30, 2), encoder)
-
-
-class _Memory:
-    """Watches how much memory the process takes, as long as the context is open."""
-
-    peak = 0
-    """The most bytes beside those at the start."""
-
-    def __enter__(self) -> None:
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def __exit__(self, *args: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        before = process.memory_info().rss
-        while not self._end.wait(_MEMORY_SECONDS):
-            self.peak = max(self.peak, process.memory_info().rss - before)
+    return Report(backbone, findings, seconds, round(meter.peak / 2**30, 2), encoder)
 
 
 def _num_maps(backbone: str) -> int:

@@ -5,11 +5,9 @@ import math
 import os
 import tempfile
 from typing import NamedTuple
-from unittest import mock
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from eva_coralbay import _tensor_meter
 from eva_coralbay.models import encoder as encoder_lib
@@ -133,9 +131,7 @@ def measure(
         # gradients are counted with the weights
         parameter.register_post_accumulate_grad_hook(_forget_gradient)
     meter = _tensor_meter.TensorMeter("meta", ignored=weights)
-    # PyTorch would take no kernel for such tensors, and all scores would be kept
-    fused = mock.patch.object(functional, "scaled_dot_product_attention", _attend)
-    with fused, meter:
+    with _tensor_meter.fused_attention(), meter:
         crops = [
             torch.empty(
                 samples * number, encoder.in_channels, *(size,) * 3, dtype=dtype, device="meta"
@@ -199,12 +195,3 @@ def _hours(flops: float, tflops: float | None) -> list[tuple[float, float]]:
 
 def _in_gib(size: float) -> str:
     return f"{size / 2**30:,.2f} GiB"
-
-
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor
-) -> torch.Tensor:
-    """Attends by the memory-efficient kernel of GPUs, on any device."""
-    bias = attn_mask.expand(len(query), -1, -1, -1)
-    attend = torch.ops.aten._scaled_dot_product_efficient_attention
-    return attend(query, key, value, bias, torch.is_grad_enabled())[0]

@@ -171,6 +171,7 @@ def test_commands_that_compute_nothing_import_no_torch(tmp_path: pathlib.Path) -
         ["compare", *_MODELS, "--task", "openkbp", "--protocol", "probe"],
         ["build", "--out", str(tmp_path / "site")],
         ["sweep", "leaderboard/openkbp.yaml"],
+        ["sweep", "probe/openkbp", "--models", "all"],
     ]
     commands = [
         ["--help"],

@@ -14,11 +14,34 @@
         config: configs/vision/radiology/online/segmentation/btcv.yaml
         env: {DATA_ROOT: data/btcv}
 
+One task for models of the zoo needs no file, but the name of its config (`plan_config`).
 A file, as a model is more than a name (weights, feature size, encoder), and as others repeat a
 sweep from it. Where several set the same variable, the model's value counts, then the task's.
 """
 
+from eva_coralbay.leaderboard.sweep.estimates import (
+    SCAN_MM,
+    TFLOPS,
+    Estimate,
+    estimate,
+    list_remarks,
+)
 from eva_coralbay.leaderboard.sweep.jobs import Outcome, describe_failure, look_up, run
-from eva_coralbay.leaderboard.sweep.plan import Cell, Plan, list_cells, read
+from eva_coralbay.leaderboard.sweep.plan import Cell, Plan, list_cells, plan_config, read
 
-__all__ = ["Cell", "Outcome", "Plan", "describe_failure", "list_cells", "look_up", "read", "run"]
+__all__ = [
+    "SCAN_MM",
+    "TFLOPS",
+    "Cell",
+    "Estimate",
+    "Outcome",
+    "Plan",
+    "describe_failure",
+    "estimate",
+    "list_cells",
+    "list_remarks",
+    "look_up",
+    "plan_config",
+    "read",
+    "run",
+]

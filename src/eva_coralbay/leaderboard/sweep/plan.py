@@ -1,6 +1,7 @@
 """Reads what a sweep is to run, and lists its cells: a model on a task with a seed."""
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
@@ -9,13 +10,14 @@ import pathlib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 
 from eva_coralbay import _hashes
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import submission
+from eva_coralbay.models import work, zoo
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import foreign_files
 
@@ -28,6 +30,12 @@ _MACHINE_VARIABLES = (
     "TQDM_REFRESH_RATE",
 )
 """The variables that do not change what a cell is."""
+
+_ALL = "all"
+"""What stands for all models of the zoo."""
+
+_VARIABLE = re.compile(r"\$\{oc\.env:\s*(?P<name>\w+)\s*(?:,\s*(?P<default>[^${}]*))?\}")
+"""A value of a config that a variable sets, with what counts where it is not set."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 """What a model or a task may be called."""
@@ -107,6 +115,9 @@ class Cell:
     arguments: list[str]
     """The arguments of `eva`."""
 
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    """The values of its config by their dotted keys, with what variables and arguments set."""
+
     @property
     def name(self) -> str:
         """What it is called in messages."""
@@ -144,6 +155,37 @@ def read(path: str | os.PathLike[str]) -> Plan:
                 "starts at the folder that the command is run in."
             )
     return plan
+
+
+def plan_config(
+    path: str | os.PathLike[str], *, name: str, models: Sequence[str], seeds: Sequence[int] = (0,)
+) -> Plan:
+    """Plans a sweep of models of the zoo over the task of one config.
+
+    Args:
+        path: The path of the config.
+        name: Its name, which the folder of the runs gets.
+        models: Names of the zoo; only "all" stands for all of them.
+        seeds: The seeds.
+
+    Raises:
+        EvaCoralbayError: If a model is not in the zoo.
+    """
+    names = list(zoo.ENTRIES) if list(models) == [_ALL] else list(models)
+    unknown = [model for model in names if model not in zoo.ENTRIES]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], zoo.ENTRIES, n=3)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise EvaCoralbayError(
+            f"There is no model {unknown[0]}. {hint}`eva-coralbay models` lists all that need "
+            "nothing but their name; other models need a sweep's YAML file."
+        )
+    return Plan(
+        output=f"logs/sweep/{name}",
+        seeds=list(seeds),
+        models={model: _Part() for model in names},
+        tasks={name.rpartition("/")[2]: _Task(config=str(path))},
+    )
 
 
 def list_cells(
@@ -192,22 +234,25 @@ def _build_cell(
     task: str,
     seed: int,
     *,
-    read_config: Callable[[str], tuple[Any, list[str]]],
+    read_config: Callable[[str], "_Config"],
     hash_weights: Callable[[str], str | None],
 ) -> Cell:
     """Builds a cell, with all that it depends on in the name of its folder."""
     parts = (plan, plan.tasks[task], plan.models[model])
     config = plan.tasks[task].config
-    content, variables = read_config(config)
-    ambient = {name: os.environ[name] for name in variables if name in os.environ}
+    contents = read_config(config)
+    ambient = {name: os.environ[name] for name in contents.variables if name in os.environ}
     chosen = {"MODEL_NAME": model, "TASK": task}
     arguments: dict[str, Any] = {"trainer.init_args.model": model}
     for part in parts:
         chosen |= {name: _format(value) for name, value in part.env.items()}
         arguments |= part.args
+    entry = zoo.ENTRIES.get(chosen["MODEL_NAME"])
+    if entry is not None and "IN_FEATURES" not in ambient:
+        chosen.setdefault("IN_FEATURES", str(work.width(entry)))
     environment = {**ambient, **chosen, "SEED": str(seed), "N_RUNS": "1"}
     identity = {
-        "config": content,
+        "config": contents.own,
         "arguments": arguments,
         "environment": {
             name: value for name, value in environment.items() if name not in _MACHINE_VARIABLES
@@ -227,14 +272,60 @@ def _build_cell(
             *("fit", "--config", config),
             *(f"--{name}={_format(value)}" for name, value in arguments.items()),
         ],
+        values={
+            **_fill(contents.shared, environment),
+            **_fill(contents.own, environment),
+            **arguments,
+        },
     )
 
 
-def _read_config(path: str) -> tuple[Any, list[str]]:
-    """Reads a config, and the names of the variables that it reads."""
+class _Config(NamedTuple):
+    """A config and the file that it takes."""
+
+    own: Any
+    """What it says itself."""
+
+    shared: Any
+    """What the file says that it takes by its key `config`; None if it takes none."""
+
+    variables: list[str]
+    """The variables that both read."""
+
+
+def _read_config(path: str) -> _Config:
+    """Reads a config and the file that it takes."""
     text = foreign_files.read_text(path, max_bytes=_MAX_BYTES)
-    content = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES)
-    return content, sorted(set(re.findall(r"\$\{oc\.env:\s*(\w+)", text)))
+    own, shared = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES), None
+    if isinstance(own, dict) and isinstance(own.get("config"), str):
+        shared_path = pathlib.Path(path).parent / own["config"]
+        text += foreign_files.read_text(shared_path, max_bytes=_MAX_BYTES)
+        shared = foreign_files.read_yaml(shared_path, max_bytes=_MAX_BYTES)
+    return _Config(own, shared, sorted(set(re.findall(r"\$\{oc\.env:\s*(\w+)", text))))
+
+
+def _fill(content: Any, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the values of a config by their dotted keys, the variables in them replaced."""
+    if not isinstance(content, dict):
+        return {}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            values |= {f"{key}.{name}": leaf for name, leaf in _fill(value, environment).items()}
+        elif isinstance(value, str) and (variable := _VARIABLE.fullmatch(value)):
+            text = environment.get(variable["name"], variable["default"] or "null")
+            values[key] = _parse(text)
+        else:
+            values[key] = value
+    return values
+
+
+def _parse(text: str) -> Any:
+    """Parses the value of a variable; what is not YAML is text."""
+    try:
+        return foreign_files.parse_yaml(text)
+    except ValueError:
+        return text
 
 
 def _hash_weights(checkpoint: str) -> str | None:
