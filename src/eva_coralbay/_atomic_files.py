@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -29,11 +30,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         path: The path of the file; missing parent folders are made.
         content: The content.
     """
-    target = pathlib.Path(path)
-    with open_atomically(target) as file:
+    with open_atomically(path) as file:
         file.write(content)
-    for temporary in target.parent.glob(f".{glob.escape(target.name)}~*.tmp"):
-        _remove_if_left(temporary)
+    remove_leftovers_of(path)
 
 
 @contextlib.contextmanager
@@ -78,6 +77,26 @@ def temporary_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def private_folder() -> Iterator[pathlib.Path]:
+    """Makes a folder for temporary files of minutes that only this user can read.
+
+    It lies in the system's folder of temporary files (TMPDIR). Those that killed processes have
+    left there are removed first, and so are those in which nothing was written for a day.
+
+    Yields:
+        The folder, which is removed at the end.
+    """
+    place = pathlib.Path(tempfile.gettempdir(), "eva-coralbay")
+    remove_leftovers_of(place)
+    temporary = _temporary_path(place)
+    temporary.mkdir(mode=0o700)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _temporary_path(target: pathlib.Path) -> pathlib.Path:
     writer = f"{_processes.name_this_process()}~{uuid.uuid4().hex}"
     return target.with_name(f".{target.name}~{writer}.tmp")
@@ -94,6 +113,17 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """
     for path in pathlib.Path(folder).iterdir():
         _remove_if_left(path)
+
+
+def remove_leftovers_of(path: str | os.PathLike[str]) -> None:
+    """Removes what killed processes have left of one file or folder, beside it.
+
+    Args:
+        path: The path of the file or folder, which need not be there.
+    """
+    target = pathlib.Path(path)
+    for temporary in target.parent.glob(f".{glob.escape(target.name)}~*.tmp"):
+        _remove_if_left(temporary)
 
 
 def _remove_if_left(path: pathlib.Path) -> None:

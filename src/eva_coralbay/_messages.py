@@ -59,3 +59,12 @@ def printable(text: str) -> str:
         text: What others have written.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escapes the characters that a terminal would obey, but for the ends of lines.
+
+    Args:
+        text: A message in which others may have written something, such as the name of a file.
+    """
+    return "\n".join(map(printable, text.split("\n")))

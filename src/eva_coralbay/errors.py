@@ -4,6 +4,8 @@ import os
 import sys
 from types import TracebackType
 
+from eva_coralbay import _messages
+
 DEBUG_VARIABLE = "EVA_CORALBAY_DEBUG"
 """The environment variable that shows the traceback of these errors, too; any value but 0."""
 
@@ -52,9 +54,7 @@ def get_message(error: BaseException) -> str:
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Prints the message of an error of the user, and any other error with its traceback."""
     if isinstance(error, EvaCoralbayError) and not is_debugging():
-        print(
-            f"error: {get_message(error)}\n(Set {DEBUG_VARIABLE}=1 to see the traceback.)",
-            file=sys.stderr,
-        )
+        message = _messages.printable_lines(get_message(error))
+        print(f"error: {message}\n(Set {DEBUG_VARIABLE}=1 to see the traceback.)", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)

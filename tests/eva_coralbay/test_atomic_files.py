@@ -3,6 +3,8 @@
 import os
 import pathlib
 import socket
+import stat
+import tempfile
 from typing import Any
 
 import pytest
@@ -91,3 +93,17 @@ def test_the_name_while_writing_is_known(
     (tmp_path / name.replace(f"~{os.getpid()}~", f"~{2**30}~")).touch()
     _atomic_files.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_private_folder_is_for_this_user_only_and_does_not_stay(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with _atomic_files.private_folder() as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        # as a killed process leaves it
+        left = folder.with_name(folder.name.replace(f"~{os.getpid()}~", f"~{2**30}~"))
+        folder.rename(left)
+    with _atomic_files.private_folder() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+    assert not list(tmp_path.iterdir())

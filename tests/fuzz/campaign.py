@@ -5,12 +5,14 @@ ours, in a few lines, that names the file) or as *right* (it is read, and the re
 independent reader or the generator says). All other outcomes are faults:
 
 - *traceback*: any other exception; *hang*: no end after `MAX_SECONDS`; *killed*: the process died;
-- *memory*: the process grew by more than `MAX_GROWTH`, which is generous, as no input of the
-  campaign holds more than a few MB by its own account (weights: 14 MB, and 512 MiB);
+- *memory*: reading it took more than `MAX_GROWTH` beyond what was taken before, which is generous,
+  as no input of the campaign holds more than a few MB by its own account (weights: 14 MB, and
+  512 MiB);
 - *wrong*: it is read, but as something else; *unnamed*: an error that does not name the file.
 """
 
 import collections
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -31,7 +33,7 @@ MAX_SECONDS = 10.0
 """How long an input may take."""
 
 MAX_GROWTH = 128 * 2**20
-"""How much memory, in bytes, a process may take beyond what it started with."""
+"""How much memory, in bytes, the reading of an input may take beyond what was taken before."""
 
 BATCH = 20
 """How many inputs are read in one process, which takes longer to start than most inputs."""
@@ -62,11 +64,14 @@ class Kind:
     check: Callable[[pathlib.Path, Any], str | None] = lambda path, result: None
     """Returns what is wrong with what was read, if it was."""
 
+    inputs: int = 300
+    """How many inputs a campaign has, unless said otherwise."""
+
     max_seconds: float = MAX_SECONDS
     """How long an input may take."""
 
     max_growth: int = MAX_GROWTH
-    """How much memory, in bytes, a process may take beyond what it started with."""
+    """How much memory, in bytes, the reading of an input may take beyond what was taken before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,34 +159,43 @@ def _in_process(
     with pathlib.Path(os.devnull).open("w") as null:
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
-    before = _peak()
     for number in numbers:
         random = np.random.default_rng([seed, zlib.crc32(kind.name.encode()), number])
         place = folder / str(number)
         place.mkdir()
-        outcome, detail = _read(kind, kind.write(random, place))
+        outcome, detail, growth = _read(kind, kind.write(random, place))
         shutil.rmtree(place)
-        growth = _peak() - before
         if growth > kind.max_growth:
             outcome, detail = "memory", f"{growth / 2**20:.0f} MiB, then {outcome}: {detail}"
         pipe.send(Outcome(kind.name, number, outcome, detail, growth))
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _read(kind: Kind, path: pathlib.Path) -> tuple[str, str]:
+def _read(kind: Kind, path: pathlib.Path) -> tuple[str, str, int]:
+    """Returns the outcome of an input, its detail, and the memory that the reader took."""
+    # what was written and what checks the result count for nothing
+    _forget_peak()
+    before = _peak()
     try:
         result = kind.read(path)
     except EvaCoralbayError as error:
-        message = str(error)
+        growth, message = _peak() - before, str(error)
         is_named = path.name in message and len(message.splitlines()) <= MAX_LINES
-        return ("refused" if is_named else "unnamed"), message
+        return ("refused" if is_named else "unnamed"), message, growth
     except BaseException:  # also SystemExit and the like, which no reader may raise
-        return "traceback", traceback.format_exc()
+        return "traceback", traceback.format_exc(), _peak() - before
+    growth = _peak() - before
     problem = kind.check(path, result)
-    return ("right", "") if problem is None else ("wrong", problem)
+    return *(("right", "") if problem is None else ("wrong", problem)), growth
+
+
+def _forget_peak() -> None:
+    """Makes the peak of the memory what it is now, where that can be done."""
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> str:

@@ -7,7 +7,9 @@ from tests.fuzz import (
     arrays,
     command_lines,
     descriptions,
+    dicom_headers,
     dicom_series,
+    earlier_files,
     http_answers,
     kills,
     nifti_files,
@@ -28,12 +30,15 @@ KINDS: Mapping[str, Kind] = {
         archives.ARCHIVES,
         http_answers.ANSWERS,
         dicom_series.SERIES,
+        dicom_headers.HEADERS,
         weight_files.CHECKPOINTS,
         weight_files.EXPORTS,
         submissions.SUBMISSIONS,
         sweeps.SWEEPS,
         command_lines.COMMANDS,
         kills.KILLS,
+        kills.FAILURES,
+        earlier_files.EARLIER,
     )
 }
 """All kinds by their names."""

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,12 @@ def _check(path: pathlib.Path, cells: list[plan.Cell]) -> str | None:
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
         return "two cells share a folder"
-    if any("\x00" in cell.command for cell in cells):
-        return "a command that no shell takes"
+    for cell in cells:
+        words = [f"{name}={value}" for name, value in cell.environment.items()]
+        if not all(name.isidentifier() and name.isascii() for name in cell.environment):
+            return f"variables that a shell does not take: {list(cell.environment)}"
+        if "\0" in cell.command or shlex.split(cell.command) != [*words, "eva", *cell.arguments]:
+            return "a command that a shell takes for another one"
     return None
 
 

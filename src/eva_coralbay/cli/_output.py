@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich import console as rich_console
@@ -11,6 +11,9 @@ from rich import table as rich_table
 from rich import text as rich_text
 
 from eva_coralbay import _messages
+
+if TYPE_CHECKING:
+    import loguru
 
 _UNBOUNDED = 10_000
 """A width that no table reaches."""
@@ -71,7 +74,7 @@ def print_table(
 
 
 def _to_text(cell: str) -> rich_text.Text:
-    return rich_text.Text("\n".join(map(_messages.printable, cell.split("\n"))))
+    return rich_text.Text(_messages.printable_lines(cell))
 
 
 def print_json(content: Any) -> None:
@@ -84,6 +87,17 @@ def print_json(content: Any) -> None:
 
 
 def announce_imports() -> None:
-    """Says on standard error that PyTorch and eva are being loaded, unless they are already."""
+    """Says on standard error that PyTorch and eva are being loaded, unless they are already.
+
+    What they log from then on has no characters that a terminal would obey: the names of files,
+    which others gave, may have some.
+    """
     if "torch" not in sys.modules:
         print("Loading PyTorch and eva ...", file=sys.stderr, flush=True)
+    from loguru import logger  # which computes nothing, but is slow as well
+
+    logger.configure(patcher=_make_printable)
+
+
+def _make_printable(record: "loguru.Record") -> None:
+    record["message"] = _messages.printable_lines(record["message"])

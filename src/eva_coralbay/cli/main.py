@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import shtab
 
 import eva_coralbay
-from eva_coralbay import errors
+from eva_coralbay import _messages, errors
 from eva_coralbay.cli import (
     _subcommand,
     check_backbone,
@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (errors.EvaCoralbayError, OSError) as error:
         if arguments.debug or errors.is_debugging():
             raise
-        print(f"eva-coralbay: error: {errors.get_message(error)}", file=sys.stderr)
+        message = _messages.printable_lines(errors.get_message(error))
+        print(f"eva-coralbay: error: {message}", file=sys.stderr)
         return _FAILED
 
 

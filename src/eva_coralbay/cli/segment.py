@@ -14,6 +14,9 @@ class Segment(_subcommand.Subcommand):
     file; of a DICOM series its grid), with the names of the labels in labels.json and in its
     header. Repeat the command after an interruption, and it continues. A file that is not a CT scan
     in HU or cannot be read is named and left out; the exit code is then 1.
+
+    The networks are built from the classes that the files of the run name, so it has to be one that
+    you trust.
     """
 
     name = "segment"

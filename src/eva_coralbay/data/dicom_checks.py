@@ -11,6 +11,7 @@ from loguru import logger
 from pydicom import uid
 
 from eva_coralbay import _messages
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.dicom_header import File
 
 _MODALITIES = (
@@ -30,6 +31,9 @@ _RESCALE_TYPES = ("ED", "EDW", "HU_MOD", "MGML", "OD", "PCT", "US", "Z_EFF")
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 """The tags that say what HU a stored value is."""
+
+_MAX_EQUAL_FITS = 0.25
+"""The part of the slices that have the same of these by chance, where they are fitted to each."""
 
 _GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 """The tags that say where the voxels lie, and how many numbers each has."""
@@ -146,14 +150,14 @@ def _find_problem_of_files(files: Sequence[File]) -> str | None:
 
 
 def _find_problem_of_rescale(headers: Sequence[pydicom.Dataset]) -> str | None:
-    """Returns whether a few slices are rescaled in another way than most.
+    """Returns whether many slices are rescaled in one way, and others in another.
 
     Scanners state one intercept and slope for all slices, or fit them to each slice.
     """
     found = collections.Counter(tuple(float(h[tag].value) for tag in _RESCALE) for h in headers)
     _, most = found.most_common(1)[0]
     others = len(headers) - most
-    if 0 < others < most:
+    if others and most > _MAX_EQUAL_FITS * len(headers):
         return (
             f"mixed: {others} slices have another RescaleSlope or RescaleIntercept than the others"
         )
@@ -234,6 +238,8 @@ def _find_problem_of_place(header: pydicom.Dataset) -> str | None:
             return f"{tag} is invalid: it does not have {number} numbers"
         if not np.isfinite(np.array(header.get(tag), dtype=np.float64)).all():
             return f"{tag} is invalid: NaN or infinite"
+    if max(abs(float(value)) for value in header.ImagePositionPatient) > grid_lib.MAX_POSITION_MM:
+        return "ImagePositionPatient is invalid: farther away than any scanner states"
     if min(map(float, header.PixelSpacing)) <= 0:
         return "PixelSpacing is invalid: it is not above 0"
     return None

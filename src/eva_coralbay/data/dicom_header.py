@@ -7,7 +7,6 @@ inflates deflated files as a whole before it reads them. Neither happens here.
 import contextlib
 import logging
 import pathlib
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
@@ -16,7 +15,7 @@ import pydicom
 from pydicom import uid
 from pydicom.filereader import read_file_meta_info
 
-from eva_coralbay import _hashes
+from eva_coralbay import _atomic_files, _hashes
 
 _TAGS = [
     "BitsAllocated", "BitsStored", "Columns", "HighBit", "ImageOrientationPatient",
@@ -121,13 +120,13 @@ def for_gdcm(files: Sequence[File]) -> Iterator[list[str]]:
     Yields:
         Their paths, of temporary copies where one is needed.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _atomic_files.private_folder() as folder:
         paths = []
         for index, file in enumerate(files):
             path = pathlib.Path(file.path)
             has_preamble, end = _has_preamble(file.path), file.end_of_pixels
             if not has_preamble or (end is not None and end < path.stat().st_size):
-                copy = pathlib.Path(folder) / str(index)
+                copy = folder / str(index)
                 preamble = b"" if has_preamble else bytes(_PREAMBLE) + _MARK
                 copy.write_bytes(preamble + path.read_bytes()[:end])
                 path = copy

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import stat
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -59,6 +60,7 @@ def reading(
             the file's fault, is its cause.
     """
     try:
+        _check_regular(path)
         yield
     except EvaCoralbayError:
         raise
@@ -75,6 +77,18 @@ def reading(
         raise problem(
             f"the file is unreadable ({type(error).__name__}: {message})", path, case=case, fix=fix
         ) from error
+
+
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Checks that a path is no pipe and no device, which might be read without an end."""
+    try:
+        mode = pathlib.Path(path).stat().st_mode
+    except (OSError, ValueError):  # whoever reads it says it
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UnusableError(
+            "it is a pipe or a device, or a link to one", "Put the file itself in its place."
+        )
 
 
 def problem(

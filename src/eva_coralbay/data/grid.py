@@ -28,6 +28,9 @@ _GRID_TOLERANCE = 0.1
 _SPACINGS_MM = (0.1, 100.0)
 """The least and the largest spacing that scans are resampled to."""
 
+MAX_POSITION_MM = 1e6
+"""How far from the origin a scan may lie: the float32 of a NIfTI header resolve 0.1 mm there."""
+
 Box = tuple[slice, slice, slice]
 """The extent of a region along the axes (D, H, W), with start and stop inside the volume."""
 

@@ -322,6 +322,12 @@ def _check_extent(shape: tuple[int, int, int], affine: npt.NDArray[np.float64]) 
             f"it is {_join(lengths)} mm long, longer than any patient",
             "Write the spacing of the scan in mm to the file.",
         )
+    if np.abs(affine[:3, 3]).max() > grid_lib.MAX_POSITION_MM:
+        raise UnusableError(
+            f"it lies {_join(np.abs(affine[:3, 3]))} mm from the origin, farther than any scanner "
+            "states",
+            "Write the affine of the scan to the file.",
+        )
 
 
 def _describe(affine: npt.NDArray[np.float64]) -> str:

@@ -28,7 +28,7 @@ _METADATA_KEY = b"eva_coralbay"
 _SAVE_SECONDS = 30.0
 """How often finished rows are written: what a killed process loses at most."""
 
-_PARTS = "part-*.parquet"
+_PARTS = f"part-{'[0-9]' * 6}.parquet"
 """The names of the shards."""
 
 _TEXT_COLUMNS = (
@@ -111,7 +111,7 @@ class FeatureTable:
         return done
 
     def _check_settings(self, stated: bytes, path: pathlib.Path) -> None:
-        if stated.decode() == self._settings:
+        if stated.decode(errors="replace") == self._settings:
             return
         try:
             before = json.loads(stated)
@@ -180,6 +180,8 @@ def locked(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
     with _file_locks.locked(parts / ".lock", on_busy=refuse):
         _atomic_files.remove_leftovers(parts)
+        for target in (path, parts):
+            _atomic_files.remove_leftovers_of(target)
         yield parts
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from nibabel import nifti1, orientations
-from nibabel.filebasedimages import ImageFileError
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.data import dicom, nifti, scan_search
@@ -78,9 +77,10 @@ def read_description(path: pathlib.Path) -> dict[str, Any]:
     """Returns the description in a file that `write` has written; empty for any other file."""
     try:
         header: Any = nib.load(path).header
-        return json.loads(header.extensions[0].get_content())
-    except (ImageFileError, OSError, ValueError, IndexError, AttributeError, EOFError):
+        content = json.loads(header.extensions[0].get_content())
+    except Exception:  # the header of any other file may hold anything
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _like(array: npt.NDArray[Any], found: scan_search.Found, volume: eva_tv_tensors.Volume) -> Any:

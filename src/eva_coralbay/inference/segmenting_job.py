@@ -10,7 +10,6 @@ A scan is finished when its label map is there, which is written last and says w
 """
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent import futures
@@ -27,8 +26,12 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import dicom_seg, label_files, overlay, segment, sources
 from eva_coralbay.inference import trained as trained_lib
+from eva_coralbay.results import foreign_files
 
 _LABELS = "labels.json"
+
+_MAX_LABELS_BYTES = 1_000_000
+"""The most bytes of the names of labels."""
 
 
 class Wanted(NamedTuple):
@@ -180,8 +183,8 @@ def _write_labels(out: pathlib.Path, trained: trained_lib.Trained) -> None:
     settings = {"trained": str(trained.path), "trained_sha256": trained.sha256}
     if path.exists():
         try:
-            stated = json.loads(path.read_text(encoding="utf-8")).get("trained_sha256")
-        except (ValueError, AttributeError):
+            stated = foreign_files.read_json(path, max_bytes=_MAX_LABELS_BYTES)["trained_sha256"]
+        except (foreign_files.ForeignFileError, KeyError, TypeError):
             stated = None
         if stated != trained.sha256:
             raise EvaCoralbayError(

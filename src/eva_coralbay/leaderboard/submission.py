@@ -5,7 +5,6 @@ import hashlib
 import os
 import pathlib
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -291,8 +290,8 @@ def _validate(
     Raises:
         EvaCoralbayError: If there is more than warnings, listing all.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name).absolute()
+    with _atomic_files.private_folder() as temporary:
+        folder = temporary.absolute()
         for result in adapted:
             result.write(folder)
         faults = [

@@ -152,7 +152,7 @@ def _check_events(text: str) -> None:
 
 
 def _check_values(content: Any) -> None:
-    """Checks the depth, and that every text can be written again in UTF-8."""
+    """Checks the depth, and that every text can be written again in UTF-8, and has no NUL."""
     level: list[Any] = [content]
     for _ in range(_MAX_DEPTH + 1):
         for text in (value for value in level if isinstance(value, str)):
@@ -160,6 +160,8 @@ def _check_values(content: Any) -> None:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ValueError("a text has half of a surrogate pair: it is not text") from error
+            if "\0" in text:
+                raise ValueError("a text has the character NUL, which no path or command may have")
         level = [inner for value in level for inner in _list_inner(value)]
         if not level:
             return

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
+from loguru import logger
 
 from eva_coralbay.cli import main
 from eva_coralbay.models import loading
@@ -15,8 +16,12 @@ _SMALL = ["--window", "33", "33", "33", "--spacing", "3", "3", "3"]
 
 
 def test_embeds_with_random_weights(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # so that no name is broken into lines
+    monkeypatch.setenv("COLUMNS", "300")
     for seed in range(2):
         scans.write_nifti(tmp_path / "in" / f"{seed}.nii.gz", scans.hounsfield(seed=seed))
     out = tmp_path / "features.parquet"
@@ -33,6 +38,19 @@ def test_embeds_with_random_weights(
     assert "bad.nii.gz" in captured.err
     assert "0 scans done, 2 were done before, 1 are left out." in captured.err
     pd.testing.assert_frame_equal(pd.read_parquet(out), before)
+
+
+def test_the_log_has_nothing_that_a_terminal_obeys(tmp_path: pathlib.Path) -> None:
+    """As it would be in the name of a file of somebody else."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a\x1b]0;owned\x07.nii.gz").write_bytes(b"nothing")
+    said: list[str] = []
+    sink = logger.add(said.append)
+    out = str(tmp_path / "features.parquet")
+    assert main.main(["embed", str(tmp_path / "in"), *_MODEL, *_SMALL, "--out", out]) == 1
+    logger.remove(sink)
+    assert any("a\\x1b]0;owned\\x07.nii.gz' is left out" in line for line in said)
+    assert not any("\x1b" in line for line in said)
 
 
 def test_own_weights_are_recorded_under_a_name_of_their_own(tmp_path: pathlib.Path) -> None:

@@ -72,6 +72,18 @@ def test_an_error_of_the_user_is_one_line(
     assert captured.err == f"eva-coralbay: error: {error}\n"
 
 
+def test_what_a_terminal_obeys_is_escaped(
+    raises: _Raises, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name of a file of somebody else may have it, too."""
+    raises.error = errors.DatasetError("File '\x1b]0;owned\x07.nii': damaged.\nCopy it.")
+
+    assert main.main(["raise"]) == 1
+
+    expected = "eva-coralbay: error: File '\\x1b]0;owned\\x07.nii': damaged.\nCopy it.\n"
+    assert capsys.readouterr().err == expected
+
+
 @pytest.mark.parametrize("arguments", [["--debug", "raise"], ["raise", "--debug"]])
 def test_debug_shows_the_traceback(arguments: list[str], raises: _Raises) -> None:
     raises.error = errors.EvaCoralbayError("mine")

@@ -84,10 +84,11 @@ def test_reads_other_transfer_syntaxes(tmp_path: pathlib.Path, syntax: uid.UID) 
 def test_reads_signed_pixels_of_twelve_bits_with_a_slope_for_each_slice(
     tmp_path: pathlib.Path,
 ) -> None:
-    array = scans.hounsfield() // 2 * 2
+    slopes = np.arange(1, 1 + scans.SHAPE[0], dtype=np.int16)
+    array = scans.hounsfield() // slopes[:, None, None] * slopes[:, None, None]
 
     def change(index: int, header: pydicom.Dataset) -> None:
-        slope = 1 + index % 2
+        slope = int(slopes[index])
         header.PixelRepresentation = 1
         header.BitsStored, header.HighBit = 12, 11
         header.RescaleSlope, header.RescaleIntercept = slope, -100 * slope

@@ -108,6 +108,10 @@ LYING_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
         {"sform": np.diag([90.0, 90, 90, 1]), "shape": (120, 2, 2)},
         "1.08e.04 x 180 x 180 mm long",
     ),
+    "too far away": (
+        {"sform": np.array([[1, 0, 0, 0], [0, 1, 0, 2e6], [0, 0, 1, 0], [0, 0, 0, 1.0]])},
+        "lies 0 x 2e.06 x 0 mm from the origin",
+    ),
     "a code of no unit": ({"sform": np.eye(4), "unit": 5}, "the unknown code 5"),
     "a tilted gantry": (
         {"sform": np.array([[2, 0, 0, 0], [0, 2, 0.1, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])},

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import eva_coralbay
-from eva_coralbay import _hashes
+from eva_coralbay import _hashes, _processes
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import embedding_job, feature_table, regions
 from eva_coralbay.models import checkpoints
@@ -331,6 +331,16 @@ def test_killed_it_goes_on(tmp_path: pathlib.Path) -> None:
     assert (report.rows, report.known) == (12, finished) and 0 < finished < 12
     pd.testing.assert_frame_equal(_read(out), _read(undisturbed))
     assert not parts.exists()
+
+
+def test_what_a_killed_call_left_beside_the_table_is_removed(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    machine, _, start = _processes.name_this_process().split("~")
+    rest = f"~{machine}~{2**30}~{start}~{'0' * 32}.tmp"
+    (tmp_path / f".{out.name}{rest}").touch()
+    (tmp_path / f".{out.name}.parts{rest}").mkdir()
+    _embed([str(folder)], out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "in"]
 
 
 def test_another_process_is_waited_for_by_the_user(tmp_path: pathlib.Path) -> None:

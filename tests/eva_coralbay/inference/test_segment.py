@@ -215,6 +215,10 @@ def test_refuses_to_mix_runs(
     _segment([_image(data)], tmp_path / "out", run)
     with pytest.raises(EvaCoralbayError, match="another run or checkpoint"):
         _segment([_image(data)], tmp_path / "out", probe)
+    for damaged in ("", "[]", "[" * 100_000, "{}"):
+        (tmp_path / "out" / "labels.json").write_text(damaged)
+        with pytest.raises(EvaCoralbayError, match="another run or checkpoint"):
+            _segment([_image(data)], tmp_path / "out", run)
 
 
 def test_refuses_what_is_no_run(tmp_path: pathlib.Path, run: pathlib.Path) -> None:

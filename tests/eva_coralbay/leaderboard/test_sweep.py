@@ -156,6 +156,9 @@ def test_other_settings_have_another_folder(
         ({"models": {"../x": {}}}, "is not a name"),
         ({"seeds": [-1]}, "seeds.0"),
         ({"tasks": {"btcv": {}}}, "tasks.btcv.config"),
+        ({"env": {"A;touch x;B": 1}}, "'A;touch x;B' is not a variable"),
+        ({"models": {"lab/a": {"env": {"": 1}}}}, "'' is not a variable"),
+        ({"args": {"lr": "1\0"}}, "a text has the character NUL"),
     ],
 )
 def test_a_file_that_is_no_sweep(

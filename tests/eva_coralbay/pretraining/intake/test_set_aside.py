@@ -210,6 +210,13 @@ _MALFORMED: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
         "mixed: 1 slices have another RescaleSlope or RescaleIntercept than the others",
         _at(5, _set(RescaleIntercept=0)),
     ),
+    "far_away": _series(
+        "ImagePositionPatient is invalid: farther away", _move(lambda _: (0, 2e6, 0))
+    ),
+    "two_halves": _series(
+        "mixed: 7 slices have another RescaleSlope or RescaleIntercept than the others",
+        lambda index, header: _set(RescaleIntercept=0)(index, header) if index < 7 else None,
+    ),
     "another_slope": _series(
         "mixed: 1 slices have another RescaleSlope", _at(5, _set(RescaleSlope=2))
     ),
