@@ -27,7 +27,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "pretraining": {_HELPERS, "tasks", "models", "data"},
     "evaluation": {_HELPERS, "tasks", "models", "data", "results"},
     "inference": {_HELPERS, "tasks", "models", "data", "results", "evaluation"},
-    "leaderboard": {_HELPERS, "tasks", "results"},
+    # of the models the facts alone, as it must start at once
+    "leaderboard": {_HELPERS, "tasks", "results", "models"},
 }
 """What each room may import besides itself. `cli`, `plugin` and the public API may import all."""
 

@@ -76,26 +76,18 @@ class SegmentationData(_NumberedData):
             batch_size: The number of scans a training step.
             num_workers: The number of processes that load data.
         """
-        scoring = transforms.EvalTransform(spacing=spacing, hu_window=hu_window)
-        augmenting = transforms.TrainTransform(
-            roi_size=roi_size,
-            num_samples=num_samples,
-            class_ratios=class_ratios,
-            spacing=spacing,
-            hu_window=hu_window,
-        )
         self._protocol: protocols.ProtocolName = protocol
         self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
-        training = scoring if self._is_probe else augmenting
-        self._scoring, self._training = scoring, training
-        dataset = _with_scheme(dataset, protocol)
-        train = _build(dataset, "train", training)
+        self._dataset = _with_scheme(dataset, protocol)
+        self._spacing = spacing
+        self._own_input: tuple[Sequence[float], tuple[float, float]] | None = None
+        self._crops = {
+            "roi_size": roi_size,
+            "num_samples": num_samples,
+            "class_ratios": class_ratios,
+        }
         super().__init__(
-            datasets=schemas.DatasetsSchema(
-                train=train,
-                val=_build(dataset, "val", scoring) if train.has_split("val") else None,
-                test=_build(dataset, "test", scoring) if train.has_split("test") else None,
-            ),
+            datasets=self._build_datasets(spacing, hu_window),
             dataloaders=schemas.DataloadersSchema(
                 train=_loader(num_workers)
                 if self._is_probe
@@ -108,6 +100,33 @@ class SegmentationData(_NumberedData):
                 test=_loader(num_workers),
             ),
         )
+
+    def use_input(self, *, spacing: Sequence[float] | None, hu_window: tuple[float, float]) -> None:
+        """Prepares the scans for another input, before any of them is read.
+
+        Args:
+            spacing: The voxel spacing in mm, as (D, H, W); the one that it was made with if None.
+            hu_window: The lowest and the highest HU, which become 0 and 1.
+        """
+        used = tuple(self._spacing if spacing is None else spacing), hu_window
+        if used != self._own_input:  # it may be called for each run
+            self._own_input = used
+            self.datasets = self._build_datasets(*used)
+
+    def _build_datasets(
+        self, spacing: Sequence[float], hu_window: tuple[float, float]
+    ) -> schemas.DatasetsSchema:
+        """Builds the data sets of the splits that there are."""
+        scoring = transforms.EvalTransform(spacing=spacing, hu_window=hu_window)
+        augmenting = transforms.TrainTransform(spacing=spacing, hu_window=hu_window, **self._crops)
+        training = scoring if self._is_probe else augmenting
+        self._scoring, self._training = scoring, training
+        train = _build(self._dataset, "train", training)
+        val, test = (
+            _build(self._dataset, split, scoring) if train.has_split(split) else None
+            for split in ("val", "test")
+        )
+        return schemas.DatasetsSchema(train=train, val=val, test=test)
 
     @override
     def setup(self, stage: str) -> None:
@@ -158,14 +177,21 @@ class ClassificationData(_NumberedData):
             num_workers: The number of processes that load data.
 
         Raises:
-            EvaCoralbayError: If embeddings are to be transformed in training.
+            EvaCoralbayError: If embeddings are to be transformed in training, or the protocol is
+                for segmentations only.
         """
         if embeddings_root is not None and train_transform is not None:
             raise EvaCoralbayError(
                 "Embeddings are computed once, of what `transform` makes: leave out "
                 "`train_transform`, or use the online config."
             )
-        self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
+        rules = protocols.PROTOCOLS[protocol]
+        if rules.has_native_input:
+            raise EvaCoralbayError(
+                f"The protocol {protocol} is for segmentations: the volumes of a classification "
+                "are cut or resized for all encoders alike. Choose another PROTOCOL."
+            )
+        self._is_probe = rules.mode == "probe"
         dataset = _with_scheme(dataset, protocol)
         train = _build_classification(
             dataset, "train", train_transform or transform, embeddings_root

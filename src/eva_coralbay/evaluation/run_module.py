@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from eva_coralbay.data import seeding
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import metrics
+from eva_coralbay.evaluation import metrics, native_input
 from eva_coralbay.models import checkpoints
+from eva_coralbay.models.preprocessing import Preprocessing
 from eva_coralbay.tasks import facts, protocols
 
 STATE = "eva_coralbay"
@@ -64,6 +65,9 @@ class RunModule(module.ModelModule):
         self.run_seed = seed
         self.encoder_sha256: str | None = None
         self.classes: list[str] = []
+
+        self.own_input: Preprocessing | None = None
+        """The input that the encoder was trained on, once it is built to get that."""
 
         self._lr = lr
         self._lr_end = lr_end
@@ -138,7 +142,10 @@ class RunModule(module.ModelModule):
         if not isinstance(network, dict):
             return network
         self._seed_part(part, seed)
-        return parser.parse_object(network, expected_type=nn.Module)
+        built = parser.parse_object(network, expected_type=nn.Module)
+        if part == "encoder" and protocols.PROTOCOLS[self.protocol].has_native_input:
+            self.own_input = native_input.attach(built)
+        return built
 
     def _seed_part(self, part: seeding.Part, seed: int | None = None) -> None:
         torch.manual_seed(seeding.part_seed(self.run_seed if seed is None else seed, part))

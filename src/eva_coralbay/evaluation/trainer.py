@@ -21,6 +21,7 @@ from eva_coralbay.evaluation import (
     eva_variables,
     figures,
     interruption,
+    native_input,
     progress,
     provenance,
     recorder,
@@ -104,6 +105,7 @@ class Trainer(eva.Trainer):
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
         self._in_steps = in_steps
+        self._has_native_input = rules.has_native_input
         self._is_dry_run = bool(dry_run)
         self._robustness = bool(robustness)
         self._progress_of_run: sessions.Progress | None = None
@@ -167,6 +169,8 @@ class Trainer(eva.Trainer):
         Raises:
             SystemExit: If this is a dry run, after its report.
         """
+        if self._has_native_input:
+            native_input.set_up_data(getattr(model, "encoder", None), kwargs.get("datamodule"))
         self._end_dry_run(model, kwargs.get("datamodule"))
         if self._is_resumed and self._progress.is_complete:
             logger.info(f"'{self.log_dir}' is complete.")

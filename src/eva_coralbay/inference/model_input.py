@@ -96,7 +96,7 @@ def spacing_of(volume: eva_tv_tensors.Volume, preprocessing: Preprocessing) -> t
     if preprocessing.spacing is None:
         finest = min(grid_lib.spacing(grid_lib.Grid.of(volume).affine))
         return (max(_FINEST_MM, finest),) * 3
-    return tuple(_as_stored(preprocessing.spacing, preprocessing))
+    return preprocessing.to_scan_order(preprocessing.spacing)
 
 
 def of_scan(volume: eva_tv_tensors.Volume, preprocessing: Preprocessing) -> ModelInput:
@@ -173,7 +173,7 @@ def _cutout(
             f"Region '{region.name}' holds no voxel of the scan at {_describe(grid)} mm. Check "
             "that its positions are in the world of the scan (--roi-space), or enlarge it."
         )
-    box = _box_around(inside, _as_stored(_window(preprocessing), preprocessing))
+    box = _box_around(inside, preprocessing.to_scan_order(_window(preprocessing)))
     image = preparation.cut(resampled.as_subclass(torch.Tensor), box)
     affine = grid.cut(box).affine
     return _finish(preprocessing.normalize(image), affine, preprocessing, inside=inside[box])
@@ -191,7 +191,7 @@ def _around(
             f"Point '{point.name}' at ({place}) mm, RAS+, lies outside of the scan. Check that its "
             "position is in the world of the scan (--roi-space)."
         )
-    size = [int(length) for length in _as_stored(_window(preprocessing), preprocessing)]
+    size = [int(length) for length in preprocessing.to_scan_order(_window(preprocessing))]
     step = spacing_of(volume, preprocessing)
     lowest = _lowest(preprocessing)
     sampled = volume_transforms.sample_box(
@@ -249,15 +249,6 @@ def _box_around(inside: torch.Tensor, window: Sequence[float]) -> grid_lib.Box:
         start = min(max(start - (wanted - (stop - start)) // 2, 0), length - wanted)
         extents.append(slice(start, start + wanted))
     return extents[0], extents[1], extents[2]
-
-
-def _as_stored(values: Sequence[float], preprocessing: Preprocessing) -> list[float]:
-    """Returns what is along the axes of the tensor along those of a scan ("SPL")."""
-    along = {frozenset("LR"): 2, frozenset("AP"): 1, frozenset("IS"): 0}
-    stored = [0.0, 0.0, 0.0]
-    for value, code in zip(values, preprocessing.orientation, strict=True):
-        stored[next(axis for codes, axis in along.items() if code in codes)] = value
-    return stored
 
 
 def _window(preprocessing: Preprocessing) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import torch
 from eva_coralbay import _hashes
 from eva_coralbay.data import transforms
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import segmentation
+from eva_coralbay.evaluation import native_input, segmentation
 from eva_coralbay.evaluation.probe import saved
 from eva_coralbay.inference import devices
 from eva_coralbay.models import registry
@@ -63,7 +63,6 @@ def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu
     registry.register_backbones()
     data = run_config.settings(config)["data"].get("init_args", {})
     given = {name: data[name] for name in ("spacing", "hu_window") if data.get(name) is not None}
-    transform = transforms.EvalTransform(**given)
     probe, checkpoint = run / saved.NAME, run / "checkpoints" / f"{selection}.ckpt"
     if probe.exists():
         path, module = probe, saved.read(probe)
@@ -75,6 +74,11 @@ def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu
             "folder of a finished run of a segmentation, `<logs>/<session>/run_<k>`; probes of "
             "older versions have to be run again."
         )
+    own = module.own_input
+    if own is not None:
+        given["hu_window"] = native_input.hu_window(own)
+        given |= {} if own.spacing is None else {"spacing": own.to_scan_order(own.spacing)}
+    transform = transforms.EvalTransform(**given)
     return Trained(
         module.to(device).eval(), transform, tuple(module.classes), path, _hashes.hash_file(path)
     )

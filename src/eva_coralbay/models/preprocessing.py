@@ -155,6 +155,15 @@ class Preprocessing:
             turned[axis, 3] = size[axis] - 1.0 if is_flipped else 0.0
         return affine @ turned
 
+    def to_scan_order(self, values: Sequence[float]) -> tuple[float, float, float]:
+        """Returns what is along the axes of the tensor along those of a scan ("SPL").
+
+        Args:
+            values: A number for each axis of the tensor, such as a spacing or a size.
+        """
+        along = dict(zip((_axis_of(code, "SPL") for code in self.orientation), values, strict=True))
+        return along[0], along[1], along[2]
+
     def as_dict(self) -> dict[str, Any]:
         """The values as JSON types."""
         values = dataclasses.asdict(self)

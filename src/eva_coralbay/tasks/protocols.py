@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-ProtocolName = Literal["frozen", "frozen-eva", "frozen-offline", "probe", "finetuned", "scratch"]
+ProtocolName = Literal[
+    "frozen",
+    "frozen-eva",
+    "frozen-native",
+    "frozen-offline",
+    "probe",
+    "probe-native",
+    "finetuned",
+    "scratch",
+]
 """The names of the protocols."""
 
 
@@ -26,6 +35,10 @@ class Protocol(NamedTuple):
     """Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
     classifier is fitted in one pass over the training cases, without a step."""
 
+    has_native_input: bool = False
+    """Whether each encoder of a segmentation gets the spacing, the orientation and the intensities
+    that it was trained on, and a probe its size of windows too, instead of those of the task."""
+
     split_schemes: tuple[str, ...] = ()
     """The split schemes by preference; where a task has none of them, the one that is ranked."""
 
@@ -35,8 +48,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "frozen-eva": Protocol(
         checkpoint="best", overlap=0.75, monitor_overlap=0.75, split_schemes=("eva", "voco")
     ),
+    "frozen-native": Protocol(has_native_input=True),
     "frozen-offline": Protocol(mode="offline"),
     "probe": Protocol(mode="probe", overlap=0.25),
+    "probe-native": Protocol(mode="probe", overlap=0.25, has_native_input=True),
     "finetuned": Protocol(trains_encoder=True),
     "scratch": Protocol(trains_encoder=True),
 }
@@ -45,4 +60,5 @@ cases, reported on them, on the splits that eva uses. `frozen-offline` trains he
 classification on embeddings without augmentation, which takes minutes. `probe` solves for a linear
 classifier on the features, or fits a logistic regression to the embeddings of a classification,
 with all training cases and with few of them, which takes minutes too. `finetuned` trains
-the encoder from its weights, `scratch` from random ones: the floor."""
+the encoder from its weights, `scratch` from random ones: the floor. `frozen-native` and
+`probe-native` are `frozen` and `probe` with the input that each encoder was trained on."""

@@ -131,6 +131,18 @@ def test_remarks(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_the_input_of_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_task = _estimate("probe/openkbp", "radiology/spectre_local")
+    monkeypatch.setenv("PROTOCOL", "probe-native")
+
+    own = _estimate("probe/openkbp", "radiology/spectre_local")
+
+    # half a millimeter within slices, not 3 mm
+    assert own.tflop > 50 * of_task.tflop
+    (cell,) = _cells("probe/openkbp", "slices/resnet50")
+    assert "cannot run: its own input is not known" in sweep.list_remarks(cell)
+
+
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
     arguments = ["leaderboard", "sweep", "probe/openkbp", "--models"]
 

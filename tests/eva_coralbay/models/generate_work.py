@@ -61,12 +61,12 @@ def count(entry: zoo.Entry, edge: int) -> dict[str, dict[str, float]]:
 
     def step() -> None:
         # as `training_step`, which reads values of the labels first
-        module.criterion(module._forward_networks(crop), labels).backward()
+        module.criterion(module(crop, to_size=(edge,) * 3), labels).backward()
 
     with torch.no_grad():
         module.encoder(crop)  # some keep tables from their first call
         encode = _measure(module, lambda: module.encoder(crop))
-        segment = _measure(module, lambda: module._forward_networks(crop))
+        segment = _measure(module, lambda: module(crop, to_size=(edge,) * 3))
     module.encoder.requires_grad_(False)
     train_decoder = _measure(module, step)
     module.encoder.requires_grad_(True)

@@ -49,13 +49,19 @@ class ProbeModule(base.FrozenModule):
             task: The id of the task, which the subsets of its cases follow from.
             protocol: Decides how it is scored.
             seed: The seed of run 0; run k has `seed` + k. Only a random encoder depends on it.
-            roi_size: The size of a window in voxels, as (D, H, W).
+            roi_size: The size of a window in voxels, as (D, H, W), unless the protocol gives each
+                encoder its own.
             overlap: The smallest overlap of two windows, as a share of the window; the
                 protocol's if None.
             maps: Which feature maps count.
             voxels_per_class: How many voxels of each foreground class are drawn from a case.
             background_voxels: How many voxels of the background are drawn.
         """
+        rules = protocols.PROTOCOLS[protocol]
+        if rules.mode != "probe":
+            raise EvaCoralbayError(
+                f"A probe is of the protocol probe or probe-native, not of '{protocol}' (PROTOCOL)."
+            )
         super().__init__(encoder=encoder, task=task, protocol=protocol, seed=seed)
 
         self.arguments = {
@@ -70,7 +76,6 @@ class ProbeModule(base.FrozenModule):
         self.classifiers: list[classifier.Classifier] = []
         self.subsets: list[subsets.Subset] = []
 
-        rules = protocols.PROTOCOLS[protocol]
         depth, height, width = roi_size
         share = rules.overlap if overlap is None else overlap
         self.sliding = scans.Sliding((depth, height, width), share)
@@ -78,6 +83,14 @@ class ProbeModule(base.FrozenModule):
         self.voxels_per_class = voxels_per_class
         self.background_voxels = background_voxels
         self._samples: dict[str, sums.Samples] = {}
+
+    @override
+    def build_encoder(self) -> None:
+        super().build_encoder()
+        if self.own_input is not None and self.own_input.window is not None:
+            depth, height, width = self.own_input.to_scan_order(self.own_input.window)
+            size = (int(depth), int(height), int(width))
+            self.sliding = scans.Sliding(size, self.sliding.overlap)
 
     @property
     @override

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from eva_coralbay.leaderboard.sweep.plan import Cell
 from eva_coralbay.models import weight_sources, work, zoo
+from eva_coralbay.models.preprocessing import Preprocessing
 from eva_coralbay.tasks import catalog, facts, protocols, splits
 
 SCAN_MM = (300.0, 375.0, 375.0)
@@ -76,7 +77,15 @@ class _Setting(NamedTuple):
     @property
     def size(self) -> Sequence[float]:
         """The size of a window in voxels, as (D, H, W)."""
+        own = self._own_input
+        if own is not None and own.window is not None and self.protocol.mode == "probe":
+            return own.to_scan_order(own.window)
         return self._read_axes("model.init_args.roi_size") or self.task.crop
+
+    @property
+    def _own_input(self) -> Preprocessing | None:
+        """What the encoder was trained on, if the protocol gives it that."""
+        return self.entry.preprocessing if self.protocol.has_native_input else None
 
     def read_number(self, key: str, otherwise: float) -> float:
         """Returns a value of the config; another one if it is not a number."""
@@ -100,7 +109,10 @@ class _Setting(NamedTuple):
 
     def count_windows(self, overlap: float) -> int:
         """Returns the windows of the nominal scan."""
+        own = self._own_input
         spacing = self._read_axes("data.init_args.spacing") or self.task.spacing
+        if own is not None and own.spacing is not None:
+            spacing = own.to_scan_order(own.spacing)
         number = 1
         for mm, step, side in zip(SCAN_MM, spacing or (1.0, 1.0, 1.0), self.size, strict=True):
             voxels = mm / step
@@ -137,7 +149,7 @@ def estimate(cell: Cell) -> Estimate | None:
 
 
 def list_remarks(cell: Cell) -> Iterator[str]:
-    """Yields what to know of a cell before it runs: its weights, their license, a known overlap.
+    """Yields what to know of a cell before it runs: why it cannot, weights, license, overlap.
 
     Args:
         cell: The cell.
@@ -145,6 +157,9 @@ def list_remarks(cell: Cell) -> Iterator[str]:
     entry = zoo.ENTRIES.get(cell.environment["MODEL_NAME"])
     if entry is None:
         return
+    rules = protocols.PROTOCOLS.get(str(cell.values.get("trainer.init_args.protocol")))
+    if rules is not None and rules.has_native_input and entry.preprocessing is None:
+        yield "cannot run: its own input is not known"
     if entry.weights is not None and not cell.environment.get("CHECKPOINT"):
         if not weight_sources.is_downloaded(entry.weights):
             yield "weights to download"

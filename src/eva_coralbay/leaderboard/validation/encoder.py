@@ -5,7 +5,9 @@ from typing import Any
 
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard.validation.fault import Fault
+from eva_coralbay.models import zoo
 from eva_coralbay.results import folder as results_folder
+from eva_coralbay.tasks import protocols
 
 _REGISTRY = "radiology/"
 """How the names of published encoders in the registry begin."""
@@ -43,6 +45,7 @@ def check_encoder(
         The faults.
     """
     yield from _check_description(entry)
+    yield from _check_input(entry)
     if config is not None:
         yield from _check_name(entry, config)
     yield from _check_weights(entry, cards.get(str(entry.record.model.id)))
@@ -74,6 +77,31 @@ def _check_description(entry: results_folder.Entry) -> Iterator[Fault]:
             f"is {encoder.class_path}, which computes another function than the weights of {name} "
             "were trained for. Repeat the run with this version of eva-coralbay, whose entry of "
             "this name merges patches as they need.",
+        )
+
+
+def _check_input(entry: results_folder.Entry) -> Iterator[Fault]:
+    """Checks the input of a record whose protocol gives each encoder its own."""
+    result = entry.record
+    rules = protocols.PROTOCOLS.get(str(result.protocol))
+    if rules is None or not rules.has_native_input:
+        return
+    stated = {} if result.encoder is None else result.encoder.preprocessing
+    known = zoo.ENTRIES.get(str(result.model.id))
+    expected = None if known is None else known.preprocessing
+    if not stated:
+        yield Fault(
+            entry.path,
+            "encoder.preprocessing",
+            f"is missing, but {result.protocol} gives an encoder the input that it was trained "
+            "on: take the record as the run has written it.",
+        )
+    elif known is not None and (expected is None or stated != expected.as_dict()):
+        yield Fault(
+            entry.path,
+            "encoder.preprocessing",
+            f"is not the input that {known.name} was trained on: repeat the run with this version "
+            "of eva-coralbay, or give your model a name of its own.",
         )
 
 

@@ -54,12 +54,7 @@ def check_task(entry: results_folder.Entry) -> Iterator[Fault]:
     if result.task.id in catalog.TASKS:
         if protocol is not None:
             yield from _check_split(entry, protocol)
-            if protocol.mode == "offline" and catalog.TASKS[result.task.id].kind == "segmentation":
-                yield Fault(
-                    entry.path,
-                    "protocol",
-                    f"is {result.protocol}, which only a classification has: take another.",
-                )
+            yield from _check_kind(entry, protocol)
     elif result.kind != "demo":
         yield Fault(
             entry.path,
@@ -67,6 +62,17 @@ def check_task(entry: results_folder.Entry) -> Iterator[Fault]:
             f"there is no task {result.task.id!r}: `eva-coralbay tasks` lists them. A result on "
             "other data is of kind `demo`.",
         )
+
+
+def _check_kind(entry: results_folder.Entry, protocol: protocols.Protocol) -> Iterator[Fault]:
+    """Checks that the kind of the task has the protocol."""
+    if catalog.TASKS[entry.record.task.id].kind == "segmentation":
+        is_other, only = protocol.mode == "offline", "a classification"
+    else:
+        is_other, only = protocol.has_native_input, "a segmentation"
+    if is_other:
+        name = entry.record.protocol
+        yield Fault(entry.path, "protocol", f"is {name}, which only {only} has: take another.")
 
 
 def _check_split(entry: results_folder.Entry, protocol: protocols.Protocol) -> Iterator[Fault]:

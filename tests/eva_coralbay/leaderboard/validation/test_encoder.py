@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from eva_coralbay.leaderboard import validation
+from eva_coralbay.models import zoo
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record
 from tests.eva_coralbay.leaderboard import result_files
@@ -131,3 +132,26 @@ def test_another_function_under_one_name_is_told(tmp_path: pathlib.Path) -> None
     result_files.write(root, seed=2, encoder=_describe("my.Net", preprocessing={"hu": [0, 1]}))
     (fault,) = validation.validate(root)
     assert fault.is_warning and fault.where == "encoder.sha256"
+
+
+def test_a_result_on_the_input_of_the_encoder_states_it(tmp_path: pathlib.Path) -> None:
+    own = zoo.ENTRIES["radiology/ct_fm"].preprocessing
+    assert own is not None
+    class_path = "eva_coralbay.SegResNetDSEncoder"
+    for name, stated, fault in (
+        ("right", own.as_dict(), None),
+        ("other", {**own.as_dict(), "spacing": [1.5, 1.5, 1.5]}, "is not the input that"),
+        ("none", {}, "is missing"),
+    ):
+        encoder = _describe(class_path, preprocessing=stated)
+        root = tmp_path / name
+        result_files.write(root, model="radiology/ct_fm", protocol="probe-native", encoder=encoder)
+        found = _faults(root).get("encoder.preprocessing")
+        assert found is None if fault is None else fault in str(found)
+    result_files.write(
+        tmp_path / "own",
+        model="lab/net",
+        protocol="probe-native",
+        encoder=_describe("lab.Net", preprocessing=own.as_dict()),
+    )
+    assert "encoder.preprocessing" not in _faults(tmp_path / "own")

@@ -89,6 +89,12 @@ def test_a_segmentation_has_no_embeddings(tmp_path: pathlib.Path) -> None:
     assert "which only a classification has" in fault.message
 
 
+def test_a_classification_has_no_input_of_the_encoder(tmp_path: pathlib.Path) -> None:
+    result_files.write(tmp_path, task="luna25", protocol="probe-native")
+    messages = [fault.message for fault in validation.validate(tmp_path)]
+    assert any("which only a segmentation has" in message for message in messages)
+
+
 def test_other_weights_of_a_model_are_a_warning(folder: pathlib.Path) -> None:
     entry = result_files.write(folder, task="lits17")
     other = result_files.write(folder, task="word")
