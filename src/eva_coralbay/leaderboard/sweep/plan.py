@@ -40,7 +40,7 @@ _VARIABLE = re.compile(r"\$\{oc\.env:\s*(?P<name>\w+)\s*(?:,\s*(?P<default>[^${}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 """What a model or a task may be called."""
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SHELL_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 """What a variable of a POSIX shell may be called."""
 
 _MAX_BYTES = 1_000_000
@@ -63,7 +63,7 @@ class _Part(pydantic.BaseModel):
     def _check_variables(cls, env: dict[str, Any]) -> dict[str, Any]:
         """Checks that every variable can be set by a shell, and is nothing else to it."""
         for name in env:
-            if not _VARIABLE.fullmatch(name):
+            if not _SHELL_VARIABLE.fullmatch(name):
                 raise ValueError(
                     f"{name!r} is not a variable: it has letters, digits and underscores"
                 )
