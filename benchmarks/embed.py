@@ -1,16 +1,20 @@
 """Compares `eva-coralbay embed` with a plain loop of MONAI's transforms, in scans an hour.
 
-Both embed the same generated scans with the same encoder (CoralBay's network with random weights,
-in float32) and windows of the same number. Ours does what the command does: it checks the scans,
-hashes the files and writes the table. The loop is what one writes with MONAI: load, orient, space,
-scale, crop, windows, mean. Times are interleaved, round by round; ratios are medians over rounds.
+Both embed the same scans, generated or named by `--source`, in windows of the same number, with the
+same random weights in float32: ours in CoralBay's network, the loop in eva's `SwinUNETREncoder`,
+which is made of MONAI's blocks. Ours does what the command does: it checks the scans, hashes the
+files and writes the table. The loop is what one writes with MONAI: load, orient, space, scale,
+crop, windows, mean. Times are interleaved, round by round; ratios are medians over rounds. The
+first round loads the code and does not count.
 
-`--tiny` takes an encoder that needs no time instead: what is left bounds a fast GPU. `--memory N`
-embeds N small scans with a small network and prints the memory of the process on the way.
+`--same-network` takes CoralBay's network for both, and `--tiny` an encoder that needs no time: what
+is left bounds a fast GPU. `--memory N` embeds N small scans with a small network and prints the
+memory of the process on the way.
 """
 
 import argparse
 import pathlib
+import resource
 import statistics
 import tempfile
 import time
@@ -20,6 +24,7 @@ import _machine
 import numpy as np
 import psutil
 import torch
+from eva.vision.models.networks.backbones.radiology import SwinUNETREncoder
 from loguru import logger
 from monai import inferers, transforms
 from torch import nn
@@ -111,17 +116,34 @@ def _embed_monai(
     return time.perf_counter() - started
 
 
+@torch.inference_mode()
+def _build_encoders(arguments: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
+    """Returns our encoder and the loop's, which have the same weights."""
+    if arguments.tiny:
+        tiny = nn.Sequential(nn.AvgPool3d(96), nn.Flatten()).eval()
+        return tiny, tiny
+    ours = CoralBayEncoder(feature_size=arguments.feature_size).eval()
+    if arguments.same_network:
+        return ours, ours
+    theirs = SwinUNETREncoder(feature_size=arguments.feature_size).eval()
+    theirs.load_state_dict(ours.state_dict())
+    window = torch.rand(1, 1, 64, 64, 64)
+    difference = (ours(window) - theirs(window)).abs().max().item()
+    print(f"largest difference of the two networks' embeddings of a window: {difference:.1e}")
+    return ours, theirs
+
+
 def _compare(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
-    encoder: nn.Module = nn.Sequential(nn.AvgPool3d(96), nn.Flatten())
-    if not arguments.tiny:
-        encoder = CoralBayEncoder(feature_size=arguments.feature_size)
-    encoder.eval()
-    paths = _write_scans(folder / "scans", arguments.scans, shape=_SHAPE, spacing_mm=_SPACING_MM)
+    encoder, theirs_encoder = _build_encoders(arguments)
+    paths = arguments.source or _write_scans(
+        folder / "scans", arguments.scans, shape=tuple(arguments.shape), spacing_mm=_SPACING_MM
+    )
     ours, theirs = [], []
     for number in range(arguments.rounds + 1):  # the first one loads the code
         out = folder / f"{number}.parquet"
         ours.append(_embed_ours(paths, encoder, out, arguments.device, arguments.workers))
-        theirs.append(_embed_monai(paths, encoder, folder / f"{number}.npy", arguments.device))
+        out = folder / f"{number}.npy"
+        theirs.append(_embed_monai(paths, theirs_encoder, out, arguments.device))
         print(f"round {number}: ours {ours[-1]:.2f} s, MONAI {theirs[-1]:.2f} s", flush=True)
     ratios = [b / a for a, b in zip(ours[1:], theirs[1:], strict=True)]
     for name, seconds in (("ours", ours), ("MONAI loop", theirs)):
@@ -139,7 +161,9 @@ def _follow_memory(count: int, folder: pathlib.Path) -> None:
             nonlocal seen
             seen += 1
             if seen % _EVERY == 0:
-                print(f"{seen} scans: {process.memory_info().rss / 2**20:.0f} MiB", flush=True)
+                now = process.memory_info().rss / 2**20
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+                print(f"{seen} scans: {now:.0f} MiB, at most {peak:.0f} MiB", flush=True)
             return super().forward_embeddings(tensor)
 
     encoder = Watched(feature_size=12).eval()
@@ -163,7 +187,10 @@ def main() -> None:
     parser.add_argument("--feature-size", type=int, default=12)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--shape", type=int, nargs=3, default=_SHAPE, help="of generated scans")
+    parser.add_argument("--source", type=pathlib.Path, nargs="+", help="NIfTI files to embed")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--same-network", action="store_true")
     parser.add_argument("--memory", type=int, metavar="N")
     arguments = parser.parse_args()
     logger.remove()

@@ -8,6 +8,8 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 
+from loguru import logger
+
 from eva_coralbay import _processes
 from eva_coralbay.errors import EvaCoralbayError
 
@@ -60,6 +62,10 @@ def _held(path: pathlib.Path, on_busy: Callable[[], None]) -> Iterator[None]:
                 "locks. Delete it and try again."
             )
         if is_first_try:
+            logger.warning(
+                f"'{path}' is held by another process. If that was killed on another machine, "
+                "which cannot be found out from here, delete the file."
+            )
             on_busy()
             is_first_try = False
         time.sleep(POLL_S)

@@ -1,12 +1,46 @@
-"""What a process that loads data does with signals: the trainer decides when a run ends."""
+"""Processes that load data: what they do with signals, and the shared memory that they need.
+
+PyTorch's workers hand each batch over in shared memory, where it waits until it is used.
+"""
 
 import multiprocessing
 import os
+import pathlib
+import shutil
 import signal
 import sys
 import threading
 
 import torch
+
+from eva_coralbay.errors import EvaCoralbayError
+
+SHARED_MEMORY = pathlib.Path("/dev/shm")  # nosec B108  # looked at, never written to
+"""Where the batches of the workers wait for the main process, on Linux."""
+
+
+def check_shared_memory(need: float, *, made_of: str, remedy: str) -> None:
+    """Checks that the batches that wait for the processes of this machine fit.
+
+    Without the check a worker is killed by a bus error in the middle of a run.
+
+    Args:
+        need: How many bytes they take.
+        made_of: What that is made of, for the error message.
+        remedy: The variables that lower it, for the error message.
+
+    Raises:
+        EvaCoralbayError: If they do not fit.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if need > free:
+        raise EvaCoralbayError(
+            f"The data workers need about {need / 2**30:.2f} GiB of shared memory "
+            f"({SHARED_MEMORY}): {made_of}; {free / 2**30:.2f} GiB are free. Start the container "
+            f"with more (`docker run --shm-size=...` or `--ipc=host`), or lower {remedy}."
+        )
 
 
 def init_worker(worker_id: int) -> None:

@@ -12,7 +12,13 @@ import torch
 from torch import nn, optim
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import classification, cost, expected_data, segmentation
+from eva_coralbay.evaluation import (
+    classification,
+    cost,
+    expected_data,
+    segmentation,
+    shared_memory,
+)
 from eva_coralbay.evaluation.probe import (
     classifier,
     embedding_module,
@@ -204,6 +210,7 @@ def _report(setting: _Setting, estimate: _Estimate) -> str:
         *((stage.name, stage.describe()) for stage in estimate.stages),
         ("time of all runs", f"{total} ({setting.trainer.n_runs} runs)"),
         *estimate.rows,
+        ("shared memory", f"about {_in_gib(shared_memory.estimate(setting.datamodule))}"),
         *_describe_disk(data),
     ]
     width = max(len(name) for name, _ in rows)

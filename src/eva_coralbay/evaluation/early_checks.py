@@ -11,7 +11,7 @@ from eva.vision.models.networks.backbones import backbone_registry
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import run_module, segmentation
+from eva_coralbay.evaluation import run_module, segmentation, shared_memory
 from eva_coralbay.models import registry
 
 _REGISTRY_CLASS = "ModelFromRegistry"
@@ -19,7 +19,7 @@ _REGISTRY_CLASS = "ModelFromRegistry"
 
 
 def check(module: Any, datamodule: Any, device: torch.device) -> None:
-    """Checks the networks of a module and that they fit each other and the data.
+    """Checks the networks of a module, that they fit each other and the data, and shared memory.
 
     Args:
         module: The module; one that is not of this package is not checked.
@@ -39,6 +39,7 @@ def check(module: Any, datamodule: Any, device: torch.device) -> None:
         _check_numbers("class_weights", "CLASS_WEIGHTS", module.class_weights, classes)
         _check_numbers("class_ratios", "SAMPLE_CLASS_RATIOS", ratios, classes)
         _try_networks(module, classes, device)
+    shared_memory.check(datamodule)
 
 
 def check_model_name(encoder: Any) -> None:

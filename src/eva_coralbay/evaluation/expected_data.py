@@ -1,5 +1,6 @@
 """What is known of the data of a task before they are prepared: cases, sizes, disk."""
 
+import math
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -89,6 +90,19 @@ def inspect(datamodule: Any) -> Data:
     return Data(parts, pathlib.Path(train.prepared_root) if keeps else None)
 
 
+def find_largest_shape(dataset: base.SegmentationDataset) -> tuple[int, int, int] | None:
+    """Returns the shape (D, H, W) of the largest of a few prepared scans; no more is known of them.
+
+    Args:
+        dataset: The data set, which need not be there: then the shape is None.
+    """
+    try:
+        dataset.configure()
+    except DatasetError:
+        return None
+    return max(_find_shapes(dataset), key=math.prod, default=None)
+
+
 def _inspect(dataset: Any) -> Part:
     try:
         dataset.configure()
@@ -97,11 +111,17 @@ def _inspect(dataset: Any) -> Part:
     if not isinstance(dataset, base.SegmentationDataset):
         return Part(dataset.case_ids, [], 0, 0.0)
     store, sources = dataset.prepared_store, dataset.existing_sources()
-    shapes = [store.estimate_shape(source) for source in _choose(sources)]
     missing = store.missing(sources) if dataset.keeps_prepared else []
     sizes = [store.estimate_bytes(source) for source in _choose(missing)]
     disk = len(missing) * sum(sizes) / len(sizes) if sizes else 0.0
-    return Part(dataset.case_ids, [shape for shape in shapes if shape], len(missing), disk)
+    return Part(dataset.case_ids, _find_shapes(dataset), len(missing), disk)
+
+
+def _find_shapes(dataset: base.SegmentationDataset) -> list[tuple[int, int, int]]:
+    """Returns the shapes of a few prepared scans of a data set that is configured."""
+    store = dataset.prepared_store
+    shapes = [store.estimate_shape(source) for source in _choose(dataset.existing_sources())]
+    return [shape for shape in shapes if shape]
 
 
 def _choose(sources: Sequence[Any]) -> list[Any]:

@@ -26,6 +26,7 @@ from eva_coralbay.evaluation import (
     provenance,
     recorder,
     sessions,
+    shared_memory,
     tracking,
 )
 from eva_coralbay.evaluation import dry_run as dry_run_lib
@@ -204,6 +205,7 @@ class Trainer(eva.Trainer):
         **kwargs: Any,
     ) -> Any:
         self._end_dry_run(model, datamodule)
+        shared_memory.check(datamodule)
         return super().predict(model, dataloaders, datamodule, **kwargs)
 
     @override

@@ -1,8 +1,6 @@
 """Regions of prepared scans, without end and in an order that only the seed decides."""
 
 import hashlib
-import pathlib
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,9 +29,6 @@ A seed of so many bits has a word more, as that of a pass over the scans has, bu
 
 _PREFETCHED = 4
 """How many batches each worker has ready."""
-
-_SHARED_MEMORY = pathlib.Path("/dev/shm")
-"""Where the batches of the workers wait for the main process, on Linux."""
 
 _BYTES_OF_HU = 2
 """The size of a voxel of a region."""
@@ -194,25 +189,16 @@ class PretrainingData(datamodules.DataModule):
     def _check_shared_memory(self, *, ranks: int) -> None:
         """Checks that the batches that wait for the ranks of this machine fit.
 
-        Without the check a worker is killed by a bus error in the middle of the training.
-
         Raises:
             EvaCoralbayError: If they do not.
         """
-        if not _SHARED_MEMORY.is_dir():
-            return
         waiting = self._num_workers * _PREFETCHED * self.batch_size * ranks
-        need = waiting * self.views.region_size**3 * _BYTES_OF_HU
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-        if need > free:
-            raise EvaCoralbayError(
-                f"The data workers need about {need / 2**30:.2f} GiB of shared memory "
-                f"({_SHARED_MEMORY}): {ranks} devices x {self._num_workers} workers x "
-                f"{_PREFETCHED} batches x {self.batch_size} regions of {self.views.region_size}^3 "
-                f"voxels; {free / 2**30:.2f} GiB are free. Start the container with more "
-                "(`docker run --shm-size=...` or `--ipc=host`), or lower N_DATA_WORKERS or "
-                "BATCH_SIZE."
-            )
+        loader_workers.check_shared_memory(
+            waiting * self.views.region_size**3 * _BYTES_OF_HU,
+            made_of=f"{ranks} devices x {self._num_workers} workers x {_PREFETCHED} batches x "
+            f"{self.batch_size} regions of {self.views.region_size}^3 voxels",
+            remedy="N_DATA_WORKERS or BATCH_SIZE",
+        )
 
 
 class Regions:

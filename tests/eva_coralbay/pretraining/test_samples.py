@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -207,7 +208,7 @@ def test_too_little_shared_memory_is_said_before_the_start(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = SimpleNamespace(free=64 * 2**20)
-    monkeypatch.setattr(data_lib.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     # 2 ranks x 2 workers x 4 batches x 44^3 voxels of 2 bytes
     _iterate(store, workers=2, ranks=2, batch_size=1)
     with pytest.raises(EvaCoralbayError, match=r"about 0.08 GiB .* 0.06 GiB are free"):

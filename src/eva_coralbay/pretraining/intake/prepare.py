@@ -30,7 +30,10 @@ _SECONDS_PER_VOXEL = 3e-8
 """About how long a core takes to prepare a voxel, counted before and after resampling."""
 
 SAVE_SECONDS = 30.0
-"""How often what was found is written while scans are looked at."""
+"""How often what was found is written while scans are looked at, at most."""
+
+_PAUSE_PER_SAVING = 20.0
+"""How many times as long as it took to write what was found the next time is waited for."""
 
 _SAME_AS = "the same scan as "
 """How the reason begins that a duplicate is set aside for; the id of the other one follows."""
@@ -199,13 +202,15 @@ def _look_at(
         f"{len(found)} found, {len(new)} of them ({size / 1e6:,.1f} MB) to be looked at: about "
         f"{minutes:.1f} minutes on one core."
     )
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), SAVE_SECONDS
     try:
         for row in examine_lib.examine(new, spacing=content.spacing, workers=workers):
             rows[row.case] = row
-            if time.monotonic() - saved > SAVE_SECONDS:
+            if (started := time.monotonic()) - saved > pause:
                 _write(out, content, rows)
                 saved = time.monotonic()
+                # all rows are written each time, which is not to take longer than the work
+                pause = max(SAVE_SECONDS, _PAUSE_PER_SAVING * (saved - started))
     finally:
         _write(out, content, rows)
 
