@@ -32,7 +32,7 @@ _SECONDS_PER_VOXEL = 3e-8
 SAVE_SECONDS = 30.0
 """How often what was found is written while scans are looked at, at most."""
 
-_PAUSE_PER_SAVING = 20.0
+PAUSE_PER_SAVING = 20.0
 """How many times as long as it took to write what was found the next time is waited for."""
 
 _SAME_AS = "the same scan as "
@@ -210,7 +210,7 @@ def _look_at(
                 _write(out, content, rows)
                 saved = time.monotonic()
                 # all rows are written each time, which is not to take longer than the work
-                pause = max(SAVE_SECONDS, _PAUSE_PER_SAVING * (saved - started))
+                pause = max(SAVE_SECONDS, PAUSE_PER_SAVING * (saved - started))
     finally:
         _write(out, content, rows)
 

@@ -16,6 +16,7 @@ from eva_coralbay import _processes
 from eva_coralbay.cli import main
 from eva_coralbay.data import nifti, quality, resampling
 from eva_coralbay.errors import DatasetError
+from eva_coralbay.pretraining import manifest
 from eva_coralbay.pretraining.intake import prepare as preparation
 from tests.eva_coralbay.pretraining import scans
 from tests.eva_coralbay.pretraining.intake import stores
@@ -122,6 +123,7 @@ def _prepare_until(
     with monkeypatch.context() as patch:
         patch.setattr(module, name, wait)
         patch.setattr(preparation, "SAVE_SECONDS", 0.0)
+        patch.setattr(preparation, "PAUSE_PER_SAVING", 0.0)
         process = _FORK.Process(target=stores.prepare, args=(source, out))
         process.start()
     assert is_there.wait(60)
@@ -156,6 +158,25 @@ def test_goes_on_when_it_was_killed(
     assert list(stores.statuses(content).values()) == ["prepared"] * 4
     undisturbed = stores.prepare(source, f"{out}_undisturbed")
     assert content.cases == undisturbed.cases
+
+
+def test_saving_takes_less_than_the_work(
+    source: pathlib.Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.write_scans(source, 20)
+    writings = []
+    write = manifest.Manifest.write
+
+    def write_slowly(content: manifest.Manifest, store: str) -> None:
+        writings.append(sum(case.status == "found" for case in content.cases))
+        time.sleep(0.2)
+        write(content, store)
+
+    monkeypatch.setattr(manifest.Manifest, "write", write_slowly)
+    monkeypatch.setattr(preparation, "SAVE_SECONDS", 0.0)
+    stores.prepare(source, out)
+    # after the first scan, and then after four seconds at the earliest
+    assert sum(0 < number < 20 for number in writings) <= 2
 
 
 @pytest.mark.usefixtures("forked")
