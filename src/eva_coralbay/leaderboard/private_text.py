@@ -27,8 +27,8 @@ _SECRET_KEY = re.compile(
 _WORD = re.compile(r"[^\s'\"`,;()\[\]{}<>|=]+")
 """What the parts of a text are: all between spaces, quotes, brackets, commas and equal signs."""
 
-_ANY_URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://[^\s'\"`<>]*")
-"""An address in a text."""
+_ANY_URL = re.compile(r"(?i)(?<![a-z0-9+.-])[a-z0-9+.-]*://[^\s'\"`<>]*")
+"""An address in a text. It begins at the start of a word, or long words would take forever."""
 
 _URL = re.compile(r"(?i)([a-z][a-z0-9+.-]*)://(?:[^/@\s]*@)?([^/?#:\s]*)(?::\d+)?([^?#\s]*)")
 """An address: its scheme, its host and its path."""

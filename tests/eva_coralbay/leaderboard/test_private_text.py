@@ -1,5 +1,7 @@
 """Tests that nothing private is submitted."""
 
+import time
+
 import pytest
 
 from eva_coralbay.leaderboard import private_text
@@ -66,3 +68,11 @@ def test_secrets_go_by_their_name() -> None:
 def test_the_last_part_of_a_path_stays() -> None:
     """It says which file it was."""
     assert private_text.clean_text("/home/alice/weights.ckpt") == "weights.ckpt"
+
+
+@pytest.mark.parametrize("part", ["a", "a.", "a-", "a1", "a@", "://", "a/", "http://"])
+def test_a_long_text_takes_no_longer_than_its_length(part: str) -> None:
+    """It took the square of it: two minutes for the longest configuration."""
+    start = time.process_time()
+    private_text.clean_text(part * (100_000 // len(part)))
+    assert time.process_time() - start < 2.0
