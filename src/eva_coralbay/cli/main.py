@@ -1,6 +1,7 @@
 """The command `eva-coralbay`: its parser, its exit codes, and how it reports errors."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: If the arguments are wrong, or for `--help` and the like.
     """
+    _escape_what_cannot_be_encoded()
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and not hasattr(arguments, "overrides"):
@@ -102,6 +104,18 @@ def build_parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(parser, help="print a completion script for this shell")
     _subcommand.add_subcommands(parser, SUBCOMMANDS)
     return parser
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Lets standard output of any encoding, such as ASCII, take all text, as standard error does.
+
+    That also holds for names of files whose bytes are no text.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in (
+        "strict",
+        "surrogateescape",
+    ):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _report_interruption() -> int:

@@ -1,6 +1,7 @@
 """Tests what the command makes of arguments, errors and interruptions."""
 
 import argparse
+import io
 import pathlib
 import subprocess
 import sys
@@ -82,6 +83,23 @@ def test_what_a_terminal_obeys_is_escaped(
 
     expected = "eva-coralbay: error: File '\\x1b]0;owned\\x07.nii': damaged.\nCopy it.\n"
     assert capsys.readouterr().err == expected
+
+
+def test_any_text_can_be_printed_in_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `LC_ALL=C`, or in a log, standard output may be ASCII."""
+
+    class Say(_Raises):
+        def run(self, arguments: argparse.Namespace) -> int:
+            print("0.5 ± 0.1 \udcff")
+            return 0
+
+    said = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding="ascii"))
+    monkeypatch.setattr(main, "SUBCOMMANDS", (Say(),))
+
+    assert main.main(["raise"]) == 0
+
+    assert said.getvalue() == b"0.5 \\xb1 0.1 \\udcff\n"
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "raise"], ["raise", "--debug"]])
