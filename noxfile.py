@@ -22,7 +22,7 @@ PYTHON_VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 JSONARGPARSE_VERSIONS = [f"4.{minor}.*" for minor in range(41, 51)]
 """The versions of jsonargparse that `pyproject.toml` allows: each may read configs differently."""
 
-NEED_ARGUMENTS = ("evidence", "gpu", "probe", "view_agreement")
+NEED_ARGUMENTS = ("evidence", "gpu", "probe", "view_agreement", "zoo")
 """The benchmarks that need a file or a card, so they run by name only."""
 
 LOCATIONS = "src", "tests", "benchmarks", "docs", "noxfile.py"

@@ -1,6 +1,7 @@
 """The command `eva-coralbay models`. It imports no torch."""
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 
 from typing_extensions import override
@@ -44,6 +45,9 @@ class Models(_subcommand.Subcommand):
             whole=("name",),
             is_narrow=True,
         )
+        unpinned = [entry.name for entry in zoo.ENTRIES.values() if entry.unpinned is not None]
+        listed = f"hash unknown: {', '.join(unpinned)}. Their publishers may change what is loaded."
+        print("\n".join(textwrap.wrap(listed, width=80)))
         return 0
 
 

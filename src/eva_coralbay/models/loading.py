@@ -13,7 +13,7 @@ from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.models import published_weights, weight_files, zoo
+from eva_coralbay.models import first_hashes, published_weights, weight_files, zoo
 
 _SWIN = encoder_lib.CoralBayEncoder.__name__
 
@@ -165,6 +165,8 @@ def _with_weights(
             f"{error} '{entry.name}' stands for its published weights; for others of the same "
             f"network use '{_OPEN}' with the checkpoint."
         ) from error
+    if checkpoint is None and entry.unpinned is not None:
+        first_hashes.check(entry.name, source, network.origin.sha256)
     if checkpoint is None or entry.sha256 is not None or entry.md5 is not None:
         network.origin = dataclasses.replace(network.origin, published_as=entry.name)
     return network.eval()

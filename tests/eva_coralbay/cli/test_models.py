@@ -22,6 +22,7 @@ def test_table_fits_a_terminal(
     for name in zoo.ENTRIES:
         assert name in printed
     assert "53.2 RAS" in printed
+    assert "hash unknown: radiology/ct_fm, " in " ".join(printed.split())
 
 
 def test_json_has_every_fact(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +31,7 @@ def test_json_has_every_fact(capsys: pytest.CaptureFixture[str]) -> None:
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert list(entries) == list(zoo.ENTRIES)
     voco = entries["radiology/voco_b"]
+    assert voco["unpinned"] is None and "newest" in entries["radiology/ct_fm"]["unpinned"]
     assert voco["weights"].endswith("#VoCo_B_SSL_head.pt")
     assert voco["maps"][-1] == {"channels": 768, "stride": [32, 32, 32]}
     assert voco["preprocessing"]["hu_clip"] == [-175.0, 250.0]

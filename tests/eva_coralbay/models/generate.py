@@ -84,6 +84,7 @@ def _describe_weights(entry: zoo.Entry) -> str:
     hub_id = weight_sources.parse_hub_id(entry.weights)
     checked = "SHA-256" if entry.sha256 else "MD5" if entry.md5 else None
     suffix = f", {checked} published" if checked else ""
+    suffix += f", {entry.unpinned}" if entry.unpinned else ""
     if hub_id is None:
         return f"{_link(entry.weights)}{suffix}"
     return f"`{entry.weights}`{suffix}"

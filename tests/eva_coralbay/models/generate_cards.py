@@ -52,7 +52,11 @@ def render_card(entry: zoo.Entry) -> str:
         "pretraining": None if entry.scans is None else [_scans(scans) for scans in entry.scans],
         "overlap": _overlaps(entry),
         "sources": list(dict.fromkeys(_URL.findall(" ".join(entry.sources.values())))),
-        "notes": [*entry.notes, *([] if entry.md5 is None else [f"The file's MD5: {entry.md5}."])],
+        "notes": [
+            *entry.notes,
+            *([] if entry.md5 is None else [f"The file's MD5: {entry.md5}."]),
+            *([] if entry.unpinned is None else [f"{entry.unpinned}.".capitalize()]),
+        ],
     }
     body = yaml.dump(card, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return _HEADER + body

@@ -10,10 +10,20 @@ import pytest
 import torch
 from eva.vision.models import ModelFromRegistry
 from eva.vision.models.networks.backbones import backbone_registry, radiology
+from huggingface_hub import constants
+from loguru import logger
 from safetensors.torch import load_file
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import CoralBayEncoder, checkpoints, load_encoder, loading, registry, zoo
+from eva_coralbay.models import (
+    CoralBayEncoder,
+    checkpoints,
+    load_encoder,
+    loading,
+    registry,
+    weight_sources,
+    zoo,
+)
 from eva_coralbay.tasks import catalog
 from tests.eva_coralbay.models.data import legacy_formula
 
@@ -217,3 +227,56 @@ def test_every_fact_has_its_source(name: str) -> None:
 def test_tasks_of_the_pretraining_are_tasks() -> None:
     for entry in zoo.ENTRIES.values():
         assert set(entry.pretraining_tasks or ()) <= set(catalog.TASKS), entry.name
+
+
+def test_weights_without_a_published_hash_are_checked_against_the_first_ones(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are downloaded from an address whose content may change."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    url = "https://example.org/weights.pth"
+    entry = dataclasses.replace(
+        zoo.ENTRIES["radiology/suprem_segresnet"],
+        arguments={"init_filters": 8, "blocks_down": (1,)},
+        keys=zoo.KeyLayout(),
+        weights=url,
+        md5=None,
+    )
+    assert entry.unpinned == "hash unknown: the file at its address is loaded as it is now"
+    path = weight_sources.path_of_url(url)
+    path.parent.mkdir(parents=True)
+    warnings: list[str] = []
+    sink = logger.add(warnings.append, level="WARNING", format="{message}")
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        network: Any = loading.build(entry, random_weights=True)
+        torch.save(network.core.state_dict(), path)
+        if seed == 0:
+            encoder: Any = loading.build(entry)
+            continue
+        with pytest.raises(checkpoints.CheckpointError, match="has replaced the weights") as error:
+            loading.build(entry)
+    logger.remove(sink)
+
+    (warning,) = warnings
+    assert "states no hash" in warning and encoder.origin.sha256 in warning
+    (kept,) = (tmp_path / "eva_coralbay").glob("*.sha256")
+    assert str(kept) in str(error.value)
+    kept.unlink()
+    loading.build(entry)
+
+
+def test_what_pins_the_weights_of_an_entry() -> None:
+    unpinned = {name for name, entry in zoo.ENTRIES.items() if entry.unpinned}
+
+    assert unpinned == {
+        "radiology/ct_fm",
+        "radiology/vista3d",
+        "radiology/fmcib",
+        "radiology/voxelfm",
+        "radiology/merlin",
+        "radiology/spectre_local",
+        "slices/dinov2_vits14",
+        "slices/convnext_tiny",
+        "slices/resnet50",
+    }

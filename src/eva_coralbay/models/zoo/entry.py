@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from eva_coralbay.models import weight_sources
 from eva_coralbay.models.preprocessing import Preprocessing
 from eva_coralbay.tasks import catalog
 
@@ -135,6 +136,21 @@ class Entry:
     """What a reader of its card should know."""
 
     @property
+    def unpinned(self) -> str | None:
+        """What is not known of the weights file, so that it may change; None if it is pinned.
+
+        A hash pins it, and so does the commit of a Hub repository.
+        """
+        if self.weights is None or self.sha256 is not None or self.md5 is not None:
+            return None
+        if weight_sources.is_url(self.weights):
+            return "hash unknown: the file at its address is loaded as it is now"
+        hub_id = weight_sources.parse_hub_id(self.weights)
+        if hub_id is not None and hub_id.revision is not None:
+            return None
+        return "hash unknown: the newest file of its repository is loaded"
+
+    @property
     def pretraining_tasks(self) -> tuple[str, ...] | None:
         """Those of our tasks whose scans are known to be in the pre-training, in any way.
 
@@ -158,6 +174,7 @@ class Entry:
             "weights": self.weights,
             "sha256": self.sha256,
             "md5": self.md5,
+            "unpinned": self.unpinned,
             "preprocessing": self.preprocessing and self.preprocessing.as_dict(),
             "parameters": self.parameters,
             "embedding_dim": self.embedding_dim,
