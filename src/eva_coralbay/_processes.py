@@ -13,6 +13,9 @@ import socket
 
 import psutil
 
+SHARED_MEMORY = pathlib.Path("/dev/shm")  # nosec B108  # looked at, never written to
+"""Where data workers pass tensors on, on Linux; containers often have only 64 MiB of it."""
+
 
 def name_this_process() -> str:
     """Returns the name of this process, which is safe in the name of a file."""

@@ -2,12 +2,19 @@
 
 import os
 import sys
-from types import TracebackType
+import types
+from collections.abc import Callable
 
 from eva_coralbay import _messages
 
 DEBUG_VARIABLE = "EVA_CORALBAY_DEBUG"
 """The environment variable that shows the traceback of these errors, too; any value but 0."""
+
+_ShowError = Callable[[type[BaseException], BaseException, types.TracebackType | None], object]
+"""What the interpreter calls with an error that ends the program."""
+
+_PLAIN_HOOKS = ("sys", "exceptiongroup")
+"""The packages whose hooks print the traceback and do no more; the second is set by an import."""
 
 
 class EvaCoralbayError(ValueError):
@@ -31,10 +38,12 @@ def is_debugging() -> bool:
 
 
 def show_messages_alone() -> None:
-    """Lets an :class:`EvaCoralbayError` that ends the program print its message alone."""
-    # a debugger or a notebook has its own
-    if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _show
+    """Lets an :class:`EvaCoralbayError` that ends the program print its message alone.
+
+    Any other error goes to the hook that was there before. The hook of a debugger stays.
+    """
+    if sys.excepthook.__module__.split(".")[0] in _PLAIN_HOOKS:
+        sys.excepthook = _Hook(sys.excepthook)
 
 
 def get_message(error: BaseException) -> str:
@@ -51,10 +60,21 @@ def get_message(error: BaseException) -> str:
     return original.strip() if separator else message
 
 
-def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Prints the message of an error of the user, and any other error with its traceback."""
-    if isinstance(error, EvaCoralbayError) and not is_debugging():
-        message = _messages.printable_lines(get_message(error))
-        print(f"error: {message}\n(Set {DEBUG_VARIABLE}=1 to see the traceback.)", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
+class _Hook:
+    """Prints the message of an error of the user, and leaves any other error to another hook."""
+
+    def __init__(self, other: _ShowError) -> None:
+        self._other = other
+
+    def __call__(
+        self,
+        kind: type[BaseException],
+        error: BaseException,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        if isinstance(error, EvaCoralbayError) and not is_debugging():
+            message = _messages.printable_lines(get_message(error))
+            ending = f"(Set {DEBUG_VARIABLE}=1 to see the traceback.)"
+            print(f"error: {message}\n{ending}", file=sys.stderr)
+        else:
+            self._other(kind, error, traceback)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,10 +35,11 @@ _NO_WEIGHTS = ("MODEL_NAME=radiology/coralbay ", "MODEL_NAME=radiology/coralbay_
 """The encoder that needs no download."""
 
 
-def _read_blocks(document: str, section: str, language: str = "bash") -> list[str]:
-    """Returns the blocks of code below a heading."""
+def _read_blocks(document: str, section: str | None, language: str = "bash") -> list[str]:
+    """Returns the blocks of code below a heading, or before the first one."""
     text = (_ROOT / document).read_text(encoding="utf-8")
-    below = re.split(rf"^## {re.escape(section)}$", text, flags=re.MULTILINE)[1]
+    heading = rf"^## {re.escape(section)}$" if section else r"^# .*$"
+    below = re.split(heading, text, flags=re.MULTILINE)[1]
     below = re.split(r"^## ", below, flags=re.MULTILINE)[0]
     return re.findall(rf"^```{language}\n(.*?)^```", below, flags=re.MULTILINE | re.DOTALL)
 
@@ -137,3 +139,73 @@ def test_a_sweep(tmp_path: pathlib.Path) -> None:
 
     assert printed.count("my-lab/my-encoder") > 1
     assert len(list((tmp_path / "logs").rglob("record_val_last.json"))) == 1
+
+
+def test_the_board(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(_ROOT / "leaderboard", tmp_path / "leaderboard")
+    results = "leaderboard/results"
+    record = f"{results}/eva-coralbay__openkbp_multi/unversioned/openkbp@2/probe/seed_0.json"
+    (reading,) = _read_blocks("docs/leaderboard.md", None)
+    (checking,) = _read_blocks("docs/leaderboard.md", "Check a number yourself")
+    checking = "".join(line for line in checking.splitlines(True) if "--rerun" not in line)
+
+    models = "eva-coralbay/openkbp_multi eva-coralbay/openkbp_last --task openkbp --protocol probe"
+    printed = _run(reading, tmp_path, replace=[("MODEL_A MODEL_B --task btcv", models)])
+    printed += _run(checking, tmp_path, replace=[(f"{results}/.../seed_0.json", record)])
+
+    assert (tmp_path / "site/index.html").is_file()
+    assert "Brainstem" in printed and "0 errors" in printed
+
+
+def test_models_by_name(tmp_path: pathlib.Path) -> None:
+    printed = _run(_read_blocks("docs/models.md", None)[0], tmp_path)
+
+    assert "radiology/voco_b" in printed and "The backbone keeps the contract." in printed
+
+
+def test_own_scans_without_labels(tmp_path: pathlib.Path) -> None:
+    """A run on one's own data segments one's other scans; an encoder embeds them."""
+    phantom.write_dataset(str(tmp_path / "own"), cases=3, val_cases=1)
+    shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "own/imagesTr")
+    (tmp_path / "nodules.csv").write_text("case,name,x,y,z\nphantom_000_0000.nii.gz,nodule,1,2,3\n")
+    (training,) = _read_blocks("docs/own-data.md", "Evaluate on it")
+    training = training[training.index("DATA_ROOT=") : training.index("eva-coralbay results")]
+    _run(training, tmp_path, replace=[_NO_WEIGHTS, ("/data/Dataset042_Mine", "own")])
+    (run,) = (tmp_path / "logs").rglob("run_0")
+
+    whole, regions = _read_blocks("docs/own-scans.md", "Embed")
+    _, *commands = whole.splitlines()
+    assert "--checkpoint encoder" in commands.pop()
+    small = "radiology/coralbay_random --kwarg feature_size=12"
+    _run(
+        commands[0],
+        tmp_path,
+        replace=[("/mnt/scans", "own/imagesTr"), ("radiology/coralbay ", f"{small} ")],
+    )
+    _run(
+        regions,
+        tmp_path,
+        replace=[
+            (" imagesTr", " own/imagesTr"),
+            (" labelsTr", " own/labelsTr"),
+            ("/mnt/scans", "own/imagesTr"),
+            ("radiology/fmcib", small),
+            ("radiology/voco_b", small),
+        ],
+    )
+    (segmenting,) = _read_blocks("docs/own-scans.md", "Segment")
+    replace = [("/mnt/scans", "own/imagesTr"), ("logs/mine/nnunet/SESSION/run_0", str(run))]
+    _run(segmenting, tmp_path, replace=replace)
+
+    (nearest,) = re.findall(r"```python\n(import numpy.*?)```", _own_scans(), flags=re.DOTALL)
+    subprocess.run([sys.executable, "-c", nearest], cwd=tmp_path, check=True)
+    assert {path.name for path in tmp_path.glob("*.parquet")} == {
+        "features.parquet",
+        "f.parquet",
+        "organs.parquet",
+    }
+    assert len(list((tmp_path / "segmentations").glob("*.nii.gz"))) == 3
+
+
+def _own_scans() -> str:
+    return (_ROOT / "docs/own-scans.md").read_text(encoding="utf-8")

@@ -12,10 +12,8 @@ from typing import Any
 import psutil
 from typing_extensions import override
 
+from eva_coralbay import _processes
 from eva_coralbay.cli import _output, _subcommand
-
-_SHARED_MEMORY = pathlib.Path("/dev/shm")  # nosec B108  # looked at, never written to
-"""Where data workers pass tensors on; containers often have only 64 MiB of it."""
 
 
 class Env(_subcommand.Subcommand):
@@ -65,7 +63,10 @@ def _describe_system() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory": f"{_in_gib(memory.available)} of {_in_gib(memory.total)} available",
     }
-    for name, folder in (("disk of this folder", pathlib.Path()), ("/dev/shm", _SHARED_MEMORY)):
+    for name, folder in (
+        ("disk of this folder", pathlib.Path()),
+        ("/dev/shm", _processes.SHARED_MEMORY),
+    ):
         if folder.is_dir():
             usage = shutil.disk_usage(folder)
             facts[name] = f"{_in_gib(usage.free)} of {_in_gib(usage.total)} free"

@@ -5,6 +5,7 @@ import argparse
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
+from eva_coralbay.tasks import facts
 
 
 class Prepare(_subcommand.Subcommand):
@@ -34,7 +35,7 @@ class Prepare(_subcommand.Subcommand):
             metavar=("D", "H", "W"),
             nargs=3,
             type=float,
-            default=(1.5, 1.5, 1.5),
+            default=facts.SPACING_MM,
             help="the voxel spacing to resample to, in mm (default: 1.5 1.5 1.5)",
         )
         parser.add_argument(

@@ -19,9 +19,7 @@ from eva_coralbay.data import datasets, nifti, task_datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data.label_values import IGNORE_LABEL
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
-
-_WINDOW = (-175.0, 250.0)
-"""The HU that are drawn black and white by default: those that the protocol clips to."""
+from eva_coralbay.tasks import facts
 
 _PERCENTILES = (0.5, 5, 25, 50, 75, 95, 99.5)
 """The percentiles of the intensities that are printed."""
@@ -299,7 +297,7 @@ def _names_in_planes(inspected: InspectedCase, center: Sequence[int]) -> dict[in
 
 def _default_window(inspected: InspectedCase) -> tuple[float, float]:
     """Returns the window; without a spacing the intensities are not HU but gray values."""
-    return _WINDOW if inspected.spacing else (0.0, float(inspected.image.max()) or 1.0)
+    return facts.SOFT_TISSUE_HU if inspected.spacing else (0.0, float(inspected.image.max()) or 1.0)
 
 
 def _title(inspected: InspectedCase, window: tuple[float, float]) -> str:

@@ -5,7 +5,6 @@ PyTorch's workers hand each batch over in shared memory, where it waits until it
 
 import multiprocessing
 import os
-import pathlib
 import shutil
 import signal
 import sys
@@ -13,10 +12,8 @@ import threading
 
 import torch
 
+from eva_coralbay import _processes
 from eva_coralbay.errors import EvaCoralbayError
-
-SHARED_MEMORY = pathlib.Path("/dev/shm")  # nosec B108  # looked at, never written to
-"""Where the batches of the workers wait for the main process, on Linux."""
 
 
 def check_shared_memory(need: float, *, made_of: str, remedy: str) -> None:
@@ -32,14 +29,14 @@ def check_shared_memory(need: float, *, made_of: str, remedy: str) -> None:
     Raises:
         EvaCoralbayError: If they do not fit.
     """
-    if not SHARED_MEMORY.is_dir():
+    if not _processes.SHARED_MEMORY.is_dir():
         return
-    free = shutil.disk_usage(SHARED_MEMORY).free
+    free = shutil.disk_usage(_processes.SHARED_MEMORY).free
     if need > free:
         raise EvaCoralbayError(
             f"The data workers need about {need / 2**30:.2f} GiB of shared memory "
-            f"({SHARED_MEMORY}): {made_of}; {free / 2**30:.2f} GiB are free. Start the container "
-            f"with more (`docker run --shm-size=...` or `--ipc=host`), or lower {remedy}."
+            f"({_processes.SHARED_MEMORY}): {made_of}; {free / 2**30:.2f} GiB are free. Start the "
+            f"container with more (`docker run --shm-size=...` or `--ipc=host`), or lower {remedy}."
         )
 
 

@@ -56,8 +56,8 @@ class SegmentationData(_NumberedData):
         roi_size: Sequence[int] = (96, 96, 96),
         num_samples: int = 4,
         class_ratios: Sequence[float] | None = None,
-        spacing: Sequence[float] = (1.5, 1.5, 1.5),
-        hu_window: tuple[float, float] = (-175.0, 250.0),
+        spacing: Sequence[float] = facts.SPACING_MM,
+        hu_window: tuple[float, float] = facts.SOFT_TISSUE_HU,
         batch_size: int = 2,
         num_workers: int = 4,
     ) -> None:

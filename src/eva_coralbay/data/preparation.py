@@ -17,6 +17,7 @@ from typing_extensions import override
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import resampling
 from eva_coralbay.data.label_values import IGNORE_LABEL
+from eva_coralbay.tasks import facts
 
 Box = grid_lib.Box
 
@@ -24,10 +25,10 @@ Box = grid_lib.Box
 class Preparation(NamedTuple):
     """What is done once to every scan."""
 
-    spacing: tuple[float, float, float] = (1.5, 1.5, 1.5)
+    spacing: tuple[float, float, float] = facts.SPACING_MM
     """The voxel spacing to resample to, in mm, as (D, H, W)."""
 
-    body_above: float = -175.0
+    body_above: float = facts.SOFT_TISSUE_HU[0]
     """The scan is cropped to the voxels of more than this HU, and to all labeled voxels."""
 
 

@@ -19,6 +19,7 @@ from typing_extensions import override
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.tasks import facts
 
 MirrorPairs = Sequence[tuple[int, int]]
 """The label values of the left and the right one of each pair of organs."""
@@ -35,8 +36,8 @@ class EvalTransform:
     def __init__(
         self,
         *,
-        spacing: Sequence[float] = (1.5, 1.5, 1.5),
-        hu_window: tuple[float, float] = (-175.0, 250.0),
+        spacing: Sequence[float] = facts.SPACING_MM,
+        hu_window: tuple[float, float] = facts.SOFT_TISSUE_HU,
         mirror_pairs: MirrorPairs | None = None,
     ) -> None:
         """Initializes the transform.
@@ -110,8 +111,8 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         roi_size: Sequence[int] = (96, 96, 96),
         num_samples: int = 4,
         class_ratios: Sequence[float] | None = None,
-        spacing: Sequence[float] = (1.5, 1.5, 1.5),
-        hu_window: tuple[float, float] = (-175.0, 250.0),
+        spacing: Sequence[float] = facts.SPACING_MM,
+        hu_window: tuple[float, float] = facts.SOFT_TISSUE_HU,
         mirror_pairs: MirrorPairs | None = None,
     ) -> None:
         """Initializes the transform.

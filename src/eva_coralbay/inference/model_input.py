@@ -24,9 +24,10 @@ from eva_coralbay.data import preparation, resampling, volume_transforms
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import regions
 from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.tasks import facts
 
 DEFAULT = Preprocessing.of_window(
-    -175.0, 250.0, spacing=(1.5, 1.5, 1.5), orientation="SPL", window=(96, 96, 96)
+    *facts.SOFT_TISSUE_HU, spacing=facts.SPACING_MM, orientation="SPL", window=(96, 96, 96)
 )
 """The input where an encoder states none: that of the segmentation tasks."""
 

@@ -156,21 +156,16 @@ def _select(
     entries: Sequence[results_folder.Entry], model: str, task: str, protocol: str
 ) -> list[results_folder.Entry]:
     """Returns the seeds of a model on a task."""
-    on_task = [
-        entry
-        for entry in entries
-        if task in (entry.record.task.id, _task_name(entry.record))
-        and entry.record.protocol == protocol
-    ]
-    found = [
-        entry for entry in on_task if model in (entry.record.model.id, _model_name(entry.record))
-    ]
+    on_task = [e for e in entries if task in (e.record.task.id, _task_name(e.record))]
+    of_model = [e for e in on_task if model in (e.record.model.id, _model_name(e.record))]
+    found = [e for e in of_model if e.record.protocol == protocol]
     if not found:
-        known = _list(str(entry.record.model.id) for entry in on_task)
-        raise EvaCoralbayError(
-            f"There is no result of '{model}' on '{task}' by the protocol '{protocol}'. "
-            f"There are results of {known or 'no model'}."
-        )
+        missing = f"There is no result of '{model}' on '{task}' by the protocol '{protocol}'. "
+        if of_model:
+            others = _list(e.record.protocol for e in of_model)
+            raise EvaCoralbayError(f"{missing}There are results by others: {others} (--protocol).")
+        known = _list(str(e.record.model.id) for e in on_task if e.record.protocol == protocol)
+        raise EvaCoralbayError(f"{missing}There are results of {known or 'no model'}.")
     names = {(_model_name(entry.record), _task_name(entry.record)) for entry in found}
     if len(names) > 1:
         several = _list(f"{name} on {of}" for name, of in names)

@@ -265,9 +265,9 @@ def _check_patch_merging(network: nn.Module) -> list[Finding]:
     if not layers:
         return [] if own is None else [Finding("patch merging", None, f"'{own}'")]
     seen = (
-        f"{layers[0]} and {len(layers) - 1} more are PatchMerging of MONAI "
-        f"{importlib.metadata.version('monai')}: from weights that were trained before MONAI 1.5.0 "
-        "it computes other features"
+        f"PatchMerging of MONAI {importlib.metadata.version('monai')} "
+        f"({_messages.list_names(layers, limit=1)}): from weights that were trained before MONAI "
+        "1.5.0 it computes other features"
     )
     name = _find_trained_before(network)
     if name is None:

@@ -29,12 +29,10 @@ from eva_coralbay.models import (
 )
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.pretraining import checkpoint_files, networks, provenance
+from eva_coralbay.tasks import facts
 
 _TEACHER = "teacher.encoder."
 """What the keys of the teacher's encoder begin with."""
-
-_HU_WINDOW = (-175.0, 250.0)
-"""The window of the leaderboard's tasks, in HU; the training has seen any, so others do as well."""
 
 _DISTILLED = {
     "multi": "the concatenated embedding of all scales",
@@ -89,7 +87,7 @@ def write(encoder: encoder_lib.CoralBayEncoder, training: Mapping[str, Any], fol
         encoder.save_pretrained(
             written,
             preprocessing=preprocessing.Preprocessing.of_window(
-                *_HU_WINDOW,
+                *facts.SOFT_TISSUE_HU,
                 spacing=tuple(training["spacing"]),
                 orientation=grid_lib.ORIENTATION,
             ),
@@ -164,8 +162,8 @@ def _draw_card(
         "patch_merging": encoder.patch_merging,
         "spacing": spacing,
         "orientation": grid_lib.ORIENTATION,
-        "lower": f"{_HU_WINDOW[0]:g}",
-        "upper": f"{_HU_WINDOW[1]:g}",
+        "lower": f"{facts.SOFT_TISSUE_HU[0]:g}",
+        "upper": f"{facts.SOFT_TISSUE_HU[1]:g}",
         "distilled": _DISTILLED[training["scales"]],
         "config": json.dumps(json.loads(training["config"]), indent=2),
         "phases": _draw_phases(training.get("phases", ())),

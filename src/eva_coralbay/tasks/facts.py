@@ -13,6 +13,13 @@ Kind = Literal["segmentation", "classification"]
 BACKGROUND = "background"
 """The name of label value 0 of a segmentation."""
 
+SOFT_TISSUE_HU = (-175.0, 250.0)
+"""Fat to organs with contrast: the window of eva's 3D tasks (`btcv.yaml` of kaiko-eva 0.4.5), which
+is that of MONAI's tutorial on BTCV."""
+
+SPACING_MM = (1.5, 1.5, 1.5)
+"""The voxel spacing of eva's 3D tasks, in mm, as (D, H, W)."""
+
 NSD_TOLERANCE_MM = 2.0
 """The tolerance of the normalized surface Dice where nothing else is stated, in mm."""
 

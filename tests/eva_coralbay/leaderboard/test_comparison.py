@@ -158,7 +158,7 @@ def test_seeds_are_averaged(tmp_path: pathlib.Path) -> None:
 def test_what_is_not_there_is_said(apart: comparison.Pair, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"no result of 'lab/x' on 'own'.*results of lab/a, lab/b"):
         _compare(tmp_path, "lab/x", "lab/a")
-    with pytest.raises(ValueError, match="by the protocol 'scratch'.*results of no model"):
+    with pytest.raises(ValueError, match="by the protocol 'scratch'.*by others: frozen"):
         _compare(tmp_path, protocol="scratch")
 
 

@@ -8,11 +8,17 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from packaging import version
 
 from eva_coralbay.models import CoralBayEncoder
 
 _TOLERANCE = 1e-4
 """The largest difference to the encoder, relative to the largest value of a map."""
+
+_needs_a_newer_torch = pytest.mark.skipif(
+    version.parse(torch.__version__) < version.parse("2.10"),
+    reason="the exporter of torch 2.8 and 2.9 cannot convert the version of what it writes",
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,8 @@ def test_export_for_any_batch(encoder: CoralBayEncoder, volume: torch.Tensor) ->
 
     for count in (1, 3):
         _check(program(volumes[:count]), encoder(volumes[:count]))
-    with pytest.raises(AssertionError, match="Guard failed"):
+    # version 2.8 raises a RuntimeError, newer ones an AssertionError
+    with pytest.raises((AssertionError, RuntimeError), match="Guard failed|Expected input"):
         program(volume.transpose(2, 4))
 
 
@@ -99,7 +106,7 @@ def test_compile_with_inductor(encoder: CoralBayEncoder, volume: torch.Tensor) -
     _check(compiled(volume), encoder(volume))
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=_needs_a_newer_torch)])
 def test_onnx(
     dynamo: bool, encoder: CoralBayEncoder, volume: torch.Tensor, tmp_path: pathlib.Path
 ) -> None:

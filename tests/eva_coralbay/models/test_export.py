@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download, utils
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import CoralBayEncoder, checkpoints
@@ -207,6 +207,8 @@ def test_hub(
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # versions before 1.0 have a copy of it here
+    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
 
@@ -228,6 +230,8 @@ def test_hub(
         checkpoints.read("org/coralbay#weights.pt")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    # versions before 1.0 look at it when they open a session
+    getattr(utils, "reset_sessions", lambda: None)()
     assert checkpoints.read("org/coralbay").sha256 == first.sha256
     with pytest.raises(checkpoints.CheckpointError, match="hf download org/coralbay --local-dir"):
         checkpoints.read("org/coralbay@v2")

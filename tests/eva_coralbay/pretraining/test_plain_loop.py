@@ -42,7 +42,8 @@ def test_takes_the_steps_of_the_trainer(tmp_path: pathlib.Path) -> None:
     )
     found = [{name: float(value) for name, value in losses.items()} for losses in loop.run(batches)]
 
-    logged = pd.read_csv(tmp_path / "run/metrics.csv").groupby("step").last()
+    logged = pd.read_csv(tmp_path / "run/metrics.csv", float_precision="round_trip")
+    logged = logged.groupby("step").last()
     for name in ("loss", "kl", "masked", "grad_norm"):
         assert [losses[name] for losses in found] == logged[f"train/{name}"].tolist()
     for (name, value), (other, expected) in zip(

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from eva_coralbay.data import modules
 from eva_coralbay.evaluation.probe import classifier, scans, sums
+from eva_coralbay.tasks import facts
 
 
 class ProbeMonitor(pl_callbacks.Callback):
@@ -27,8 +28,8 @@ class ProbeMonitor(pl_callbacks.Callback):
         *,
         dataset: dict[str, Any],
         every_n_steps: int = 1000,
-        spacing: Sequence[float] = (1.5, 1.5, 1.5),
-        hu_window: tuple[float, float] = (-175.0, 250.0),
+        spacing: Sequence[float] = facts.SPACING_MM,
+        hu_window: tuple[float, float] = facts.SOFT_TISSUE_HU,
         roi_size: Sequence[int] = (96, 96, 96),
         maps: sums.Maps = "all",
         max_cases: int = 20,

@@ -19,6 +19,7 @@ from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.pretraining import manifest
 from eva_coralbay.pretraining.intake import examine as examine_lib
+from eva_coralbay.tasks import facts
 
 _NAME = "ct"
 """The name of the prepared scans in a store."""
@@ -46,7 +47,7 @@ def prepare(
     sources: Sequence[str],
     out: str,
     *,
-    spacing: Sequence[float] = (1.5, 1.5, 1.5),
+    spacing: Sequence[float] = facts.SPACING_MM,
     exclude: Sequence[str] = (),
     workers: int | None = None,
 ) -> manifest.Manifest:

@@ -10,10 +10,6 @@ CC_BY_NC = License("CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4
 CC_BY_NC_SA = License("CC-BY-NC-SA-4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/")
 CC_BY_NC_ND = License("CC-BY-NC-ND-4.0", "https://creativecommons.org/licenses/by-nc-nd/4.0/")
 
-SOFT_TISSUE_HU = (-175.0, 250.0)
-"""Fat to organs with contrast: the window of eva's 3D tasks (`btcv.yaml` of kaiko-eva 0.4.5), which
-is that of MONAI's tutorial on BTCV."""
-
 LUNG_HU = (-1000.0, 400.0)
 """Air to soft tissue, so that the lung is not black: the window of LUNA25's baseline (the transform
 of its `dataloader.py`, https://github.com/DIAGNijmegen/luna25-baseline-public; verified in a public

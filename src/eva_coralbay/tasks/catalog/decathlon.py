@@ -3,7 +3,7 @@
 import functools
 
 from eva_coralbay.tasks.catalog import _common
-from eva_coralbay.tasks.facts import BACKGROUND, Resource, Task
+from eva_coralbay.tasks.facts import BACKGROUND, SOFT_TISSUE_HU, Resource, Task
 
 _task = functools.partial(
     Task,
@@ -46,7 +46,7 @@ LIVER = _task(
     published_cases=131,
     resources=_archive("Task03_Liver", "a90ec6c4aa7f6a3d087205e23d4e6397"),
     steps=30_000,
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=7.0,
     lesion_classes=("tumor",),
     shares_scans_with=("lits17",),
@@ -73,7 +73,7 @@ PANCREAS = _task(
     published_cases=281,
     resources=_archive("Task07_Pancreas", "4f7080cfca169fa8066d17ce6eb061e4"),
     steps=30_000,
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=5.0,
     lesion_classes=("tumor",),
     # the labeled scans of FLARE22 are from this task; which of them is not published
@@ -88,7 +88,7 @@ HEPATIC_VESSEL = _task(
     published_cases=303,
     resources=_archive("Task08_HepaticVessel", "641d79e80ec66453921d997fbf12a29c"),
     steps=30_000,
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=3.0,
     lesion_classes=("tumor",),
 )
@@ -101,7 +101,7 @@ SPLEEN = _task(
     published_cases=41,
     resources=_archive("Task09_Spleen", "410d4a301da4e5b2f6f86ec3ddba524e"),
     steps=20_000,
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=3.0,
 )
 
@@ -113,7 +113,7 @@ COLON = _task(
     published_cases=126,
     resources=_archive("Task10_Colon", "bad7a188931dc2f6acf72b08eb6202d0"),
     steps=20_000,
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=4.0,
     lesion_classes=("tumor",),
 )

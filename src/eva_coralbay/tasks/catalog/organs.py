@@ -1,7 +1,7 @@
 """Data sets of many organs."""
 
 from eva_coralbay.tasks.catalog import _common, _downloads
-from eva_coralbay.tasks.facts import BACKGROUND, License, Resource, Task, Training
+from eva_coralbay.tasks.facts import BACKGROUND, SOFT_TISSUE_HU, License, Resource, Task, Training
 
 # the label values of the challenge (https://www.synapse.org/Synapse:syn3193805)
 _BTCV_LABELS = (
@@ -38,7 +38,7 @@ BTCV = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_BTCV_LABELS),
 )
 
@@ -86,7 +86,7 @@ FLARE22 = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_FLARE22_LABELS),
     # its 50 labeled scans are from the Decathlon's pancreas task (https://arxiv.org/abs/2308.05862,
     # https://zenodo.org/records/7860267); which of them is not published, so that scored ones may
@@ -144,7 +144,7 @@ WORD = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_WORD_LABELS),
 )
 
@@ -193,7 +193,7 @@ AMOS22 = Task(
     steps=30_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_AMOS22_LABELS),
 )
 
@@ -224,7 +224,7 @@ CHAOS = Task(
     steps=20_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=_common.organ_tolerances(_CHAOS_LABELS),
 )
 
@@ -376,6 +376,6 @@ OPENKBP = Task(
     crop=(64, 64, 64),
     # the voxels are 4 to 5 mm wide and 2 to 3 mm thick
     spacing=(3.0, 3.0, 3.0),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     nsd_tolerance=_common.OTHER_STRUCTURES_MM,
 )

@@ -1,7 +1,7 @@
 """Data sets of tumors that are not part of the Medical Segmentation Decathlon."""
 
 from eva_coralbay.tasks.catalog import _common
-from eva_coralbay.tasks.facts import BACKGROUND, Resource, Task
+from eva_coralbay.tasks.facts import BACKGROUND, SOFT_TISSUE_HU, Resource, Task
 
 LITS17 = Task(
     id="lits17",
@@ -21,7 +21,7 @@ LITS17 = Task(
     steps=30_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     # of the Decathlon, which has the same scans
     nsd_tolerance=7.0,
     lesion_classes=("tumor",),
@@ -73,7 +73,7 @@ KITS23 = Task(
     steps=30_000,
     val_interval=500,
     spacing=(1.5, 1.5, 1.5),
-    hu_window=_common.SOFT_TISSUE_HU,
+    hu_window=SOFT_TISSUE_HU,
     # those of the challenge for kidney and masses, masses, and tumors
     # (HEC_SD_TOLERANCES_MM in https://github.com/neheller/kits23, configuration/labels.py)
     nsd_tolerance={

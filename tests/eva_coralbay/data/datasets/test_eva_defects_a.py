@@ -47,7 +47,7 @@ def write(
     task_layouts.write_cases(files, num_labels=num_labels, shape=(6, 6, 6))
 
 
-def setup(dataset: Any) -> Any:
+def set_up(dataset: Any) -> Any:
     dataset.setup()
     return dataset
 
@@ -64,12 +64,12 @@ def test_btcv_moves_a_val_case_into_train_when_a_train_case_is_missing(
     splits = splits_lib.read_splits("btcv").schemes["voco"]
     assert "img0035" in splits["val"]
 
-    eva = setup(eva_datasets.BTCV(str(tmp_path), "train"))
+    eva = set_up(eva_datasets.BTCV(str(tmp_path), "train"))
     assert "img0035" in eva_cases(eva)
 
     with pytest.raises(DatasetError, match="split 'train'(.|\n)*Case 'img0005': neither"):
-        setup(datasets.BTCV(str(tmp_path), "train", split_scheme="voco"))
-    ours = setup(datasets.BTCV(str(tmp_path), "val", split_scheme="voco"))
+        set_up(datasets.BTCV(str(tmp_path), "train", split_scheme="voco"))
+    ours = set_up(datasets.BTCV(str(tmp_path), "val", split_scheme="voco"))
     assert ours.case_ids == splits["val"]
 
 
@@ -80,12 +80,12 @@ def test_flare22_moves_a_train_case_into_val_when_a_val_case_is_missing(
     splits = splits_lib.read_splits("flare22").schemes["eva"]
     assert "FLARE22_Tr_0012" in splits["train"]
 
-    eva = setup(eva_datasets.FLARE22(str(tmp_path), "val"))
+    eva = set_up(eva_datasets.FLARE22(str(tmp_path), "val"))
     assert "FLARE22_Tr_0012_0000" in eva_cases(eva)
 
     with pytest.raises(DatasetError, match="split 'val'(.|\n)*Case 'FLARE22_Tr_0001': neither"):
-        setup(datasets.FLARE22(str(tmp_path), "val", split_scheme="eva"))
-    ours = setup(datasets.FLARE22(str(tmp_path), "train", split_scheme="eva"))
+        set_up(datasets.FLARE22(str(tmp_path), "val", split_scheme="eva"))
+    ours = set_up(datasets.FLARE22(str(tmp_path), "train", split_scheme="eva"))
     assert ours.case_ids == splits["train"]
 
 
@@ -117,13 +117,13 @@ def test_flare22_has_a_case_of_the_train_list_it_cites_in_val(tmp_path: pathlib.
     task_layouts.write_flare22(tmp_path)
     moved = "FLARE22_Tr_0011"
 
-    eva = setup(eva_datasets.FLARE22(str(tmp_path), "val"))
+    eva = set_up(eva_datasets.FLARE22(str(tmp_path), "val"))
     assert f"{moved}_0000" in eva_cases(eva)
 
     splits = splits_lib.read_splits("flare22").schemes
     assert moved in splits["voco"]["train"]
     assert eva_cases(eva) == {f"{case}_0000" for case in splits["eva"]["val"]}
-    assert eva_cases(setup(eva_datasets.FLARE22(str(tmp_path), "train"))) == {
+    assert eva_cases(set_up(eva_datasets.FLARE22(str(tmp_path), "train"))) == {
         f"{case}_0000" for case in splits["eva"]["train"]
     }
 
@@ -132,16 +132,16 @@ def test_lits17_rejects_compressed_files(tmp_path: pathlib.Path) -> None:
     write_lits17(tmp_path, ".nii.gz")
 
     with pytest.raises(OSError, match="missing 106 files"):
-        setup(eva_datasets.LiTS17(str(tmp_path), "train"))
+        set_up(eva_datasets.LiTS17(str(tmp_path), "train"))
 
-    assert len(setup(datasets.LiTS17(str(tmp_path)))) == 131
+    assert len(set_up(datasets.LiTS17(str(tmp_path)))) == 131
 
 
 def test_lits17_loses_cases(tmp_path: pathlib.Path) -> None:
     write_lits17(tmp_path, ".nii")
     every_case = {f"volume-{number}" for number in range(131)}
     train, val, both = (
-        eva_cases(setup(eva_datasets.LiTS17(str(tmp_path), split)))
+        eva_cases(set_up(eva_datasets.LiTS17(str(tmp_path), split)))
         for split in ("train", "val", None)
     )
 
@@ -152,7 +152,7 @@ def test_lits17_loses_cases(tmp_path: pathlib.Path) -> None:
     for lists in (splits["voco"], splits["v1"]):
         assert set(sum(lists.values(), [])) == every_case
     assert (set(splits["eva"]["train"]), set(splits["eva"]["val"])) == (train, val)
-    assert set(setup(datasets.LiTS17(str(tmp_path))).case_ids) == every_case
+    assert set(set_up(datasets.LiTS17(str(tmp_path))).case_ids) == every_case
 
 
 def test_msd_task07_rejects_the_official_names(tmp_path: pathlib.Path) -> None:
@@ -160,16 +160,16 @@ def test_msd_task07_rejects_the_official_names(tmp_path: pathlib.Path) -> None:
     write(root, PANCREAS_CASES, "imagesTr/{}.nii.gz", "labelsTr/{}.nii.gz".format, num_labels=3)
 
     with pytest.raises(ValueError, match="pancreas_.*is not valid"):
-        setup(eva_datasets.MSDTask7Pancreas(str(root), "train"))
+        set_up(eva_datasets.MSDTask7Pancreas(str(root), "train"))
 
-    assert len(setup(datasets.MSDPancreas(str(root)))) == 281
+    assert len(set_up(datasets.MSDPancreas(str(root)))) == 281
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_btcv_in_eva_has_the_lists_of_voco_as_ours(tmp_path: pathlib.Path, split: Any) -> None:
     write_btcv(tmp_path, BTCV_CASES)
 
-    eva = setup(eva_datasets.BTCV(str(tmp_path), split))
+    eva = set_up(eva_datasets.BTCV(str(tmp_path), split))
 
     assert eva_cases(eva) == set(splits_lib.read_splits("btcv").schemes["voco"][split])
 
@@ -180,7 +180,7 @@ def test_msd_task07_in_eva_has_the_lists_of_voco_as_ours(
 ) -> None:
     write(tmp_path, PANCREAS_CASES, "imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz".format)
 
-    eva = setup(eva_datasets.MSDTask7Pancreas(str(tmp_path), split))
+    eva = set_up(eva_datasets.MSDTask7Pancreas(str(tmp_path), split))
 
     splits = splits_lib.read_splits("msd_task07_pancreas").schemes["voco"]
     assert eva_cases(eva) == {f"imagesTr/{case}_0000" for case in splits[split]}
