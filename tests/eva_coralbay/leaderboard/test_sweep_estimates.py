@@ -7,7 +7,9 @@ import pytest
 
 from eva_coralbay.cli import config, main
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.evaluation.probe import classifier, subsets
 from eva_coralbay.leaderboard import sweep
+from eva_coralbay.leaderboard.sweep import estimates
 from eva_coralbay.models import weight_sources, work, zoo
 
 
@@ -61,8 +63,20 @@ def test_probe_is_a_pass_over_the_windows_of_all_scans() -> None:
 
     estimate = _estimate("probe/openkbp", "radiology/fmcib")
 
-    assert estimate.tflop == pytest.approx(1.5 * one * windows)
+    fit = estimates.estimate_fit(7808, 47)
+    assert estimate.tflop == pytest.approx(1.5 * one * windows + fit.tflop)
     assert estimate.hours(1.0) == pytest.approx(estimate.tflop / 3600)
+
+
+def test_the_fit_of_a_probe_counts_what_the_probe_does() -> None:
+    assert estimates.CURVE_SIZES == subsets.SIZES and estimates.CURVE_DRAWS == subsets.DRAWS
+    shrinkages = {strength.shrinkage for strength in classifier.STRENGTHS}
+    assert len(shrinkages) == estimates.NUM_SHRINKAGES
+
+    # three cases: ten of one, ten of two with five decompositions for each, all three
+    fit = estimates.estimate_fit(100, 3)
+    assert fit.tflop == pytest.approx((10 + 10 * 11 + 16) * 100**3 / 3e12)
+    assert fit.gib == pytest.approx(15 * 100**2 * 8 / 2**30)
 
 
 def test_a_training_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:

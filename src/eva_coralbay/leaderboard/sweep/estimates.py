@@ -26,6 +26,15 @@ H200 reached 6 in the windows of a probe and 40 in a pre-training with bfloat16
 _PROBE_FACTOR = 1.5
 """How much longer a probe takes than its forward passes: 101 s and 65 s on an H200."""
 
+CURVE_SIZES, CURVE_DRAWS = (1, 2, 5, 10, 25), 10
+"""The numbers of training cases of a probe's curve beside all, and how many sets each has."""
+
+NUM_SHRINKAGES = 5
+"""How many strengths of a probe's covariance are tried."""
+
+_SWIN_FACTOR = 32
+"""The channels of the six maps of a SwinUNETR, in units of its feature size."""
+
 _SCORED_CHECKPOINTS = 2
 """How many checkpoints of a training are scored: the last and the best."""
 
@@ -171,14 +180,37 @@ def list_remarks(cell: Cell) -> Iterator[str]:
 
 
 def _estimate_probe(setting: _Setting) -> Estimate:
-    """Estimates one forward pass over all scans."""
+    """Estimates one forward pass over all scans, and the fit of the classifiers."""
     overlap = setting.read_number("model.init_args.overlap", setting.protocol.overlap)
     encode = setting.find_work("encode")
     windows = setting.count_cases("train", "val", "test") * setting.count_windows(overlap)
+    fit = estimate_fit(_count_features(setting.entry), setting.count_cases("train"))
+    weights = setting.encoder_gib()
     return Estimate(
-        _PROBE_FACTOR * encode.tflop * windows,
-        setting.encoder_gib() + encode.gib,
+        _PROBE_FACTOR * encode.tflop * windows + fit.tflop,
+        weights + max(encode.gib, fit.gib),
     )
+
+
+def estimate_fit(features: int, cases: int) -> Estimate:
+    """Estimates the fit of the classifiers of a segmentation's probe.
+
+    There is a sum of products of each training case, which stay in memory, and for each classifier
+    of the curve a matrix is decomposed for each strength and each case that is left out.
+
+    Args:
+        features: The channels of all feature maps together.
+        cases: The number of training cases.
+    """
+    subsets = [size for size in CURVE_SIZES if size < cases for _ in range(CURVE_DRAWS)]
+    solved = sum(1 + (NUM_SHRINKAGES * size if size > 1 else 0) for size in (*subsets, cases))
+    matrices = cases + 2 * NUM_SHRINKAGES + 2
+    return Estimate(solved * features**3 / 3e12, matrices * features**2 * 8 / 2**30)
+
+
+def _count_features(entry: zoo.Entry) -> int:
+    """Returns the channels of all feature maps."""
+    return sum(one.channels for one in entry.maps) or _SWIN_FACTOR * work.width(entry)
 
 
 def _estimate_segmentation(setting: _Setting) -> Estimate:
