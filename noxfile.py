@@ -152,7 +152,7 @@ def fresh_resolve(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Feeds 4,700 malformed inputs to the readers in minutes; `-- msd --inputs 100` for less."""
+    """Feeds 4,350 malformed inputs to the readers in minutes; `-- msd --inputs 100` for less."""
     _install_package(session, "test")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 

@@ -11,7 +11,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("kind", nargs="*", help=f"all by default: {', '.join(kinds.KINDS)}")
     parser.add_argument(
-        "--inputs", type=int, help="of each kind (default: 300; of whole commands 130 to 220)"
+        "--inputs", type=int, help="of each kind (default: 300; of whole commands 60 to 220)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--number", type=int, help="only the input with this number")

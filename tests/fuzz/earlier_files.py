@@ -107,5 +107,5 @@ def _check(_: pathlib.Path, result: Any) -> str | None:
 
 
 EARLIER = Kind(
-    "earlier", _write, _read, _check, inputs=150, max_seconds=300.0, max_growth=512 * 2**20
+    "earlier", _write, _read, _check, inputs=60, max_seconds=300.0, max_growth=512 * 2**20
 )
