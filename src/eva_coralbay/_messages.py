@@ -40,7 +40,7 @@ def list_lines(problems: Sequence[str], *, limit: int = _SHOWN) -> str:
 
 
 def csv_text(value: object) -> object:
-    """Makes a value of a CSV file one that a spreadsheet does not take for a formula.
+    """Makes a value of a CSV file one that neither a spreadsheet nor a terminal obeys.
 
     Args:
         value: The value; only text is changed.
@@ -48,8 +48,10 @@ def csv_text(value: object) -> object:
     Returns:
         The value, text that begins like a formula with an apostrophe before it.
     """
-    is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
-    return f"'{value}" if is_formula else value
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if value.startswith(_FORMULA_STARTS) else text
 
 
 def printable(text: str) -> str:

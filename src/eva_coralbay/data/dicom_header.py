@@ -128,7 +128,8 @@ def for_gdcm(files: Sequence[File]) -> Iterator[list[str]]:
             if not has_preamble or (end is not None and end < path.stat().st_size):
                 copy = folder / str(index)
                 preamble = b"" if has_preamble else bytes(_PREAMBLE) + _MARK
-                copy.write_bytes(preamble + path.read_bytes()[:end])
+                with path.open("rb") as source:
+                    copy.write_bytes(preamble + source.read(-1 if end is None else end))
                 path = copy
             paths.append(str(path))
         yield paths

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
+from urllib import parse
 
 import numpy as np
 import torch
@@ -231,7 +232,8 @@ class _Run:
         if not np.isfinite(features.embedding).all():
             raise EvaCoralbayError("the embedding has NaN or infinite values")
         if self._num_maps:
-            name = "__".join(part for part in (work.item.case, region) if part)
+            # whoever wrote the regions chose their names, and a slash would lead elsewhere
+            name = "__".join(filter(None, (work.item.case, parse.quote(region, safe=" "))))
             _write_maps(self._maps_folder / f"{name}.npz", features, made.affine)
         return {
             "case": work.item.case,

@@ -88,6 +88,7 @@ def segment_scans(
         dicom_seg.check_installed()
     with _locked(out), _atomic_files.temporary_folder(out / "unpacked") as unpacked:
         items = sources.find(named, exclude=exclude, unpack_in=unpacked)
+        _check_distinct(items, out, chosen)
         _write_labels(out, trained)
         new = [item for item in items if not _is_done(item, out, trained, chosen)]
         failures: dict[str, str] = {}
@@ -165,6 +166,19 @@ def _files(item: sources.Item, out: pathlib.Path, wanted: Wanted) -> dict[str, p
     if wanted.dicom_seg and item.found.kind == "dicom":
         files["dicom_seg"] = out / f"{item.case}.dcm"
     return files
+
+
+def _check_distinct(items: Sequence[sources.Item], out: pathlib.Path, wanted: Wanted) -> None:
+    """Checks that no file of one scan is that of another, as of `a_probabilities` and `a`."""
+    taken: dict[pathlib.Path, str] = {}
+    for item in items:
+        for path in _files(item, out, wanted).values():
+            other = taken.setdefault(path, item.source)
+            if other != item.source:
+                raise EvaCoralbayError(
+                    f"'{other}' and '{item.source}' would both be written to '{path}'. Leave one "
+                    "of them out by --exclude, or rename it."
+                )
 
 
 def _describe(item: sources.Item, trained: trained_lib.Trained) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import private_text, validation
@@ -204,7 +204,7 @@ def _adapt(
             ),
         }
     )
-    cases = _read_bytes(entry.path.with_name(entry.record.cases.file))
+    cases = _read_bytes(_find_beside(entry, entry.record.cases.file))
     return _Result(record.Record.model_validate(result.model_dump()), cases, content)
 
 
@@ -216,10 +216,20 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
             f"{entry.path} states no configuration, without which nobody can repeat the run: "
             "start it by `eva fit --config ...` with this version of eva-coralbay."
         )
-    path = entry.path.with_name(stated.file)
+    path = _find_beside(entry, stated.file)
     if hashlib.sha256(_read_bytes(path)).hexdigest() != stated.sha256:
         raise EvaCoralbayError(f"{path} is not as the run has written it: its hash is another.")
     return run_config.read(path)
+
+
+def _find_beside(entry: results_folder.Entry, name: str) -> pathlib.Path:
+    """Returns the path of a file beside a record, by the name that the record states."""
+    if not name.strip(".") or pathlib.PurePath(name).name != name or not name.isprintable():
+        raise EvaCoralbayError(
+            f"{entry.path} states a file that is not beside it, {name!a:.100}: take the record as "
+            "the run has written it."
+        )
+    return entry.path.with_name(name)
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:
@@ -355,7 +365,7 @@ def draw_pull_request(
         "- [ ] No scored case was used in the pre-training, or the card says so.\n"
         "- [ ] The licenses of the weights and of the data allow to publish these results."
     )
-    return "\n\n".join(parts) + "\n"
+    return _messages.printable_lines("\n\n".join(parts)) + "\n"
 
 
 def _describe(result: record.Record, card: model_cards.ModelCard | None) -> Iterator[str]:

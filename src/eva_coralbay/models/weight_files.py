@@ -24,6 +24,10 @@ _SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", "
 """Suffixes of weights files, which no Hub repository is named with."""
 
 
+_MAX_CONFIG_BYTES = 10_000_000
+"""The most bytes of a `config.json`."""
+
+
 class CheckpointError(EvaCoralbayError):
     """A checkpoint that cannot be used; the message says where, why and what to do."""
 
@@ -154,6 +158,8 @@ def read_config(path: pathlib.Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {_MAX_CONFIG_BYTES:,} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). Download it again.") from error

@@ -24,6 +24,15 @@ from eva_coralbay.results import foreign_files
 MAX_BYTES: Final = 20_000_000
 """The most bytes of a table."""
 
+_MAX_LABELED_CASES = 1_000_000_000
+"""The largest number of cases along a curve."""
+
+_MAX_SIZES = 100
+"""The most points along a curve: each has an interval, which takes a while."""
+
+_MAX_SPARSENESS = 4
+"""How many times as many pairs of case and draw a table may have as rows: it becomes an array."""
+
 _RESAMPLES = 2000
 """How many bootstrap samples an interval is from."""
 
@@ -123,7 +132,26 @@ def read(path: str | os.PathLike[str]) -> Curve:
             f"{path} is not a curve: its columns are not {list(Point._fields[:3])} and one of "
             f"{list(_METRICS)}."
         )
+    problem = _find_problem(points)
+    if problem is not None:
+        raise EvaCoralbayError(f"{path} is not a curve: {problem}.")
     return Curve(metric, points)
+
+
+def _find_problem(points: Sequence[Point]) -> str | None:
+    """Returns why points cannot be drawn, None if they can."""
+    if not points:
+        return "it has no row"
+    if any(not 0 < point.labeled_cases <= _MAX_LABELED_CASES for point in points):
+        return f"a number of cases is not from 1 to {_MAX_LABELED_CASES:,}"
+    if len({point.labeled_cases for point in points}) > _MAX_SIZES:
+        return f"it has more than {_MAX_SIZES} numbers of cases"
+    if any(math.isinf(point.score) for point in points):
+        return "a score is infinite"
+    n_cells = len({point.case for point in points}) * len({point.draw for point in points})
+    if n_cells > _MAX_SPARSENESS * len(points):
+        return "its draws are not of the same cases"
+    return None
 
 
 def summarize(points: Sequence[Point]) -> dict[int, Interval]:

@@ -333,6 +333,19 @@ def test_killed_it_goes_on(tmp_path: pathlib.Path) -> None:
     assert not parts.exists()
 
 
+def test_the_name_of_a_region_leads_nowhere_else(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "out" / "features.parquet"
+    x, y, z = (eva_coralbay.read_scan(folder / "scan_0.nii.gz").affine @ [7, 12, 10, 1])[:3]
+    point = regions.Point("a/../../../../evil", (float(x), float(y), float(z)))
+    parts = embedding_job.Regions({"in__scan_0": [point]})
+    before = set(tmp_path.rglob("*"))
+    _embed([str(folder)], out, parts=parts, num_maps=1)
+    written = [path for path in set(tmp_path.rglob("*")) - before if path.suffix == ".npz"]
+    assert written == [
+        out.with_name("features_maps") / "in__scan_0__a%2F..%2F..%2F..%2F..%2Fevil.npz"
+    ]
+
+
 def test_what_a_killed_call_left_beside_the_table_is_removed(tmp_path: pathlib.Path) -> None:
     folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
     machine, _, start = _processes.name_this_process().split("~")

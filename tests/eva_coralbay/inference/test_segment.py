@@ -221,6 +221,16 @@ def test_refuses_to_mix_runs(
             _segment([_image(data)], tmp_path / "out", run)
 
 
+def test_refuses_two_scans_that_would_share_a_file(
+    tmp_path: pathlib.Path, run: pathlib.Path, data: pathlib.Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "a_probabilities"):
+        (tmp_path / "in" / f"{name}.nii.gz").write_bytes(_image(data).read_bytes())
+    with pytest.raises(EvaCoralbayError, match="in__a_probabilities.nii.gz'. Leave one"):
+        _segment([tmp_path / "in"], tmp_path / "out", run, probabilities=True)
+
+
 def test_refuses_what_is_no_run(tmp_path: pathlib.Path, run: pathlib.Path) -> None:
     with pytest.raises(EvaCoralbayError, match=f"Did you mean '{run}'"):
         trained.load(run.parents[1])

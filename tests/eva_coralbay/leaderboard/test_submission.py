@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from eva_coralbay.cli import main
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import submission, validation
 from eva_coralbay.results import folder as results_folder
@@ -118,6 +119,30 @@ def test_a_missing_file_is_named(tmp_path: pathlib.Path, name: str) -> None:
     (tmp_path / "logs" / "run_0" / name).unlink()
     with pytest.raises(ValueError, match=f"{name} cannot be read .No such file"):
         submission.submit([tmp_path / "logs"], tmp_path / "results")
+
+
+@pytest.mark.parametrize("part", ["cases", "config"])
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "..", "", "a\x1bb"])
+def test_a_file_elsewhere_is_not_taken(tmp_path: pathlib.Path, part: str, name: str) -> None:
+    run_files.write(tmp_path / "logs")
+    path = tmp_path / "logs" / "run_0" / "record_test_last.json"
+    fields = json.loads(path.read_text())
+    fields[part]["file"] = name
+    path.write_text(json.dumps(fields))
+    with pytest.raises(EvaCoralbayError, match="states a file that is not beside it"):
+        submission.submit([tmp_path / "logs"], tmp_path / "results")
+
+
+def test_a_terminal_obeys_nothing_in_the_text(tmp_path: pathlib.Path) -> None:
+    model = {"id": "lab/net", "revision": None, "weights_sha256": "1" * 64, "parameters": 6}
+    model |= {"license": "MIT\x1b[31m", "training_datasets": None}
+    run_files.write(tmp_path / "logs")
+    path = tmp_path / "logs" / "run_0" / "record_test_last.json"
+    fields = json.loads(path.read_text())
+    fields["model"] |= model
+    path.write_text(json.dumps(fields))
+    text = submission.submit([tmp_path / "logs"], tmp_path / "results").pull_request
+    assert "\\x1b[31m" in text and "\x1b" not in text
 
 
 def test_the_record_that_the_protocol_ranks_is_taken(tmp_path: pathlib.Path) -> None:

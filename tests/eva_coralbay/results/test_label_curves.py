@@ -30,6 +30,10 @@ def test_a_table_is_read_as_it_was_written(
     assert label_curves.read(tmp_path / "curve.csv") == curve
 
 
+_HEADER = "case,labeled_cases,draw,dice\n"
+"""The heading of a table."""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -37,6 +41,18 @@ def test_a_table_is_read_as_it_was_written(
         ("", "other.csv is not a curve"),
         ("case,labeled_cases,draw,dice\na,1,0,0.5\nb,1\n", "other.csv, line 3: not enough values"),
         ("case,labeled_cases,draw,dice\na,one,0,0.5\n", "other.csv, line 2: invalid literal"),
+        (_HEADER, "other.csv is not a curve: it has no row"),
+        (f"{_HEADER}a,0,0,0.5\n", "a number of cases is not from 1"),
+        (f"{_HEADER}a,{10**400},0,0.5\n", "a number of cases is not from 1"),
+        (f"{_HEADER}a,1,0,inf\n", "a score is infinite"),
+        (
+            _HEADER + "".join(f"a,{n},0,0.5\n" for n in range(1, 200)),
+            "more than 100 numbers of cases",
+        ),
+        (
+            _HEADER + "".join(f"c{n},1,{n},0.5\n" for n in range(100_000)),
+            "its draws are not of the same cases",
+        ),
     ],
 )
 def test_another_table_is_an_error(tmp_path: pathlib.Path, content: str, message: str) -> None:
