@@ -18,7 +18,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import _machine
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from eva.vision.models.networks.backbones.radiology import SwinUNETREncoder
 from loguru import logger
 from monai import inferers, transforms
+from pyarrow import parquet
 from torch import nn
 
 from eva_coralbay.data import nifti, phantom
@@ -44,6 +46,16 @@ _HU_WINDOW = (-175.0, 250.0)
 _WINDOW = (96, 96, 96)
 _EVERY = 50
 """How many scans lie between two looks at the memory."""
+
+
+class _Time(NamedTuple):
+    """What a round takes."""
+
+    seconds: float
+    """By the clock."""
+
+    busy: float
+    """Of CPU time of this process, which hardly depends on what else the machine does."""
 
 
 def _write_scans(
@@ -70,8 +82,8 @@ def _write_scans(
 
 def _embed_ours(
     paths: Sequence[pathlib.Path], encoder: nn.Module, out: pathlib.Path, device: str, workers: int
-) -> float:
-    started = time.perf_counter()
+) -> int:
+    """Returns the number of windows."""
     report = embedding_job.embed_scans(
         [str(path) for path in paths],
         out,
@@ -80,17 +92,16 @@ def _embed_ours(
         workers=workers,
         devices=[device],
     )
-    seconds = time.perf_counter() - started
     if report.failures:
         raise RuntimeError(f"Scans were left out: {report.failures}")
-    return seconds
+    return sum(parquet.read_table(out, columns=["windows"])["windows"].to_pylist())
 
 
 @torch.inference_mode()
 def _embed_monai(
     paths: Sequence[pathlib.Path], encoder: nn.Module, out: pathlib.Path, device: str
-) -> float:
-    started = time.perf_counter()
+) -> int:
+    """Returns the number of windows."""
     prepare = transforms.Compose(
         [
             transforms.LoadImage(image_only=True, ensure_channel_first=True),
@@ -103,7 +114,7 @@ def _embed_monai(
     batch = 4 if device.startswith("cuda") else 1
     splitter = inferers.SlidingWindowSplitter(_WINDOW, overlap=0.0, pad_mode="constant")
     encoder = encoder.to(device)
-    rows = []
+    rows, number = [], 0
     for path in paths:
         image = torch.as_tensor(prepare(path)).as_subclass(torch.Tensor)[None]
         windows = [part for part, _ in splitter(image)]
@@ -112,8 +123,9 @@ def _embed_monai(
             for first in range(0, len(windows), batch)
         ]
         rows.append(torch.cat(parts).mean(dim=0).numpy())
+        number += len(windows)
     np.save(out, np.stack(rows))
-    return time.perf_counter() - started
+    return number
 
 
 @torch.inference_mode()
@@ -138,18 +150,34 @@ def _compare(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
     paths = arguments.source or _write_scans(
         folder / "scans", arguments.scans, shape=tuple(arguments.shape), spacing_mm=_SPACING_MM
     )
-    ours, theirs = [], []
+    sides: dict[str, Callable[[pathlib.Path], int]] = {
+        "ours": lambda out: _embed_ours(paths, encoder, out, arguments.device, arguments.workers),
+        "MONAI loop": lambda out: _embed_monai(paths, theirs_encoder, out, arguments.device),
+    }
+    times: dict[str, list[_Time]] = {name: [] for name in sides}
     for number in range(arguments.rounds + 1):  # the first one loads the code
-        out = folder / f"{number}.parquet"
-        ours.append(_embed_ours(paths, encoder, out, arguments.device, arguments.workers))
-        out = folder / f"{number}.npy"
-        theirs.append(_embed_monai(paths, theirs_encoder, out, arguments.device))
-        print(f"round {number}: ours {ours[-1]:.2f} s, MONAI {theirs[-1]:.2f} s", flush=True)
-    ratios = [b / a for a, b in zip(ours[1:], theirs[1:], strict=True)]
-    for name, seconds in (("ours", ours), ("MONAI loop", theirs)):
-        rate = 3600 * len(paths) / statistics.median(seconds[1:])
+        for name, embed in sides.items():
+            taken, windows = _time(embed, folder / f"{number}_{name}.npy")
+            times[name].append(taken)
+            print(
+                f"round {number}: {name} {taken.seconds:.2f} s, {taken.busy:.2f} s of CPU, "
+                f"{windows} windows",
+                flush=True,
+            )
+    for name, taken in times.items():
+        rate = 3600 * len(paths) / statistics.median(one.seconds for one in taken[1:])
         print(f"{name}: {rate:,.0f} scans an hour")
-    print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    for index, what in enumerate(("ratio", "ratio of the CPU time, if --workers is 1")):
+        pairs = zip(times["ours"][1:], times["MONAI loop"][1:], strict=True)
+        ratios = [theirs[index] / ours[index] for ours, theirs in pairs]
+        print(f"{what}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def _time(embed: Callable[[pathlib.Path], int], out: pathlib.Path) -> tuple[_Time, int]:
+    """Returns what it takes to embed all scans, and the number of windows."""
+    started, busy = time.perf_counter(), time.process_time()
+    result = embed(out)
+    return _Time(time.perf_counter() - started, time.process_time() - busy), result
 
 
 def _follow_memory(count: int, folder: pathlib.Path) -> None:
