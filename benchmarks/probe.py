@@ -2,8 +2,7 @@
 
 agreement: encoders by the probe and by the decoder of the protocol `frozen` on the same cases, and
 the rank correlation of the two (Spearman's and Kendall's), with intervals by bootstrap over the
-cases. It reads the records that `eva fit` has left below a folder, such as that of the sweep
-`leaderboard/openkbp.yaml`.
+cases. It reads the records of a results folder, such as the board's.
 
 power: the spread of the difference of two encoders between cases, and the smallest difference that
 a paired test of all cases finds in 80 % of its uses at a level of 0.05.
@@ -23,15 +22,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from eva_coralbay.results import case_table, record, scores
+from eva_coralbay.results import folder as results_folder
+from eva_coralbay.results import record, scores
 
 _RESAMPLES = 2000
 _POWER, _LEVEL = 0.8, 0.05
 
 _EXAMPLES = """examples:
-  eva-coralbay leaderboard sweep leaderboard/openkbp.yaml --local
-  python benchmarks/probe.py logs/openkbp
-  python benchmarks/probe.py logs/openkbp --metric dice_resampled
+  python benchmarks/probe.py
+  python benchmarks/probe.py --metric dice_resampled
+  python benchmarks/probe.py mine --task btcv
 """
 
 
@@ -49,10 +49,17 @@ def main() -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=pathlib.Path, help="the folder that the runs wrote to")
-    parser.add_argument("--metric", default="dice", help="what is compared (default: dice)")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        default=pathlib.Path("leaderboard/results"),
+        type=pathlib.Path,
+        help="a results folder (default: %(default)s)",
+    )
+    parser.add_argument("--task", default="openkbp", help="the task (default: %(default)s)")
+    parser.add_argument("--metric", default="dice", help="what is compared (default: %(default)s)")
     arguments = parser.parse_args()
-    runs = _read(arguments.folder, arguments.metric)
+    runs = _read(arguments.folder, arguments.task, arguments.metric)
     probes, decoders = (
         {model: run for (model, protocol), run in runs.items() if protocol == name}
         for name in ("probe", "frozen")
@@ -62,16 +69,14 @@ def main() -> None:
     _print_agreement(probes, decoders)
 
 
-def _read(folder: pathlib.Path, metric: str) -> dict[tuple[str, str], _Run]:
-    """Reads the last record of each model and protocol, of the test cases where there are any."""
+def _read(folder: pathlib.Path, task: str, metric: str) -> dict[tuple[str, str], _Run]:
+    """Reads the record of the lowest seed of each model and protocol on a task."""
     runs = {}
-    for path in sorted(folder.rglob("record_*_last.json")):
-        written = record.Record.read(path)
-        key = str(written.model.id), str(written.protocol)
-        if key in runs and runs[key].written.split.part == "test" != written.split.part:
-            continue
-        rows = case_table.read(path.parent / written.cases.file)
-        runs[key] = _Run(written, scores.by_case(rows, metric))
+    for entry in reversed(results_folder.find(folder)):
+        written = entry.record
+        if written.task.id == task:
+            key = str(written.model.id), str(written.protocol)
+            runs[key] = _Run(written, scores.by_case(entry.rows, metric))
     return runs
 
 
