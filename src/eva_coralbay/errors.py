@@ -42,7 +42,7 @@ def show_messages_alone() -> None:
 
     Any other error goes to the hook that was there before. The hook of a debugger stays.
     """
-    if sys.excepthook.__module__.split(".")[0] in _PLAIN_HOOKS:
+    if str(sys.excepthook.__module__).split(".")[0] in _PLAIN_HOOKS:
         sys.excepthook = _Hook(sys.excepthook)
 
 

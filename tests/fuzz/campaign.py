@@ -185,7 +185,7 @@ def _read(kind: Kind, path: pathlib.Path) -> tuple[str, str, int]:
         return "traceback", traceback.format_exc(), _peak() - before
     growth = _peak() - before
     problem = kind.check(path, result)
-    return *(("right", "") if problem is None else ("wrong", problem)), growth
+    return ("right" if problem is None else "wrong"), problem or "", growth
 
 
 def _forget_peak() -> None:

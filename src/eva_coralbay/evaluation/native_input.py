@@ -32,15 +32,19 @@ def set_up_data(encoder: Any, datamodule: Any) -> None:
     """Lets the data of a segmentation have the spacing and the window of an encoder.
 
     Args:
-        encoder: The `class_path` and the `init_args` of the encoder, which name one of the zoo.
+        encoder: The `class_path` and the `init_args` of the encoder, which name one of the zoo, or
+            the encoder that was built of them.
         datamodule: The data, of which nothing is prepared yet.
 
     Raises:
-        EvaCoralbayError: If the input of the encoder is not known.
+        EvaCoralbayError: If the input of the encoder is not known, or the data cannot have it.
     """
-    arguments = encoder.get("init_args", {}) if isinstance(encoder, dict) else {}
-    entry = zoo.ENTRIES.get(str(arguments.get("model_name")))
-    preprocessing = _known(None if entry is None else entry.preprocessing)
+    if not hasattr(datamodule, "use_input"):
+        raise EvaCoralbayError(
+            f"Only the data of segmentations (`SegmentationData`) can have the input of an "
+            f"encoder's own, not {type(datamodule).__name__}: choose another PROTOCOL."
+        )
+    preprocessing = _read(encoder)
     spacing = preprocessing.spacing
     datamodule.use_input(
         spacing=None if spacing is None else preprocessing.to_scan_order(spacing),
@@ -61,7 +65,7 @@ def attach(encoder: nn.Module) -> Preprocessing:
     Raises:
         EvaCoralbayError: If that is not known.
     """
-    preprocessing = _known(getattr(getattr(encoder, "model", encoder), "preprocessing", None))
+    preprocessing = _read(encoder)
     own = _OwnInput(preprocessing)
     encoder.register_forward_pre_hook(own.prepare)
     encoder.register_forward_hook(own.turn_back)
@@ -88,16 +92,22 @@ class _OwnInput:
         return [self._preprocessing.orient_back(one).contiguous() for one in outputs]
 
 
-def _known(preprocessing: Preprocessing | None) -> Preprocessing:
-    """Returns the input of an encoder.
+def _read(encoder: Any) -> Preprocessing:
+    """Returns the input of an encoder, which may be a network or the specification of one.
 
     Raises:
         EvaCoralbayError: If it is not known.
     """
-    if preprocessing is None:
+    if isinstance(encoder, nn.Module):
+        found = getattr(getattr(encoder, "model", encoder), "preprocessing", None)
+    else:
+        arguments = (encoder or {}).get("init_args", {})
+        entry = zoo.ENTRIES.get(str(arguments.get("model_name")))
+        found = None if entry is None else entry.preprocessing
+    if found is None:
         raise EvaCoralbayError(
             "The input that this encoder was trained on is not known, so it cannot be evaluated "
             "on it: choose another PROTOCOL, or a MODEL_NAME of which `eva-coralbay models` lists "
             "the input."
         )
-    return preprocessing
+    return found

@@ -103,6 +103,11 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
                 "`class_weights` are of the default loss: give them to `criterion`."
             )
         rules = protocols.PROTOCOLS[protocol]
+        if rules.mode != "online":
+            raise EvaCoralbayError(
+                f"A decoder is not trained by the protocol '{protocol}' (PROTOCOL): take the "
+                "config of that protocol, such as `probe/btcv`."
+            )
         super().__init__(
             protocol=protocol,
             seed=seed,

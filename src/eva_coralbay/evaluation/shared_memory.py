@@ -35,7 +35,8 @@ def estimate(datamodule: Any) -> float:
         return _waiting(datamodule.dataloaders.predict) * _sample_bytes(volumes)
     train, val, test = (_part_bytes(datamodule, name) for name in ("train", "val", "test"))
     # a training has no end, while a probe has read all its scans before others are scored
-    is_probe = type(datamodule.datasets.train.transforms) is transforms.EvalTransform
+    transform = getattr(datamodule.datasets.train, "transforms", None)
+    is_probe = type(transform) is transforms.EvalTransform
     return max(train, val, test) if is_probe else train + max(val, test)
 
 

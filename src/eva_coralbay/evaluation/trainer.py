@@ -103,10 +103,10 @@ class Trainer(eva.Trainer):
         config_files.check(sys.argv)
         # before Lightning says that the machine has fewer
         _check_devices(devices)
+        self._protocol = protocol
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
         self._in_steps = in_steps
-        self._has_native_input = rules.has_native_input
         self._is_dry_run = bool(dry_run)
         self._robustness = bool(robustness)
         self._progress_of_run: sessions.Progress | None = None
@@ -170,9 +170,7 @@ class Trainer(eva.Trainer):
         Raises:
             SystemExit: If this is a dry run, after its report.
         """
-        if self._has_native_input:
-            native_input.set_up_data(getattr(model, "encoder", None), kwargs.get("datamodule"))
-        self._end_dry_run(model, kwargs.get("datamodule"))
+        self._begin(model, kwargs.get("datamodule"))
         if self._is_resumed and self._progress.is_complete:
             logger.info(f"'{self.log_dir}' is complete.")
             return
@@ -188,12 +186,12 @@ class Trainer(eva.Trainer):
 
     @override
     def validate(self, *args: Any, **kwargs: Any) -> Any:
-        self._end_dry_run(kwargs.get("model"), kwargs.get("datamodule"))
+        self._begin(kwargs.get("model"), kwargs.get("datamodule"))
         return self._score_once("val", functools.partial(super().validate, *args, **kwargs))
 
     @override
     def test(self, *args: Any, **kwargs: Any) -> Any:
-        self._end_dry_run(kwargs.get("model"), kwargs.get("datamodule"))
+        self._begin(kwargs.get("model"), kwargs.get("datamodule"))
         return self._score_once("test", functools.partial(super().test, *args, **kwargs))
 
     @override
@@ -204,7 +202,7 @@ class Trainer(eva.Trainer):
         datamodule: pl.LightningDataModule | None = None,
         **kwargs: Any,
     ) -> Any:
-        self._end_dry_run(model, datamodule)
+        self._begin(model, datamodule)
         shared_memory.check(datamodule)
         return super().predict(model, dataloaders, datamodule, **kwargs)
 
@@ -218,6 +216,24 @@ class Trainer(eva.Trainer):
                 f"Results: '{session}/results.json'; records, case tables and pictures: "
                 f"'{session}/run_*/'."
             )
+
+    def _begin(self, model: Any, datamodule: Any) -> None:
+        """Gives the data the input that the protocol asks for, and ends a dry run.
+
+        Raises:
+            EvaCoralbayError: If only one of trainer and module has the input of the encoder.
+            SystemExit: If this is a dry run, after its report.
+        """
+        own, other = self._protocol, getattr(model, "protocol", self._protocol)
+        is_native = protocols.PROTOCOLS[own].has_native_input
+        if protocols.PROTOCOLS[other].has_native_input != is_native:
+            raise EvaCoralbayError(
+                f"The protocol of the trainer is '{own}', that of the module '{other}': set "
+                "PROTOCOL, which sets both."
+            )
+        if is_native:
+            native_input.set_up_data(getattr(model, "encoder", None), datamodule)
+        self._end_dry_run(model, datamodule)
 
     def _end_dry_run(self, model: Any, datamodule: Any) -> None:
         """Estimates what the evaluation takes, says it and ends the program, if that is wanted."""

@@ -162,7 +162,7 @@ def _select(
     if not found:
         missing = f"There is no result of '{model}' on '{task}' by the protocol '{protocol}'. "
         if of_model:
-            others = _list(e.record.protocol for e in of_model)
+            others = _list(str(e.record.protocol) for e in of_model)
             raise EvaCoralbayError(f"{missing}There are results by others: {others} (--protocol).")
         known = _list(str(e.record.model.id) for e in on_task if e.record.protocol == protocol)
         raise EvaCoralbayError(f"{missing}There are results of {known or 'no model'}.")

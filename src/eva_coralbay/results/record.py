@@ -115,7 +115,7 @@ class Encoder(_Part):
     """What becomes of the feature maps when one embedding is asked for, `None` if not known."""
 
     preprocessing: dict[str, pydantic.JsonValue]
-    """What happens to the intensities before the network."""
+    """The input that the encoder states: that of its training, not that of the task."""
 
     sha256: Sha256
     """Hash of all that: of the other fields as JSON with sorted keys."""

@@ -198,3 +198,22 @@ def test_a_spacing_that_is_not_stated_is_that_of_the_task(data: pathlib.Path) ->
 def test_a_probe_has_no_protocol_of_a_training() -> None:
     with pytest.raises(EvaCoralbayError, match=r"not of 'frozen' \(PROTOCOL\)"):
         ProbeModule(encoder=_ENCODER, protocol="frozen")
+
+
+def test_a_decoder_has_no_protocol_of_a_probe() -> None:
+    with pytest.raises(EvaCoralbayError, match=r"not trained by the protocol 'probe-native'"):
+        SegmentationModule(encoder=_ENCODER, decoder={}, protocol="probe-native")
+
+
+@pytest.mark.parametrize(("own", "other"), [("probe-native", "probe"), ("probe", "probe-native")])
+def test_the_protocols_of_trainer_and_module_belong_together(
+    own: Any, other: Any, data: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Otherwise a number of one input would be recorded as one of the other."""
+    trainer = Trainer(
+        task="phantom", task_version="2", protocol=own, default_root_dir=str(tmp_path)
+    )
+    module = ProbeModule(encoder=_ENCODER, task="phantom", protocol=other)
+    for begin in (trainer.fit, trainer.validate, trainer.test):
+        with pytest.raises(EvaCoralbayError, match="set PROTOCOL, which sets both"):
+            begin(model=module, datamodule=_datamodule(data, own))
