@@ -6,9 +6,11 @@ A source is the path of a file or a folder, a Hub id `org/name[@revision][#file]
 
 import json
 import pathlib
+import pickletools
 import re
 import zipfile
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
 
 import huggingface_hub
 import safetensors.torch
@@ -26,6 +28,16 @@ _SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", "
 
 _MAX_CONFIG_BYTES = 10_000_000
 """The most bytes of a `config.json`."""
+
+
+_MAKER = re.compile(r"(builtins|__builtin__) bytearray|torch(\.cuda)? \w+Tensor")
+"""What of a pickle makes any number of bytes of a number."""
+
+_ZIP = b"PK\x03\x04"
+"""The first bytes of a zip archive."""
+
+_OLD_PICKLES = 5
+"""The most pickles at the start of a file in the format before zip archives."""
 
 
 class CheckpointError(EvaCoralbayError):
@@ -206,6 +218,7 @@ def read_file(path: pathlib.Path) -> Any:
         if is_safetensors:
             return safetensors.torch.load_file(path)
         _check_archive(path)
+        _check_makers(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -252,6 +265,45 @@ def _check_archive(path: pathlib.Path) -> None:
             "TorchScript or of `torch.export`. Save the `state_dict()` of the network, and pass "
             "that file."
         )
+
+
+def _check_makers(path: pathlib.Path) -> None:
+    """Refuses pickles with what makes any number of bytes of a number.
+
+    Raises:
+        CheckpointError: If there is any: a file of a few bytes could take all memory.
+    """
+    with path.open("rb") as file:
+        # by the first bytes, as PyTorch decides
+        if file.read(4) == _ZIP:
+            found = [maker for pickle in _open_pickles(file) for maker in _find_makers(pickle)]
+        else:
+            file.seek(0)
+            found = [maker for _ in range(_OLD_PICKLES) for maker in _find_makers(file)]
+    if found:
+        raise CheckpointError(
+            f"{path}: holds {_messages.list_names(sorted(set(found)), limit=5)}, which may take "
+            "any amount of memory, so it is refused. Save the weights alone with `torch.save`."
+        )
+
+
+def _open_pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Yields what an archive holds under the name of the pickle, of which there may be several."""
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if pathlib.PurePosixPath(entry.filename).name == "data.pkl":
+                with archive.open(entry) as pickle:
+                    yield pickle
+
+
+def _find_makers(pickle: IO[bytes]) -> Iterator[str]:
+    """Yields what of a pickle makes bytes of a number; a damaged pickle ends early."""
+    try:
+        for operation, argument, _ in pickletools.genops(pickle):
+            if operation.name == "GLOBAL" and _MAKER.fullmatch(str(argument)):
+                yield str(argument).replace(" ", ".")
+    except ValueError:  # PyTorch says it
+        return
 
 
 def _refused_objects(path: pathlib.Path, error: Exception) -> list[str]:

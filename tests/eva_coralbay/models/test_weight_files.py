@@ -61,6 +61,20 @@ def _compressed(path: pathlib.Path, weights: state_dicts.StateDict) -> None:
         archive.writestr("archive/data.pkl", b"\0" * 100_000_000)
 
 
+class _Bytes:
+    """What a pickle may hold: a number that stands for bytes, here few of them."""
+
+    def __reduce__(self) -> tuple[type[bytearray], tuple[int]]:
+        return bytearray, (3,)
+
+
+class _Tensor:
+    """As above, as a tensor."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return torch.FloatTensor, (3,)
+
+
 class _Stage(enum.Enum):
     FIT = "fit"
 
@@ -147,6 +161,20 @@ _BROKEN: dict[str, tuple[Callable[[pathlib.Path, state_dicts.StateDict], None], 
             )
         ),
         "1 unexpected: teacher.encoder.adapter.w",
+    ),
+    "a number that stands for bytes": (
+        _saves(lambda weights: weights | {"note": _Bytes()}),
+        "holds .*bytearray, which may take any amount of memory",
+    ),
+    "a number that stands for bytes, in the old format": (
+        lambda path, weights: torch.save(
+            weights | {"note": _Bytes()}, path, _use_new_zipfile_serialization=False
+        ),
+        "holds .*bytearray, which may take any amount of memory",
+    ),
+    "a number that stands for a tensor": (
+        _saves(lambda weights: weights | {"note": _Tensor()}),
+        "holds torch.FloatTensor, which may take any amount of memory",
     ),
     "an optimizer": (_saves(_optimizer), "no tensors in 'state'.*Pass a file with the weights"),
     "a program": (_program, "a zip archive that `torch.save` did not write.*TorchScript"),
