@@ -23,6 +23,7 @@ import yaml
 from loguru import logger
 
 from eva_coralbay import _atomic_files, _file_locks
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import provenance
 
 _RESUMED_COMMANDS = ("fit", "predict_fit")
@@ -146,7 +147,15 @@ class Progress:
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():
             return {}
-        return json.loads(self._path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise EvaCoralbayError(
+                f"'{self._path}' is damaged. Remove it, and the stages of its run are done again."
+            )
+        return content
 
     def _write(self, content: dict[str, Any]) -> None:
         _atomic_files.write_atomically(self._path, json.dumps(content, indent=2).encode())

@@ -234,6 +234,8 @@ def _find_beside(entry: results_folder.Entry, name: str) -> pathlib.Path:
 
 def _read_bytes(path: pathlib.Path) -> bytes:
     """Reads a file that a run has written."""
+    if path.exists() and not path.is_file():
+        raise EvaCoralbayError(f"{path} is a folder, a pipe or a device, and no file of a run.")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -55,8 +55,10 @@ def _check_intact(path: str | os.PathLike[str]) -> None:
     """Checks the checksums of a file that PyTorch wrote, which PyTorch itself does not.
 
     Raises:
-        EvaCoralbayError: If it is missing or damaged.
+        EvaCoralbayError: If it is missing or damaged, or no file.
     """
+    if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
+        raise EvaCoralbayError(f"'{path}' is a folder, a pipe or a device, not a checkpoint.")
     try:
         with zipfile.ZipFile(pathlib.Path(path)) as archive:
             damaged = archive.testzip()

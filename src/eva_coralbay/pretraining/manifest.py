@@ -107,6 +107,8 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
             DatasetError: If there is none, or it is not one.
         """
         path = pathlib.Path(store, NAME)
+        if path.exists() and not path.is_file():
+            raise DatasetError(f"'{path}' is a folder, a pipe or a device. Remove it.")
         try:
             with path.open(encoding="utf-8") as file:
                 manifest = cls.model_validate_json(file.read())

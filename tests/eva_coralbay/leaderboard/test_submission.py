@@ -121,6 +121,17 @@ def test_a_missing_file_is_named(tmp_path: pathlib.Path, name: str) -> None:
         submission.submit([tmp_path / "logs"], tmp_path / "results")
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "record_test_last.cases.csv"])
+def test_what_is_no_file_is_not_read(tmp_path: pathlib.Path, name: str) -> None:
+    """A device has no end."""
+    run_files.write(tmp_path / "logs")
+    path = tmp_path / "logs" / "run_0" / name
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=f"{name} is a folder, a pipe or a device"):
+        submission.submit([tmp_path / "logs"], tmp_path / "results")
+
+
 @pytest.mark.parametrize("part", ["cases", "config"])
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "..", "", "a\x1bb"])
 def test_a_file_elsewhere_is_not_taken(tmp_path: pathlib.Path, part: str, name: str) -> None:

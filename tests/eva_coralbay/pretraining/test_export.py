@@ -92,6 +92,14 @@ def test_refuses_what_is_no_checkpoint(tmp_path: pathlib.Path, content: bytes | 
     assert not (tmp_path / "out").exists()
 
 
+def test_refuses_what_is_no_file(tmp_path: pathlib.Path) -> None:
+    """A device has no end."""
+    path = tmp_path / "step=1.ckpt"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(EvaCoralbayError, match="step=1.ckpt' is a folder, a pipe or a device"):
+        export.export(str(path), str(tmp_path / "out"))
+
+
 def test_refuses_a_checkpoint_of_something_else(tmp_path: pathlib.Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="pretrain fit"):

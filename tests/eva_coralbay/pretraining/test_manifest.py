@@ -92,6 +92,15 @@ def test_refuses_what_is_damaged(tmp_path: pathlib.Path, content: bytes) -> None
         manifest.Manifest.read(str(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["device", "folder"])
+def test_refuses_what_is_no_file(tmp_path: pathlib.Path, kind: str) -> None:
+    """A device has no end."""
+    path = tmp_path / manifest.NAME
+    path.mkdir() if kind == "folder" else path.symlink_to("/dev/zero")
+    with pytest.raises(DatasetError, match="manifest.json' is a folder, a pipe or a device"):
+        manifest.Manifest.read(str(tmp_path))
+
+
 def test_a_row_does_not_change(golden: manifest.Manifest) -> None:
     with pytest.raises(pydantic.ValidationError):
         golden.cases[0].status = "prepared"
