@@ -242,7 +242,7 @@ def test_weights_without_a_published_hash_are_checked_against_the_first_ones(
         weights=url,
         md5=None,
     )
-    assert entry.unpinned == "hash unknown: the file at its address is loaded as it is now"
+    assert entry.unpinned == "hash unknown: the file is loaded as it was when it was downloaded"
     path = weight_sources.path_of_url(url)
     path.parent.mkdir(parents=True)
     warnings: list[str] = []

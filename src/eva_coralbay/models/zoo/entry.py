@@ -144,7 +144,7 @@ class Entry:
         if self.weights is None or self.sha256 is not None or self.md5 is not None:
             return None
         if weight_sources.is_url(self.weights):
-            return "hash unknown: the file at its address is loaded as it is now"
+            return "hash unknown: the file is loaded as it was when it was downloaded"
         hub_id = weight_sources.parse_hub_id(self.weights)
         if hub_id is not None and hub_id.revision is not None:
             return None
