@@ -1,6 +1,7 @@
 """Files that are written completely or not at all."""
 
 import contextlib
+import functools
 import glob
 import os
 import pathlib
@@ -82,19 +83,26 @@ def private_folder() -> Iterator[pathlib.Path]:
     """Makes a folder for temporary files of minutes that only this user can read.
 
     It lies in the system's folder of temporary files (TMPDIR). Those that killed processes have
-    left there are removed first, and so are those in which nothing was written for a day.
+    left there are removed first, once a process, and so are those in which nothing was written for
+    a day.
 
     Yields:
         The folder, which is removed at the end.
     """
     place = pathlib.Path(tempfile.gettempdir(), "eva-coralbay")
-    remove_leftovers_of(place)
+    _remove_leftovers_once(place)
     temporary = _temporary_path(place)
     temporary.mkdir(mode=0o700)
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@functools.cache
+def _remove_leftovers_once(place: pathlib.Path) -> None:
+    """Removes leftovers at the first call of a process: the folder may hold very many files."""
+    remove_leftovers_of(place)
 
 
 def _temporary_path(target: pathlib.Path) -> pathlib.Path:
@@ -128,15 +136,20 @@ def remove_leftovers_of(path: str | os.PathLike[str]) -> None:
 
 def _remove_if_left(path: pathlib.Path) -> None:
     found = _TEMPORARY.fullmatch(path.name)
-    if found and (_processes.is_gone(found["writer"]) or _is_old(path)):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    if found is None:
+        return
+    # that of another user stays, and so does what another process has removed meanwhile
+    with contextlib.suppress(OSError):
+        if _processes.is_gone(found["writer"]) or _is_old(path):
+            _remove(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _is_old(path: pathlib.Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > _SECONDS_OF_A_DAY
-    except FileNotFoundError:
-        return False
+    return time.time() - path.stat().st_mtime > _SECONDS_OF_A_DAY

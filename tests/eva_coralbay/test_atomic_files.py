@@ -1,5 +1,6 @@
 """Tests of writing files."""
 
+import errno
 import os
 import pathlib
 import socket
@@ -95,15 +96,48 @@ def test_the_name_while_writing_is_known(
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
+def test_what_cannot_be_removed_stays(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a shared folder of temporary files, those of other users cannot be."""
+    machine = _processes.name_this_process().split("~")[0]
+    theirs, ours = (tmp_path / f".a~{machine}~{2**30}~1~{digit * 32}.tmp" for digit in "01")
+    theirs.touch()
+    ours.touch()
+    unlink = pathlib.Path.unlink
+
+    def refuse(path: pathlib.Path, missing_ok: bool = False) -> None:
+        if path == theirs:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", refuse)
+    _atomic_files.remove_leftovers(tmp_path)
+
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
 def test_a_private_folder_is_for_this_user_only_and_does_not_stay(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with _atomic_files.private_folder() as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        # as a killed process leaves it
-        left = folder.with_name(folder.name.replace(f"~{os.getpid()}~", f"~{2**30}~"))
-        folder.rename(left)
-    with _atomic_files.private_folder() as folder:
         assert list(tmp_path.iterdir()) == [folder]
     assert not list(tmp_path.iterdir())
+
+
+def test_private_folders_that_killed_processes_left_are_removed_once_a_process(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of temporary files may hold very many, so it is looked through once."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    machine = _processes.name_this_process().split("~")[0]
+    left = tmp_path / f".eva-coralbay~{machine}~{2**30}~1~{'0' * 32}.tmp"
+    left.mkdir()
+    with _atomic_files.private_folder():
+        assert not left.exists()
+
+    left.mkdir()
+    with _atomic_files.private_folder():
+        assert left.exists()
