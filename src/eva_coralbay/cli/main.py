@@ -109,12 +109,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _escape_what_cannot_be_encoded() -> None:
     """Lets standard output of any encoding, such as ASCII, take all text, as standard error does.
 
-    That also holds for names of files whose bytes are no text.
+    Where Python prints the bytes of names that are no text as they are ("surrogateescape"), that
+    stays: a shell that takes a path from `$(eva-coralbay config ...)` needs these bytes.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in (
-        "strict",
-        "surrogateescape",
-    ):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import pathlib
 import subprocess
 import sys
@@ -100,6 +101,24 @@ def test_any_text_can_be_printed_in_any_encoding(monkeypatch: pytest.MonkeyPatch
     assert main.main(["raise"]) == 0
 
     assert said.getvalue() == b"0.5 \\xb1 0.1 \\udcff\n"
+
+
+def test_a_path_that_is_no_text_is_printed_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python does so itself: a shell takes a path from it."""
+
+    class Say(_Raises):
+        def run(self, arguments: argparse.Namespace) -> int:
+            print(os.fsdecode(b"/scans/\xff"))
+            return 0
+
+    said = io.BytesIO()
+    stdout = io.TextIOWrapper(said, encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(main, "SUBCOMMANDS", (Say(),))
+
+    assert main.main(["raise"]) == 0
+
+    assert said.getvalue() == b"/scans/\xff\n"
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "raise"], ["raise", "--debug"]])
