@@ -33,7 +33,11 @@ _RESCALE = ("RescaleSlope", "RescaleIntercept")
 """The tags that say what HU a stored value is."""
 
 _MAX_EQUAL_FITS = 0.25
-"""The part of the slices that have the same of these by chance, where they are fitted to each."""
+"""The largest part of the slices that may share one slope and intercept by chance.
+
+That is where a scanner fits both to each slice. If a larger part shares them, they are not fitted,
+and slices with other ones are of another series.
+"""
 
 _GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 """The tags that say where the voxels lie, and how many numbers each has."""
@@ -157,7 +161,7 @@ def _find_problem_of_rescale(headers: Sequence[pydicom.Dataset]) -> str | None:
     found = collections.Counter(tuple(float(h[tag].value) for tag in _RESCALE) for h in headers)
     _, most = found.most_common(1)[0]
     others = len(headers) - most
-    if others and most > _MAX_EQUAL_FITS * len(headers):
+    if others and most > max(1, _MAX_EQUAL_FITS * len(headers)):
         return (
             f"mixed: {others} slices have another RescaleSlope or RescaleIntercept than the others"
         )

@@ -87,6 +87,12 @@ def _few(path: pathlib.Path) -> None:
     scans.write_series(path, scans.hounsfield(seed=99)[:5])
 
 
+def _few_fitted(path: pathlib.Path) -> None:
+    """Writes three slices, each with a slope of its own."""
+    array = scans.hounsfield(seed=99)[:3]
+    scans.write_series(path, array, change=lambda i, header: _set(RescaleSlope=1 + i)(i, header))
+
+
 def _cut_slice(length: int) -> Callable[[pathlib.Path], None]:
     """Returns what writes a series of which a file is cut to a length, from the end if below 0."""
 
@@ -232,6 +238,7 @@ _MALFORMED: dict[str, tuple[str, Callable[[pathlib.Path], None]]] = {
         _set(PhotometricInterpretation="MONOCHROME1"),
     ),
     "few_slices": ("too few slices: 5", _few),
+    "few_fitted_slices": ("too few slices: 3", _few_fitted),
     "mixed_sizes": _series("mixed: the slices differ in size", _at(5, _smaller)),
     "mixed_spacings": _series(
         "mixed: the slices differ in pixel spacing", _at(5, _set(PixelSpacing=[2, 2]))
