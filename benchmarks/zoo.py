@@ -23,7 +23,7 @@ from eva_coralbay.data import SegmentationData
 from eva_coralbay.evaluation import ProbeModule, Trainer
 from eva_coralbay.models import zoo
 from eva_coralbay.results import record
-from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import catalog, facts
 
 _TASK = catalog.TASKS["openkbp"]
 
@@ -90,8 +90,8 @@ def _probe(name: str, protocol: Any, root: pathlib.Path) -> tuple[float, float, 
             "init_args": {"root": str(root / "data"), "prepared_root": str(root / "prepared")},
         },
         protocol=protocol,
-        spacing=_TASK.spacing or (3.0, 3.0, 3.0),
-        hu_window=_TASK.hu_window or (-175.0, 250.0),
+        spacing=_TASK.spacing or facts.SPACING_MM,
+        hu_window=_TASK.hu_window or facts.SOFT_TISSUE_HU,
         num_workers=0,
     )
     out = root / "logs" / name.replace("/", "__")
