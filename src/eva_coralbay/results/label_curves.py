@@ -1,6 +1,6 @@
 """Label-efficiency curves: how good a prediction is with few labeled training cases.
 
-A run of the protocol `probe` leaves them beside its record:
+A run of the protocol `probe` or `probe-native` leaves them beside its record:
 
     curve_<part>.csv    one row per scored case, number of training cases and draw of these
     curve_<part>.png    the mean over the cases, with its interval over cases and draws
