@@ -2,6 +2,7 @@
 
 import abc
 import argparse
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -113,6 +114,24 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def above_zero(text: str) -> float:
+    """Parses a finite number above 0.
+
+    Args:
+        text: The argument.
+
+    Raises:
+        ArgumentTypeError: If it is something else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
 
 
 def key_value(text: str) -> tuple[str, Any]:

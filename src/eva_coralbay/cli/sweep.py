@@ -64,7 +64,7 @@ class Sweep(_subcommand.Subcommand):
         parser.add_argument(
             "--tflops",
             metavar="X",
-            type=float,
+            type=_subcommand.above_zero,
             help="the TFLOP/s that the device reaches, to state the hours (default: 10, a GPU)",
         )
         how = parser.add_mutually_exclusive_group()
@@ -180,7 +180,7 @@ def _print_cells(
     left = [
         known
         for outcome, known in zip(outcomes, estimates, strict=True)
-        if outcome.state in ("to do", "failed", "interrupted")
+        if outcome.state in ("to do", "failed", "interrupted") and sweep.can_run(outcome.cell)
     ]
     hours = sum(known.hours(tflops) for known in left if known is not None)
     without = f", and {left.count(None)} without an estimate" if None in left else ""

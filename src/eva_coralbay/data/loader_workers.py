@@ -15,6 +15,9 @@ import torch
 from eva_coralbay import _processes
 from eva_coralbay.errors import EvaCoralbayError
 
+PREFETCHED = 2
+"""How many batches each worker of an evaluation has ready (`prefetch_factor`)."""
+
 
 def check_shared_memory(need: float, *, made_of: str, remedy: str) -> None:
     """Checks that the batches that wait for the processes of this machine fit.

@@ -14,7 +14,7 @@ from loguru import logger
 from typing_extensions import override
 
 from eva_coralbay import _messages
-from eva_coralbay.data import seeding, transforms, volume_transforms
+from eva_coralbay.data import loader_workers, seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.tasks import facts, protocols, splits
@@ -301,6 +301,6 @@ def _loader(num_workers: int, **arguments: Any) -> dataloaders.DataLoader:
     return dataloaders.DataLoader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        prefetch_factor=2 if num_workers > 0 else None,
+        prefetch_factor=loader_workers.PREFETCHED if num_workers > 0 else None,
         **arguments,
     )

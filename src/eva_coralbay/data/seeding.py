@@ -121,7 +121,7 @@ class SampleLoader(torch_data.DataLoader):
             batch_size=None,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
-            prefetch_factor=2 if num_workers else None,
+            prefetch_factor=loader_workers.PREFETCHED if num_workers else None,
             worker_init_fn=loader_workers.init_worker,
         )
 

@@ -14,10 +14,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from eva_coralbay.models.networks.pyramid import PyramidEncoder
-
-_FACTORS = (1, 1, 2, 4, 8, 16)
-"""The channels of the maps that the SwinUNETR decoder takes, in units of its feature size; each map
-is half as fine as the one before."""
+from eva_coralbay.models.zoo.swin_unetr import FACTORS
 
 
 class PyramidDecoder(base.Decoder):
@@ -38,10 +35,10 @@ class PyramidDecoder(base.Decoder):
         """
         super().__init__()
 
-        sources = [channels[min(level, len(channels) - 1)] for level in range(len(_FACTORS))]
+        sources = [channels[min(level, len(channels) - 1)] for level in range(len(FACTORS))]
         self.projections = nn.ModuleList(
             nn.Conv3d(source, feature_size * factor, kernel_size=1)
-            for source, factor in zip(sources, _FACTORS, strict=True)
+            for source, factor in zip(sources, FACTORS, strict=True)
         )
         self.decoder = swin_unetr.SwinUNETRDecoder(out_channels, feature_size=feature_size)
 

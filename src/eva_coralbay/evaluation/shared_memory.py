@@ -6,9 +6,6 @@ from typing import Any
 from eva_coralbay.data import loader_workers, modules, transforms
 from eva_coralbay.evaluation import expected_data
 
-_PREFETCHED = 2
-"""How many batches each worker has ready."""
-
 _BYTES_OF_CROP = 4 + 8
 """The size of a voxel of a crop: float32, and int64 for its label."""
 
@@ -51,7 +48,7 @@ def check(datamodule: Any) -> None:
     """
     loader_workers.check_shared_memory(
         estimate(datamodule),
-        made_of=f"{_PREFETCHED} batches a worker, in scoring of whole scans",
+        made_of=f"{loader_workers.PREFETCHED} batches a worker, in scoring of whole scans",
         remedy="N_DATA_WORKERS, 0 of which need none",
     )
 
@@ -65,7 +62,7 @@ def _part_bytes(datamodule: Any, name: str) -> float:
 
 def _waiting(loader: Any) -> int:
     """Returns how many samples wait."""
-    return (loader.num_workers or 0) * _PREFETCHED * (loader.batch_size or 1)
+    return (loader.num_workers or 0) * loader_workers.PREFETCHED * (loader.batch_size or 1)
 
 
 def _sample_bytes(dataset: Any) -> float:

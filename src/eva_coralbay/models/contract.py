@@ -23,6 +23,7 @@ from eva_coralbay import _messages, _tensor_meter
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import description, registry, zoo
 from eva_coralbay.models.networks import pyramid
+from eva_coralbay.models.zoo.swin_unetr import FACTORS, STRIDES
 
 _NUM_MAPS = 6
 """Feature maps that are asked for if the zoo says no number; the SwinUNETR decoder takes six."""
@@ -44,12 +45,6 @@ _BATCH_TOLERANCE = 1e-3
 
 _BFLOAT16_TOLERANCE = 0.1
 """Largest relative L2 difference between bfloat16 autocast and float32."""
-
-_DECODER_FACTORS = (1, 1, 2, 4, 8, 16)
-"""Channels of the maps that the SwinUNETR decoder takes, in units of its feature size."""
-
-_DECODER_STRIDES = (1, 2, 4, 8, 16, 32)
-"""Strides of the maps that the SwinUNETR decoder takes."""
 
 _ANY_MAPS_DECODER = "eva_coralbay.evaluation.pyramid_decoder.PyramidDecoder"
 """The decoder for all other maps."""
@@ -377,8 +372,8 @@ def _describe_decoder(network: nn.Module, maps: list[torch.Tensor], roi: int) ->
     """Says whether eva's SwinUNETR decoder takes the maps, or what stands before it."""
     channels = [feature_map.shape[1] for feature_map in maps]
     strides = [tuple(roi / side for side in feature_map.shape[2:]) for feature_map in maps]
-    wanted = [factor * channels[0] for factor in _DECODER_FACTORS] if channels else []
-    if strides == [(stride,) * 3 for stride in _DECODER_STRIDES] and channels == wanted:
+    wanted = [factor * channels[0] for factor in FACTORS] if channels else []
+    if strides == [(stride,) * 3 for stride in STRIDES] and channels == wanted:
         return f"SwinUNETRDecoderWithProjection with feature_size (IN_FEATURES) {channels[0]}"
     seen = ", ".join(
         f"{width} at {' x '.join(f'{step:.3g}' for step in stride)}"

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import checkpoints, export, identity, swin
 from eva_coralbay.models import preprocessing as preprocessing_lib
+from eva_coralbay.models.zoo.swin_unetr import FACTORS
 
 EmbeddingsType = Literal["multiscale", "head"]
 """Which feature maps are pooled to the embedding."""
@@ -224,7 +225,7 @@ class CoralBayEncoder(nn.Module):
     @property
     def feature_channels(self) -> list[int]:
         """Channels of the six feature maps, from fine to coarse."""
-        return [self.feature_size * factor for factor in (1, 1, 2, 4, 8, 16)]
+        return [self.feature_size * factor for factor in FACTORS]
 
     @property
     def embedded_maps(self) -> tuple[int, ...]:

@@ -149,10 +149,81 @@ def test_other_settings_have_another_folder(
     assert len(set(folders)) == 6
 
 
+def test_what_concerns_the_machine_is_not_in_the_folder(
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "DOWNLOAD_DATA": "true",
+        "LOGGERS": "wandb",
+        "NUM_DEVICES": "2",
+        "PREDICT_BATCH_SIZE": "4",
+        "PREPARED": "false",
+        "SW_BATCH_SIZE": "1",
+    }
+    for name in values:
+        monkeypatch.delenv(name, raising=False)
+    config = pathlib.Path(plan["tasks"]["btcv"]["config"])
+    config.with_name("shared.yaml").write_text(
+        "".join(f"{name.lower()}: ${{oc.env:{name}, null}}\n" for name in values)
+    )
+    config.write_text("config: shared.yaml\n")
+    before, *_ = _list(plan)
+
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    after, *_ = _list(plan)
+
+    assert after.folder == before.folder
+    assert values.items() <= after.environment.items()
+
+
+def test_a_dry_run_of_the_shell_is_not_one_of_the_sweep(
+    plan: dict[str, Any],
+    state: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in = state / "site" / "eva" / "__main__.py"
+    stand_in.write_text(f"import os\nassert 'DRY_RUN' not in os.environ\n{stand_in.read_text()}")
+    plan["models"], plan["seeds"] = {"lab/a": {}}, [0]
+    config = pathlib.Path(plan["tasks"]["btcv"]["config"])
+    config.write_text("trainer: {init_args: {dry_run: '${oc.env:DRY_RUN, false}'}}\n")
+    (before,) = _list(plan)
+    monkeypatch.setenv("DRY_RUN", "true")
+
+    (cell,) = _list(plan)
+    (outcome,) = _run(plan, tmp_path)
+
+    assert cell == before and "DRY_RUN" not in cell.command
+    assert outcome.state == "done"
+
+
+def test_embeddings_are_computed_first_where_the_config_needs_them(
+    plan: dict[str, Any], state: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """An attempt that failed leaves embeddings that eva would refuse."""
+    stand_in = state / "site" / "eva" / "__main__.py"
+    embeddings = "pathlib.Path(os.environ['EMBEDDINGS_ROOT'], 'net').mkdir(parents=True)"
+    stand_in.write_text(f"import os, pathlib\n{embeddings}\n{stand_in.read_text()}")
+    plan["models"] = {"lab/a": {}}
+    pathlib.Path(plan["tasks"]["btcv"]["config"]).write_text(
+        "data: {init_args: {embeddings_root: '${oc.env:EMBEDDINGS_ROOT, data/embeddings}/net'}}\n"
+    )
+    (state / "fail_a_0").touch()
+
+    cells = _list(plan)
+    outcomes = _run(plan, tmp_path, retries=1)
+
+    assert {cell.arguments[0] for cell in cells} == {"predict_fit"}
+    assert len({cell.environment["EMBEDDINGS_ROOT"] for cell in cells}) == 2
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"sedes": [0]}, "sedes"),
+        ({"env": {"DRY_RUN": True}}, "DRY_RUN is not for a sweep"),
         ({"models": {"../x": {}}}, "is not a name"),
         ({"seeds": [-1]}, "seeds.0"),
         ({"tasks": {"btcv": {}}}, "tasks.btcv.config"),
@@ -280,6 +351,8 @@ def test_what_is_done_is_seen_without_running(
         (["--jobs", "0"], "argument --jobs: '0' is not a whole number of at least 1"),
         (["--seeds", "0", "-1"], "argument --seeds: '-1' is not a whole number of at least 0"),
         (["--retries", "-1"], "argument --retries: '-1' is not a whole number of at least 0"),
+        (["--tflops", "0"], "argument --tflops: '0' is not a number above 0"),
+        (["--tflops", "nan"], "argument --tflops: 'nan' is not a number above 0"),
         (["--jobs", "two"], "argument --jobs: 'two' is not a whole number of at least 1"),
     ],
 )

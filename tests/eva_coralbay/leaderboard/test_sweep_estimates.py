@@ -51,6 +51,63 @@ def test_every_kind_of_config_is_estimated(name: str) -> None:
     assert large.gib > small.gib > 0.2
 
 
+def test_the_command_of_eva_is_that_of_the_config() -> None:
+    commands = {
+        name: _cells(name, "radiology/ct_fm")[0].arguments[0]
+        for name in ("offline/luna25", "luna25", "probe/luna25", "btcv", "probe/openkbp")
+    }
+
+    assert commands.pop("offline/luna25") == "predict_fit"
+    assert set(commands.values()) == {"fit"}
+
+
+@pytest.mark.parametrize("name", ["pretraining/coralbay", "pretraining/quickstart"])
+def test_a_pre_training_is_no_cell(name: str) -> None:
+    with pytest.raises(EvaCoralbayError, match="is the config of a pre-training") as error:
+        _cells(name, "radiology/coralbay")
+    assert "\n" not in str(error.value)
+
+
+def test_one_feature_size_of_the_shell_is_not_that_of_all_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IN_FEATURES", "12")
+
+    with pytest.raises(EvaCoralbayError, match="The shell sets IN_FEATURES"):
+        _cells("probe/openkbp", "all")
+
+
+def _cell_of_file(model: str, task: str, **env: Any) -> sweep.Cell:
+    plan = {
+        "output": "logs",
+        "seeds": [0],
+        "models": {model: {"env": env}},
+        "tasks": {"a": {"config": str(config.find_config(task))}},
+    }
+    (cell,) = sweep.list_cells(sweep.Plan.model_validate(plan))
+    return cell
+
+
+def test_a_feature_size_that_weights_fix_is_no_other_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = _cell_of_file("radiology/voco_h", "btcv")
+    assert cell.environment["IN_FEATURES"] == "192"
+    assert sweep.estimate(cell) is not None
+
+    # as if the zoo did not know it: what the folder was before
+    monkeypatch.setattr(zoo, "ENTRIES", {})
+    assert _cell_of_file("radiology/voco_h", "btcv").folder == cell.folder
+
+
+def test_a_feature_size_that_is_free_is_that_of_the_config() -> None:
+    cell = _cell_of_file("radiology/coralbay_random", "probe/openkbp")
+    assert "IN_FEATURES" not in cell.environment
+    assert sweep.estimate(cell) is None  # 12, not the 48 that were counted
+
+    chosen = _cell_of_file("radiology/coralbay_random", "probe/openkbp", IN_FEATURES=48)
+    assert chosen.folder != cell.folder
+    assert sweep.estimate(chosen) is not None
+
+
 def test_a_model_that_is_not_known() -> None:
     with pytest.raises(EvaCoralbayError, match="no model radiology/voco_x. Did you mean radiology"):
         _cells("btcv", "radiology/voco_x")
@@ -155,6 +212,17 @@ def test_the_input_of_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own.tflop > 50 * of_task.tflop
     (cell,) = _cells("probe/openkbp", "slices/resnet50")
     assert "cannot run: its own input is not known" in sweep.list_remarks(cell)
+
+
+def test_what_cannot_run_is_not_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTOCOL", "probe-native")
+    models = ["slices/resnet50", "radiology/spectre_local"]
+
+    assert main.main(["leaderboard", "sweep", "probe/openkbp", "--models", *models]) == 0
+
+    assert "To do: 1 cells" in capsys.readouterr().err
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:

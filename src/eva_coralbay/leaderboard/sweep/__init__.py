@@ -23,6 +23,7 @@ from eva_coralbay.leaderboard.sweep.estimates import (
     SCAN_MM,
     TFLOPS,
     Estimate,
+    can_run,
     estimate,
     list_remarks,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Estimate",
     "Outcome",
     "Plan",
+    "can_run",
     "describe_failure",
     "estimate",
     "list_cells",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from eva_coralbay.leaderboard.sweep.plan import Cell
 from eva_coralbay.models import weight_sources, work, zoo
 from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.models.zoo import swin_unetr
 from eva_coralbay.tasks import catalog, facts, protocols, splits
 
 SCAN_MM = (300.0, 375.0, 375.0)
@@ -32,8 +33,8 @@ CURVE_SIZES, CURVE_DRAWS = (1, 2, 5, 10, 25), 10
 NUM_SHRINKAGES = 5
 """How many strengths of a probe's covariance are tried."""
 
-_SWIN_FACTOR = 32
-"""The channels of the six maps of a SwinUNETR, in units of its feature size."""
+_WIDTH = "model.init_args.encoder.init_args.model_kwargs.feature_size"
+"""The key of a config that states the feature size."""
 
 _SCORED_CHECKPOINTS = 2
 """How many checkpoints of a training are scored: the last and the best."""
@@ -157,6 +158,19 @@ def estimate(cell: Cell) -> Estimate | None:
     return _estimate_segmentation(setting)
 
 
+def can_run(cell: Cell) -> bool:
+    """Whether a cell can run: a protocol with the encoder's own input needs that to be known.
+
+    Args:
+        cell: The cell.
+    """
+    entry = zoo.ENTRIES.get(cell.environment["MODEL_NAME"])
+    rules = protocols.PROTOCOLS.get(str(cell.values.get("trainer.init_args.protocol")))
+    if entry is None or rules is None:
+        return True
+    return entry.preprocessing is not None or not rules.has_native_input
+
+
 def list_remarks(cell: Cell) -> Iterator[str]:
     """Yields what to know of a cell before it runs: why it cannot, weights, license, overlap.
 
@@ -166,8 +180,7 @@ def list_remarks(cell: Cell) -> Iterator[str]:
     entry = zoo.ENTRIES.get(cell.environment["MODEL_NAME"])
     if entry is None:
         return
-    rules = protocols.PROTOCOLS.get(str(cell.values.get("trainer.init_args.protocol")))
-    if rules is not None and rules.has_native_input and entry.preprocessing is None:
+    if not can_run(cell):
         yield "cannot run: its own input is not known"
     if entry.weights is not None and not cell.environment.get("CHECKPOINT"):
         if not weight_sources.is_downloaded(entry.weights):
@@ -210,7 +223,7 @@ def estimate_fit(features: int, cases: int) -> Estimate:
 
 def _count_features(entry: zoo.Entry) -> int:
     """Returns the channels of all feature maps."""
-    return sum(one.channels for one in entry.maps) or _SWIN_FACTOR * work.width(entry)
+    return sum(one.channels for one in entry.maps) or sum(swin_unetr.FACTORS) * work.width(entry)
 
 
 def _estimate_segmentation(setting: _Setting) -> Estimate:
@@ -270,6 +283,6 @@ def _read_setting(cell: Cell) -> _Setting | None:
     rules = protocols.PROTOCOLS.get(str(cell.values.get("trainer.init_args.protocol")))
     if entry is None or task is None or rules is None or "model.init_args.encoder" in cell.values:
         return None
-    if cell.environment.get("IN_FEATURES") != str(work.width(entry)):
+    if cell.values.get(_WIDTH) != work.width(entry):
         return None
     return _Setting(entry, task, rules, cell.values)

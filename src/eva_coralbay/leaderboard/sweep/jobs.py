@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
 import subprocess  # nosec B404  # starts eva and SLURM's own commands
 import sys
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.leaderboard.sweep.plan import Cell
+from eva_coralbay.leaderboard.sweep.plan import DRY_RUN, Cell
 from eva_coralbay.results import record
 
 Cluster = Literal["local", "slurm"]
@@ -130,6 +131,8 @@ def run(
                 while waiting and len(running) < at_once:
                     outcome, attempt = waiting.popleft()
                     (outcome.cell.folder / _FAILURE).unlink(missing_ok=True)
+                    # eva does not go on with embeddings, nor does it overwrite them
+                    shutil.rmtree(outcome.cell.embeddings, ignore_errors=True)
                     job = _submit(executor, outcome.cell, cluster)
                     outcome.log = pathlib.Path(job.paths.stdout)
                     running[job] = (outcome, attempt)
@@ -215,7 +218,9 @@ def _submit(executor: Any, cell: Cell, cluster: Cluster) -> Any:
         unhidden = f"CUDA_VISIBLE_DEVICES={visible}"
         gpus = ["-u", "CUDA_VISIBLE_DEVICES"] if visible is None else [unhidden]
         variables = [*gpus, *variables]
-    command = ["env", *variables, sys.executable, "-m", "eva", *cell.arguments]
+    # such a run would leave no record
+    unset = ["-u", DRY_RUN]
+    command = ["env", *unset, *variables, sys.executable, "-m", "eva", *cell.arguments]
     return executor.submit(subprocess.run, command, check=False)
 
 

@@ -19,17 +19,33 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import submission
 from eva_coralbay.models import work, zoo
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import foreign_files, run_config
 
 _MACHINE_VARIABLES = (
     "ACCELERATOR",
+    "DOWNLOAD_DATA",
+    "EMBEDDINGS_ROOT",
+    "LOGGERS",
     "LOG_EVERY_N_STEPS",
+    "NUM_DEVICES",
     "N_DATA_WORKERS",
     "OUTPUT_ROOT",
+    "PREDICT_BATCH_SIZE",
+    "PREPARED",
     "PREPARED_ROOT",
+    "SW_BATCH_SIZE",
     "TQDM_REFRESH_RATE",
 )
 """The variables that do not change what a cell is."""
+
+DRY_RUN = "DRY_RUN"
+"""The variable that makes a run end without a record, which therefore no cell has."""
+
+_EMBEDDINGS = "data.init_args.embeddings_root"
+"""The key of a config that says where embeddings lie, if they are computed first."""
+
+_PRETRAINING = "eva_coralbay.pretraining."
+"""How the class of the trainer begins in the configs of a pre-training."""
 
 _ALL = "all"
 """What stands for all models of the zoo."""
@@ -42,6 +58,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)
 
 _SHELL_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 """What a variable of a POSIX shell may be called."""
+
+_WIDTH = "IN_FEATURES"
+"""The variable of the feature size."""
 
 _MAX_BYTES = 1_000_000
 """The most bytes of a sweep or of a config."""
@@ -67,6 +86,11 @@ class _Part(pydantic.BaseModel):
                 raise ValueError(
                     f"{name!r} is not a variable: it has letters, digits and underscores"
                 )
+        if DRY_RUN in env:
+            raise ValueError(
+                f"{DRY_RUN} is not for a sweep, as it leaves no record: set it before one of the "
+                "printed commands"
+            )
         return env
 
 
@@ -133,6 +157,11 @@ class Cell:
     """The values of its config by their dotted keys, with what variables and arguments set."""
 
     @property
+    def embeddings(self) -> pathlib.Path:
+        """The folder of its embeddings, if its config has them computed first."""
+        return self.folder / "embeddings"
+
+    @property
     def name(self) -> str:
         """What it is called in messages."""
         return f"{self.model} on {self.task}, seed {self.seed}"
@@ -183,8 +212,14 @@ def plan_config(
         seeds: The seeds.
 
     Raises:
-        EvaCoralbayError: If a model is not in the zoo.
+        EvaCoralbayError: If a model is not in the zoo, or the shell sets IN_FEATURES, which would
+            be that of all models.
     """
+    if os.environ.get(_WIDTH):
+        raise EvaCoralbayError(
+            f"The shell sets {_WIDTH}, but each model gets the feature size that it needs: unset "
+            "it, or choose feature sizes in a sweep's YAML file."
+        )
     names = list(zoo.ENTRIES) if list(models) == [_ALL] else list(models)
     unknown = [model for model in names if model not in zoo.ENTRIES]
     if unknown:
@@ -197,7 +232,7 @@ def plan_config(
     return Plan(
         output=f"logs/sweep/{name}",
         seeds=list(seeds),
-        models={model: _Part() for model in names},
+        models={model: _Part(env={_WIDTH: work.width(zoo.ENTRIES[model])}) for model in names},
         tasks={name.rpartition("/")[2]: _Task(config=str(path))},
     )
 
@@ -220,7 +255,8 @@ def list_cells(
         seeds: The seeds to run, those of the sweep if None.
 
     Raises:
-        EvaCoralbayError: If a model or task is not in the sweep, or a config cannot be read.
+        EvaCoralbayError: If a model or task is not in the sweep, or a config cannot be read or is
+            that of a pre-training.
     """
     # cells share their files: each is read once
     read_config, hash_weights = functools.cache(_read_config), functools.cache(_hash_weights)
@@ -255,15 +291,16 @@ def _build_cell(
     parts = (plan, plan.tasks[task], plan.models[model])
     config = plan.tasks[task].config
     contents = read_config(config)
-    ambient = {name: os.environ[name] for name in contents.variables if name in os.environ}
+    ambient = {
+        name: os.environ[name]
+        for name in contents.variables
+        if name in os.environ and name != DRY_RUN
+    }
     chosen = {"MODEL_NAME": model, "TASK": task}
     arguments: dict[str, Any] = {"trainer.init_args.model": model}
     for part in parts:
         chosen |= {name: _format(value) for name, value in part.env.items()}
         arguments |= part.args
-    entry = zoo.ENTRIES.get(chosen["MODEL_NAME"])
-    if entry is not None and "IN_FEATURES" not in ambient:
-        chosen.setdefault("IN_FEATURES", str(work.width(entry)))
     environment = {**ambient, **chosen, "SEED": str(seed), "N_RUNS": "1"}
     identity = {
         "config": contents.own,
@@ -276,22 +313,40 @@ def _build_cell(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
     folder = pathlib.Path(plan.output, model.replace("/", "__"), task.replace("/", "__"))
     folder /= f"seed_{seed}-{digest[:12]}"
-    return Cell(
+    environment = {**_fixed_width(chosen["MODEL_NAME"]), **environment, "OUTPUT_ROOT": str(folder)}
+    values = {
+        **_fill(contents.shared, environment),
+        **_fill(contents.own, environment),
+        **arguments,
+    }
+    embeddings = {"embeddings_root": values.get(_EMBEDDINGS)}
+    command = run_config.command({"data": {"init_args": embeddings}})
+    cell = Cell(
         model=model,
         task=task,
         seed=seed,
         folder=folder,
-        environment={**environment, "OUTPUT_ROOT": str(folder)},
+        environment=environment,
         arguments=[
-            *("fit", "--config", config),
+            *(command, "--config", config),
             *(f"--{name}={_format(value)}" for name, value in arguments.items()),
         ],
-        values={
-            **_fill(contents.shared, environment),
-            **_fill(contents.own, environment),
-            **arguments,
-        },
+        values=values,
     )
+    if command != "fit":
+        environment["EMBEDDINGS_ROOT"] = str(cell.embeddings)
+    return cell
+
+
+def _fixed_width(model: str) -> dict[str, str]:
+    """Returns the variable of the feature size for weights that fix it.
+
+    No other feature size can run, so it is not part of what a cell is.
+    """
+    entry = zoo.ENTRIES.get(model)
+    if entry is None or "feature_size" not in entry.arguments:
+        return {}
+    return {_WIDTH: str(work.width(entry))}
 
 
 class _Config(NamedTuple):
@@ -308,13 +363,22 @@ class _Config(NamedTuple):
 
 
 def _read_config(path: str) -> _Config:
-    """Reads a config and the file that it takes."""
+    """Reads a config and the file that it takes.
+
+    Raises:
+        EvaCoralbayError: If it cannot be read, or is that of a pre-training.
+    """
     text = foreign_files.read_text(path, max_bytes=_MAX_BYTES)
     own, shared = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES), None
     if isinstance(own, dict) and isinstance(own.get("config"), str):
         shared_path = pathlib.Path(path).parent / own["config"]
         text += foreign_files.read_text(shared_path, max_bytes=_MAX_BYTES)
         shared = foreign_files.read_yaml(shared_path, max_bytes=_MAX_BYTES)
+    if str(_fill(own, {}).get("trainer.class_path")).startswith(_PRETRAINING):
+        raise EvaCoralbayError(
+            f"{path} is the config of a pre-training, which a sweep does not compare: run it by "
+            "`eva-coralbay pretrain fit --config`."
+        )
     return _Config(own, shared, sorted(set(re.findall(r"\$\{oc\.env:\s*(\w+)", text))))
 
 

@@ -10,6 +10,12 @@ NETWORK = "eva_coralbay.models.encoder.CoralBayEncoder"
 LEGACY_MERGING = "legacy"
 """How MONAI merged patches before 1.5.0."""
 
+FACTORS = (1, 1, 2, 4, 8, 16)
+"""The channels of the six feature maps, from fine to coarse, in units of the feature size."""
+
+STRIDES = (1, 2, 4, 8, 16, 32)
+"""The strides of the six feature maps, from fine to coarse, in voxels."""
+
 
 def arguments(feature_size: int, *, use_v2: bool) -> dict[str, Any]:
     """Returns the arguments of a network with the patch merging of MONAI before 1.5.0."""
@@ -18,8 +24,8 @@ def arguments(feature_size: int, *, use_v2: bool) -> dict[str, Any]:
 
 def maps(feature_size: int) -> tuple[FeatureMap, ...]:
     """Returns the feature maps, from fine to coarse."""
-    factors = ((1, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))
-    return tuple(FeatureMap.of_stride(feature_size * f, stride) for f, stride in factors)
+    sizes = zip(FACTORS, STRIDES, strict=True)
+    return tuple(FeatureMap.of_stride(feature_size * factor, stride) for factor, stride in sizes)
 
 
 def embedding_dim(feature_size: int) -> int:
