@@ -116,11 +116,12 @@ def compare(
     runs_a, runs_b = (_select(entries, model, task, protocol) for model in (model_a, model_b))
     _check_comparable(runs_a[0].record, runs_b[0].record, model_a, model_b)
     metric = scores.headline_metric(runs_a[0].record.metrics)
-    total = _compare(_ALL, runs_a, runs_b, metric)
+    tables_a, tables_b = case_values.read_tables(runs_a), case_values.read_tables(runs_b)
+    total = _compare(_ALL, tables_a, tables_b, metric)
     classes, left_out = [], {}
-    for name in dict.fromkeys(row.class_name for row in runs_a[0].rows):
+    for name in dict.fromkeys(row.class_name for row in tables_a[runs_a[0].cases_path]):
         try:
-            classes.append(_compare(name, runs_a, runs_b, metric, class_name=name))
+            classes.append(_compare(name, tables_a, tables_b, metric, class_name=name))
         except ValueError as error:
             left_out[name] = str(error)
     corrected = statistics.correct([row.comparison for row in classes])
@@ -192,16 +193,16 @@ def _check_comparable(first: record.Record, second: record.Record, *models: str)
 
 def _compare(
     name: str,
-    runs_a: Sequence[results_folder.Entry],
-    runs_b: Sequence[results_folder.Entry],
+    tables_a: case_values.Tables,
+    tables_b: case_values.Tables,
     metric: str,
     class_name: str | None = None,
 ) -> Row:
     """Compares two models by all classes or by one."""
     values = case_values.restrict_to_common_cases(
         {
-            "A": case_values.gather(runs_a, metric, class_name),
-            "B": case_values.gather(runs_b, metric, class_name),
+            "A": case_values.select(tables_a, metric, class_name),
+            "B": case_values.select(tables_b, metric, class_name),
         }
     )
     (comparison,) = statistics.compare(values)

@@ -7,7 +7,7 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from eva_coralbay import _atomic_files
@@ -119,13 +119,13 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
         EvaCoralbayError: If the file is not a case table, naming the line.
     """
     kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
-    rows = []
+    rows: list[Row] = []
     text = foreign_files.read_text(path, max_bytes=MAX_BYTES)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = tuple(next(reader, []))
-        for values in reader if header in kinds else ():
-            rows.append(_parse_row(values, kinds[header]))
+        if header in kinds:
+            rows.extend(_parse_rows(reader, kinds[header]))
     except (ValueError, csv.Error) as error:
         raise EvaCoralbayError(f"{path}, line {reader.line_num}: {error}.") from error
     if header not in kinds:
@@ -142,13 +142,14 @@ def _columns(kind: type[Row]) -> list[str]:
     return [field.name.removesuffix("_name") for field in dataclasses.fields(kind)]
 
 
-def _parse_row(values: Sequence[str], kind: type[Row]) -> Row:
-    """Parses the values of a row of the case table."""
-    fields = dataclasses.fields(kind)
-    if len(values) != len(fields):
-        raise EvaCoralbayError(f"expected {len(fields)} values, got {len(values)}")
-    parsers = {str: str, int: int, float | None: lambda text: float(text) if text else None}
-    return kind(*(parsers[field.type](value) for field, value in zip(fields, values, strict=True)))
+def _parse_rows(lines: Iterable[Sequence[str]], kind: type[Row]) -> Iterator[Row]:
+    """Yields the rows of the lines of a case table."""
+    by_type = {str: str, int: int, float | None: lambda text: float(text) if text else None}
+    parsers = [by_type[field.type] for field in dataclasses.fields(kind)]
+    for values in lines:
+        if len(values) != len(parsers):
+            raise EvaCoralbayError(f"expected {len(parsers)} values, got {len(values)}")
+        yield kind(*(parse(value) for parse, value in zip(parsers, values, strict=True)))
 
 
 def _check_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:

@@ -2,16 +2,21 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import folder, scores
+from eva_coralbay.results import case_table, folder, scores
 
 _Array = npt.NDArray[np.float64]
+
+Tables: TypeAlias = Mapping[pathlib.Path, Sequence[case_table.Row]]
+"""The case table of every seed of a model on a task, by its file."""
 
 
 class TooFewCases(EvaCoralbayError):
@@ -141,13 +146,40 @@ def gather(
         EvaCoralbayError: If there are no values of this metric, or the seeds are of different
             cases.
     """
+    return select(read_tables(entries), metric, class_name)
+
+
+def read_tables(entries: Iterable[folder.Entry]) -> Tables:
+    """Reads the case tables of the seeds of a model on a task, for several calls of `select`.
+
+    Args:
+        entries: The entries of one model, task and protocol, one for each seed.
+
+    Raises:
+        EvaCoralbayError: If one of them is not a case table, naming the line.
+    """
+    return {entry.cases_path: entry.rows for entry in entries}
+
+
+def select(tables: Tables, metric: str, class_name: str | None = None) -> CaseValues:
+    """Selects the values of a metric from tables that are read: see `gather`.
+
+    Args:
+        tables: The tables.
+        metric: The metric of the case table.
+        class_name: A class to take the values of; None for the mean over the classes of a case.
+
+    Raises:
+        EvaCoralbayError: If there are no values of this metric, or the seeds are of different
+            cases.
+    """
     sign = -1.0 if metric in scores.LOWER_IS_BETTER else 1.0
     runs = []
-    for entry in entries:
-        values = scores.by_case(entry.rows, metric, class_name)
+    for path, rows in tables.items():
+        values = scores.by_case(rows, metric, class_name)
         if not values:
             of = "" if class_name is None else f" of the class '{class_name}'"
-            raise EvaCoralbayError(f"{entry.cases_path} has no values by case of '{metric}'{of}.")
+            raise EvaCoralbayError(f"{path} has no values by case of '{metric}'{of}.")
         runs.append(
             {case: None if value is None else sign * value for case, value in values.items()}
         )

@@ -22,11 +22,12 @@ _MODELS = ["baseline/coralbay_random_12", "baseline/gaussian_derivatives"]
 """Two models with results in the repository."""
 
 _COMMANDS_WITHOUT_TORCH = """
-import contextlib, os, sys
+import contextlib, os, sys, time
 
 from eva_coralbay.cli import main
 
 for arguments in {commands}:
+    started = time.process_time()
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
             code = main.main(arguments)
@@ -34,6 +35,7 @@ for arguments in {commands}:
             code = exit_.code
     assert not code, (arguments, code)
     assert "torch" not in sys.modules, arguments
+    assert time.process_time() - started < 2, arguments
 """
 
 
@@ -212,7 +214,7 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "check-backbone" in capsys.readouterr().out
 
 
-def test_commands_that_compute_nothing_import_no_torch(tmp_path: pathlib.Path) -> None:
+def test_commands_that_compute_nothing_import_no_torch_and_take_no_time(tmp_path: pathlib.Path) -> None:
     found = next((_ROOT / "leaderboard/results").rglob("seed_0.json"))
     leaderboard = [
         ["validate", "leaderboard/results"],

@@ -233,7 +233,6 @@ def _task(track: board.Track, column: board.Column) -> dict[str, Any]:
         "comparisons": _by_pair(compared),
         "reason": _common_reason(compared),
         "strip_plot": _svg(figures.strip_plot(cells, column.metric) if is_by_case else ""),
-        "curve_plot": _curve_plot(track, column),
         "worst": _worst_cases(comparable) if is_by_case else [],
         "perturbations": sorted({name for cell in cells.values() for name in cell.robustness}),
     }
@@ -334,7 +333,12 @@ def _environment(content: board.Board) -> jinja2.Environment:
         "significance": statistics.SIGNIFICANCE,
         "rank_plot": lambda rows: _svg(figures.rank_plot(rows)),
         "size_plot": lambda track: _svg(figures.size_plot(track)),
-        "curve_plot": _curve_plot,
+        # drawn once: each is read from the tables of all runs, and shown on several pages
+        "curve_plots": {
+            column.slug: _curve_plot(track, column)
+            for track in content.tracks
+            for column in track.columns
+        },
         "cost_plot": lambda track: _svg(figures.cost_plot(track)),
         "standings": lambda track, column: standings.find(
             track.models(column), track.comparisons[column.slug]

@@ -59,10 +59,10 @@ def _read_points(
     if n_training is not None:
         name = next(iter(metrics.values()))
         metrics = {**metrics, n_training: name.rpartition("_at_")[0]}
-    points = {}
+    tables, points = case_values.read_tables(entries), {}
     for n_cases, metric in metrics.items():
         try:
-            values = case_values.gather(entries, metric)
+            values = case_values.select(tables, metric)
         except (case_values.TooFewCases, ValueError):
             continue
         points[n_cases] = statistics.mean(values, resamples=_RESAMPLES).mean
