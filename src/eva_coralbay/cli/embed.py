@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Embed(_subcommand.Subcommand):
-    """Embeds CT scans with an encoder, each as the encoder was trained, into a Parquet table.
+    """Embeds CT scans with an encoder, preprocessed as for its training, into a Parquet table.
 
-    A row is a scan, or a region of --roi or --mask: its id, its file with the SHA-256, the encoder
-    with that of its weights, the preprocessing, the version, and the embedding. Repeat the
-    command after an interruption, and it continues; later calls add scans. A file that is not a CT
-    scan in HU or cannot be read is named and left out; the exit code is then 1.
+    Each row is a scan, or a region given by --roi or --mask: its id, the file and its SHA-256, the
+    encoder and the SHA-256 of its weights, the preprocessing, the version, and the embedding. After
+    an interruption, repeat the command to continue; later calls add scans. A file that cannot be
+    read or is not a CT scan in HU is named and left out, and the exit code is then 1.
     """
 
     name = "embed"

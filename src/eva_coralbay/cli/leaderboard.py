@@ -51,12 +51,12 @@ class Validate(_subcommand.Subcommand):
 class Verify(_subcommand.Subcommand):
     """Computes the metrics of a record again from its case table, or repeats its run.
 
-    The case table, and for a repetition the configuration, are to be the files that the record
-    states: their hashes are checked first.
+    First, the hash of the case table (and of the configuration, with --rerun) is compared with
+    the one in the record.
 
-    A repetition builds what the configuration beside the record names, so it executes code of
-    the model's authors: read it first. DATA_ROOT, PREPARED_ROOT, CHECKPOINT, ACCELERATOR and
-    N_DATA_WORKERS say what is different on this machine.
+    --rerun builds the classes that the configuration beside the record names, so it executes code
+    of the model's authors: read the configuration first. Set DATA_ROOT, PREPARED_ROOT, CHECKPOINT,
+    ACCELERATOR and N_DATA_WORKERS as this machine needs them.
     """
 
     name = "verify"

@@ -15,8 +15,8 @@ _UNKNOWN = "not known"
 class Models(_subcommand.Subcommand):
     """Lists the encoders that are known by name, with what they take and where they are from.
 
-    The overlap counts those of our tasks whose scans an encoder is known to have been pre-trained
-    on; `--json` names them.
+    The column "overlap" counts the tasks of this package whose scans are known to be in the
+    encoder's pre-training data; --json names them.
     """
 
     name = "models"

@@ -23,12 +23,12 @@ _LARGE = 1e6
 
 
 class Results(_subcommand.Subcommand):
-    """Prints what the runs below a folder add up to.
+    """Prints a table of the results of all runs below a folder.
 
-    A row is a model on a task by a protocol, scored on one part of the split: the mean over the
-    seeds, and their standard deviation. Of the checkpoints of a run, the one that its protocol
-    ranks counts. Runs with other steps, spacing or other settings of the task are rows of their
-    own, told apart by a hash. --json and --csv have the values of every class too.
+    Each row shows a model on one task, protocol and part of the split (val or test): the mean over
+    the seeds and their standard deviation. If a run has scored several checkpoints, the table shows
+    the one that its protocol ranks. Runs whose settings differ (steps, spacing, ...) have separate
+    rows, which a hash tells apart. --json and --csv also have the values of each class.
     """
 
     name = "results"

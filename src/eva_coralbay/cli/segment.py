@@ -8,19 +8,18 @@ from eva_coralbay.cli import _output, _scans, _subcommand
 
 
 class Segment(_subcommand.Subcommand):
-    """Segments CT scans by the decoder or the probe that a run has trained.
+    """Segments CT scans with the decoder or the probe that a run has trained.
 
-    Writes a label map a scan on the scan's own grid (shape, order of axes, affine and units of the
-    file; of a DICOM series its grid), with the names of the labels in labels.json and in its
-    header. Repeat the command after an interruption, and it continues. A file that is not a CT scan
-    in HU or cannot be read is named and left out; the exit code is then 1.
+    Writes one label map per scan, on the scan's own grid (a NIfTI file's shape, axis order, affine
+    and units, or the grid of a DICOM series). The names of the labels are in labels.json and in the
+    header. After an interruption, repeat the command to continue. A file that cannot be read or is
+    not a CT scan in HU is named and left out, and the exit code is then 1.
 
-    The networks are built from the classes that the files of the run name, so it has to be one that
-    you trust.
+    The files of the run name the classes that are built, so use only runs that you trust.
     """
 
     name = "segment"
-    help = "segment your own scans by what a run has trained"
+    help = "segment your own scans with the decoder or probe of a run"
     examples = """
         eva-coralbay segment /mnt/scans --run logs/mine/nnunet/SESSION/run_0 --out segmentations
         eva-coralbay segment scan.nii.gz --run RUN --out out --overlay --probabilities

@@ -95,7 +95,7 @@ def summarize(root: str | None = None, *, prepared_root: str | None = None) -> l
     """
     if prepared_root is not None and root is None:
         raise EvaCoralbayError(
-            "What is prepared can be told only with the folder of the data: `--root`."
+            "`--prepared-root` needs `--root`: name the folder of the data as well."
         )
     return [_summarize(task, root, prepared_root) for task in catalog.TASKS.values()]
 

@@ -212,7 +212,7 @@ class ClassificationModule(run_module.RunModule):
         ]
         if differences:
             raise EvaCoralbayError(
-                "The embeddings are made of something else than the config says:\n"
+                "The embeddings in the folder were computed with other settings than the config has:\n"
                 + "\n".join(differences)
                 + "\nChoose another EMBEDDINGS_ROOT, or delete the folder, and run "
                 "`eva predict_fit`."

@@ -218,7 +218,7 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
         )
     path = _find_beside(entry, stated.file)
     if hashlib.sha256(_read_bytes(path)).hexdigest() != stated.sha256:
-        raise EvaCoralbayError(f"{path} is not as the run has written it: its hash is another.")
+        raise EvaCoralbayError(f"{path} was changed after the run: its hash is not the one in the record. Restore it.")
     return run_config.read(path)
 
 
@@ -324,8 +324,8 @@ def _check_new(adapted: Sequence[_Result], root: pathlib.Path) -> None:
         path = root / results_folder.relative_path(result.record)
         if path.exists() and _measured(record.Record.read(path)) != _measured(result.record):
             raise EvaCoralbayError(
-                f"{path} is there with other values; nothing was written. Remove it and its two "
-                "files first if this run is to replace it."
+                f"{path} already exists with other values; nothing was written. To replace it with "
+                "this run, first remove it and the two files beside it."
             )
 
 

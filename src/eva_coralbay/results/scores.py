@@ -1,4 +1,4 @@
-"""What the rows of a case table add up to. The recorder and the verification both use it."""
+"""Computes the metrics of a run from its case table, for the recorder and the verification."""
 
 import math
 import re

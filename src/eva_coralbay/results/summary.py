@@ -1,4 +1,4 @@
-"""What runs add up to: for each model, task, protocol and part the mean over the seeds."""
+"""Summarizes runs: for each model, task, protocol and part the mean over the seeds."""
 
 import dataclasses
 import os

@@ -58,7 +58,7 @@ def test_again_is_no_error_but_other_values_are(tmp_path: pathlib.Path) -> None:
     submission.submit([tmp_path / "first"], out)
 
     submission.submit([tmp_path / "first"], out)
-    with pytest.raises(ValueError, match="seed_0.json is there with other values"):
+    with pytest.raises(ValueError, match="seed_0.json already exists with other values"):
         submission.submit([tmp_path / "second"], out)
 
 
@@ -311,7 +311,7 @@ def test_a_changed_config_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "logs" / "run_0" / "config.yaml"
     path.write_text(path.read_text() + "\n")
 
-    with pytest.raises(ValueError, match="config.yaml is not as the run has written it"):
+    with pytest.raises(ValueError, match="config.yaml was changed after the run"):
         submission.submit([tmp_path / "logs"], tmp_path / "results")
 
 

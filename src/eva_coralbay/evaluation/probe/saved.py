@@ -82,9 +82,9 @@ def read(path: pathlib.Path) -> module_lib.ProbeModule:
     module.build_encoder()
     if module.encoder_sha256 != stated["encoder_sha256"]:
         raise EvaCoralbayError(
-            f"'{path}' is of an encoder with other weights (SHA-256 "
-            f"{stated['encoder_sha256'][:12]}..., here {str(module.encoder_sha256)[:12]}...). "
-            "Use those."
+            f"The probe '{path}' was fitted to an encoder with other weights (SHA-256 "
+            f"{stated['encoder_sha256'][:12]}...) than those that are loaded now "
+            f"({str(module.encoder_sha256)[:12]}...). Load the encoder's weights of that run."
         )
     module.classifiers = [fitted]
     return module.eval()

@@ -136,7 +136,7 @@ def _check_target(target: pathlib.Path) -> None:
         raise EvaCoralbayError(f"{target} is a file: name a folder for the page.")
     if target.is_dir() and any(target.iterdir()) and not (target / _MARKER).is_file():
         raise EvaCoralbayError(
-            f"{target} has files that are not of a page of ours: name a new or an empty folder."
+            f"{target} has files that this command did not write: name a new or an empty folder."
         )
 
 

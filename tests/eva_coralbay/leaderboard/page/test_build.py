@@ -410,7 +410,7 @@ def test_other_files_are_not_replaced(tmp_path: pathlib.Path, name: str) -> None
     (tmp_path / "results").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
-    with pytest.raises(ValueError, match="files that are not of a page of ours"):
+    with pytest.raises(ValueError, match="files that this command did not write"):
         _build(tmp_path / "results", tmp_path / "out")
     assert (tmp_path / "out" / name).read_text() == "mine"
 
