@@ -225,9 +225,9 @@ def _check_merge(archive: str, source: pathlib.Path, target: pathlib.Path) -> No
         if other.exists() and child.is_dir() != other.is_dir():
             kind = "folder" if child.is_dir() else "file"
             raise DatasetError(
-                f"Archive '{archive}' holds a {kind} with the path of '{other}', which exists and is "
-                f"not a {kind}. Nothing was extracted: move '{other}' away, or extract the archive "
-                "into an empty root."
+                f"Archive '{archive}' holds a {kind} with the path of '{other}', which exists "
+                f"and is not a {kind}. Nothing was extracted: move '{other}' away, or choose an "
+                "empty root."
             )
         if child.is_dir():
             _check_merge(archive, child, other)

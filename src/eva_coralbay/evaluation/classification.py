@@ -212,7 +212,7 @@ class ClassificationModule(run_module.RunModule):
         ]
         if differences:
             raise EvaCoralbayError(
-                "The embeddings in the folder were computed with other settings than the config has:\n"
+                "The embeddings in the folder were computed with settings that differ:\n"
                 + "\n".join(differences)
                 + "\nChoose another EMBEDDINGS_ROOT, or delete the folder, and run "
                 "`eva predict_fit`."

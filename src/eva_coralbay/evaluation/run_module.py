@@ -126,7 +126,7 @@ class RunModule(module.ModelModule):
         stated = checkpoint.get(STATE, {}).get("encoder_sha256")
         if None not in (stated, self.encoder_sha256) and stated != self.encoder_sha256:
             raise EvaCoralbayError(
-                f"The checkpoint belongs to an encoder with other weights (SHA-256 {stated[:12]}...) "
+                f"The checkpoint is of an encoder with other weights (SHA-256 {stated[:12]}...) "
                 f"than those that are loaded now ({str(self.encoder_sha256)[:12]}...). Load the "
                 "weights of that run, or set another OUTPUT_ROOT."
             )

@@ -218,7 +218,9 @@ def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
         )
     path = _find_beside(entry, stated.file)
     if hashlib.sha256(_read_bytes(path)).hexdigest() != stated.sha256:
-        raise EvaCoralbayError(f"{path} was changed after the run: its hash is not the one in the record. Restore it.")
+        raise EvaCoralbayError(
+            f"{path} was changed after the run: its hash is not the one in the record. Restore it."
+        )
     return run_config.read(path)
 
 

@@ -214,7 +214,7 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "check-backbone" in capsys.readouterr().out
 
 
-def test_commands_that_compute_nothing_import_no_torch_and_take_no_time(tmp_path: pathlib.Path) -> None:
+def test_commands_that_compute_nothing_start_at_once(tmp_path: pathlib.Path) -> None:
     found = next((_ROOT / "leaderboard/results").rglob("seed_0.json"))
     leaderboard = [
         ["validate", "leaderboard/results"],

@@ -63,5 +63,5 @@ def test_table_fits_a_narrow_terminal(
 
 
 def test_prepared_scans_are_looked_for_with_their_data_only() -> None:
-    with pytest.raises(EvaCoralbayError, match="only with the folder of the data: `--root`"):
+    with pytest.raises(EvaCoralbayError, match="`--prepared-root` needs `--root`"):
         tasks.summarize(prepared_root="elsewhere")

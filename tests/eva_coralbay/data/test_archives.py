@@ -65,7 +65,9 @@ def test_files_and_folders_take_no_place_of_each_other(
     write(root / old, b"old")
     make_zip(tmp_path / "a.zip", {"a.bin": b"a", new: b"new"})
 
-    with pytest.raises(DatasetError, match="with the path of '.*root/d', which .* Nothing was extracted"):
+    with pytest.raises(
+        DatasetError, match="with the path of '.*root/d', which .* Nothing was extracted"
+    ):
         archives.extract(str(tmp_path / "a.zip"), str(root))
 
     assert not (root / "a.bin").exists()
