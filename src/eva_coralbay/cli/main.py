@@ -82,10 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except BrokenPipeError:
         return _end_quietly()
-    except (errors.EvaCoralbayError, OSError) as error:
+    except (errors.EvaCoralbayError, OSError, MemoryError) as error:
         if arguments.debug or errors.is_debugging():
             raise
         message = _messages.printable_lines(errors.get_message(error))
+        if isinstance(error, MemoryError):
+            message = f"there is too little memory ({message or 'no details'}); free some"
         print(f"eva-coralbay: error: {message}", file=sys.stderr)
         return _FAILED
 

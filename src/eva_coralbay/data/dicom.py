@@ -31,6 +31,9 @@ _MAX_HU = 3071.0
 _UNSIGNED = 2**16
 """What a negative value of 16 bits grows by when it is read without a sign."""
 
+_FAILED = "failed"
+"""In the place of the UID of a series where the disk has failed; UIDs have digits and dots."""
+
 _LACK_OF_MEMORY = ("bad_alloc", "allocate memory", "allocation failed")
 """What SimpleITK's messages have in them when there is too little memory."""
 
@@ -45,15 +48,21 @@ def find_series(folder: str, names: Sequence[str]) -> dict[str, list[str]]:
     Returns:
         The paths of each series in the order of their names, by the UID of the series; those
         whose header is damaged or has none are under "". Hidden files are left out, such as
-        `._IM0001.dcm`, which macOS puts beside each file on foreign disks.
+        `._IM0001.dcm`, which macOS puts beside each file on foreign disks. A file that the disk
+        fails to give may be of any series, so it is in each: none is taken as whole without it.
     """
     paths = [os.path.join(folder, name) for name in names if not name.startswith(".")]
     series: dict[str, list[str]] = {}
+    failed = []
     with dicom_header.silent(), futures.ThreadPoolExecutor(_READERS) as pool:
         for path, series_uid in zip(paths, pool.map(_read_series_uid, paths), strict=True):
-            if series_uid is not None:
+            if series_uid is _FAILED:
+                failed.append(path)
+            elif series_uid is not None:
                 series.setdefault(series_uid, []).append(path)
-    return series
+    if failed and not series:
+        return {"": failed}
+    return {series_uid: [*found, *failed] for series_uid, found in series.items()}
 
 
 def read_series(paths: Sequence[str], *, case: str) -> eva_tv_tensors.Volume:
@@ -172,17 +181,19 @@ def order_slices(paths: Sequence[str], *, case: str) -> tuple[list[str], npt.NDA
 
 def _read_series_uid(path: str) -> str | None:
     """Returns the UID of the series of a file, None if it is not a DICOM file or a directory."""
-    is_dicom = dicom_header.is_dicom(path)
-    if not (is_dicom or path.lower().endswith(".dcm")):
-        return None
     try:
+        is_dicom = dicom_header.is_dicom(path)
+        if not (is_dicom or path.lower().endswith(".dcm")):
+            return None
         header = dicom_header.read(path).header
         if dicom_header.is_directory(header):
             return None
         if not (path.lower().endswith(".dcm") or header.preamble or header.get("SOPClassUID")):
             return None  # other bytes may begin as a file without preamble does
         return str(header.get("SeriesInstanceUID", ""))
-    except Exception:  # it is reported when the series is read
+    except Exception as error:  # it is reported when the series is read
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in dicom_header.FAILURES:
+            return _FAILED
         return "" if pathlib.Path(path).name != "DICOMDIR" else None
 
 

@@ -5,6 +5,7 @@ inflates deflated files as a whole before it reads them. Neither happens here.
 """
 
 import contextlib
+import errno
 import logging
 import pathlib
 import warnings
@@ -81,6 +82,12 @@ class DeflatedError(Exception):
     """The file is deflated: a small one may be of any size when it is inflated."""
 
 
+FAILURES = (
+    errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+)  # fmt: skip
+"""Errors of the system that are no fault of a file, so that trying again may help."""
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Keeps what pydicom says of a header from the terminal and from logs, in all threads.
@@ -98,11 +105,17 @@ def silent() -> Iterator[None]:
 
 
 def is_dicom(path: str) -> bool:
-    """Returns whether a file begins as a DICOM file, with or without preamble."""
+    """Returns whether a file begins as a DICOM file, with or without preamble.
+
+    Raises:
+        OSError: If the disk or the network fails, so that it cannot be told.
+    """
     try:
         with pathlib.Path(path).open("rb") as file:
             start = file.read(_PREAMBLE + len(_MARK))
-    except OSError:
+    except OSError as error:
+        if error.errno in FAILURES:
+            raise
         return False
     return start[_PREAMBLE:] == _MARK or _begins_without_preamble(start)
 

@@ -76,6 +76,15 @@ def test_an_error_of_the_user_is_one_line(
     assert captured.err == f"eva-coralbay: error: {error}\n"
 
 
+def test_too_little_memory_is_one_line(raises: _Raises, capsys: pytest.CaptureFixture[str]) -> None:
+    raises.error = MemoryError("Unable to allocate 8 TiB")
+
+    assert main.main(["raise"]) == 1
+    assert capsys.readouterr().err == (
+        "eva-coralbay: error: there is too little memory (Unable to allocate 8 TiB); free some\n"
+    )
+
+
 def test_what_a_terminal_obeys_is_escaped(
     raises: _Raises, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -281,6 +281,35 @@ def test_a_scan_is_tried_again_after_an_error_that_is_none_of_it(
     assert preparation.count_failures(content) == 0
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_slice_that_the_disk_fails_to_give_is_not_left_out(
+    source: pathlib.Path,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    times: int,
+) -> None:
+    """At an end of a series, nobody would miss it."""
+    scans.write_series(source / "series", scans.hounsfield(seed=3))
+    (whole,) = stores.prepare(source, f"{out}_whole").prepared
+    original, calls = pathlib.Path.open, []
+
+    def fail(path: pathlib.Path, *args: Any, **kwargs: Any) -> Any:
+        if path.name == "IM0013":
+            calls.append(path)
+            if len(calls) <= times:
+                raise error
+        return original(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "open", fail)
+        content = stores.prepare(source, out)
+    assert calls and preparation.count_failures(content) == (0 if times == 1 else 1)
+    (case,) = stores.prepare(source, out).prepared
+    assert (case.source, case.sha256) == (whole.source, whole.sha256)
+
+
 def test_the_command_says_that_a_scan_is_to_be_tried_again(
     source: pathlib.Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
