@@ -218,12 +218,14 @@ def _side_labels(places: Mapping[str, tuple[float, float]], right: float) -> lis
     lowest = 0.0
     for index, (label, (x, y)) in sorted(enumerate(places.items()), key=lambda item: item[1][1][1]):
         lowest = max(y, lowest + _LABEL_HEIGHT)
+        # the end of a name tells models apart, its organization does not
+        name = label if len(label) <= _MAX_SIDE_LABEL else label.rpartition("/")[2]
         parts += [
             svg.draw_line("leader", x, y, right + 6, lowest),
             svg.draw_text(
                 right + 9,
                 lowest + 4,
-                svg.shorten(label, _MAX_SIDE_LABEL),
+                svg.shorten(name, _MAX_SIDE_LABEL),
                 f"side t{index % _COLORS}",
             ),
         ]

@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eva_coralbay.leaderboard.page import board, figures, gathering
+from eva_coralbay.leaderboard import statistics
+from eva_coralbay.leaderboard.page import board, figures, gathering, label_curves
 from eva_coralbay.results import folder as results_folder
 from tests.eva_coralbay.leaderboard.page import generated
 
@@ -63,6 +64,15 @@ def test_the_rank_plot_has_every_ranked_model(tmp_path: pathlib.Path) -> None:
     root = ElementTree.fromstring(figures.rank_plot(track.rows))
     assert len(list(root.iter("circle"))) == 2
     assert figures.rank_plot([]) == ""
+
+
+def test_models_of_one_organization_are_told_apart_beside_a_plot() -> None:
+    names = ["organization/long_name_of_a_model_12", "organization/long_name_of_a_model_24"]
+    points = {n: statistics.Estimate(0.5, 0.4, 0.6) for n in (1, 2)}
+    curves = [label_curves.Curve(name, points) for name in names]
+    root = ElementTree.fromstring(figures.curve_plot(curves, "own", "cases"))
+    texts = {text.text for text in root.iter("text")}
+    assert {"long_name_of_a_model_12", "long_name_of_a_model_24"} <= texts
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
