@@ -1,6 +1,8 @@
 """Files that are written completely or not at all."""
 
 import contextlib
+import ctypes
+import errno
 import functools
 import glob
 import os
@@ -19,6 +21,15 @@ _TEMPORARY = re.compile(r"\..+?~(?P<writer>[^~]*~\d+(~\d+)?)~[0-9a-f]{32}\.tmp",
 """The names of files that are being written; older versions named no start of the process."""
 
 _SECONDS_OF_A_DAY = 24 * 60 * 60
+
+_EXCHANGE = 2
+"""Linux: the flag of `renameat2` that lets two paths trade places (`RENAME_EXCHANGE`)."""
+
+_AT_CWD = -100
+"""Linux: paths are relative to the working folder (`AT_FDCWD`)."""
+
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV)
+"""What a kernel or a file system answers that cannot."""
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -153,3 +164,27 @@ def _remove(path: pathlib.Path) -> None:
 
 def _is_old(path: pathlib.Path) -> bool:
     return time.time() - path.stat().st_mtime > _SECONDS_OF_A_DAY
+
+
+def exchange(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Lets two files or folders of one file system trade places at once.
+
+    Args:
+        first: The one path.
+        second: The other path. Both are there at every moment.
+
+    Returns:
+        Whether they did; False where the system or the file system cannot (macOS, NFS).
+
+    Raises:
+        OSError: If one is not there, or may not be moved.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_CWD, os.fsencode(first), _AT_CWD, os.fsencode(second), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(first), None, os.fspath(second))

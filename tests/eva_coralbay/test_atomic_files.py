@@ -141,3 +141,15 @@ def test_private_folders_that_killed_processes_left_are_removed_once_a_process(
     left.mkdir()
     with _atomic_files.private_folder():
         assert left.exists()
+
+
+def test_two_folders_trade_places(tmp_path: pathlib.Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    if not _atomic_files.exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot exchange two folders")
+    assert [(tmp_path / name / "file").read_text() for name in ("a", "b")] == ["b", "a"]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        _atomic_files.exchange(tmp_path / "a", tmp_path / "absent")
+    assert (tmp_path / "a" / "file").read_text() == "b"

@@ -118,9 +118,14 @@ def build(
 
 
 def _put(site: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
-    """Puts a new page in the place of an older one, which stays there if that fails."""
+    """Puts a new page in the place of an older one, which stays there if that fails.
+
+    Readers find one of both at every moment, if the file system can exchange two folders.
+    """
     if not target.exists():
         site.rename(target)
+        return
+    if _atomic_files.exchange(site, target):
         return
     target.rename(old)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from eva_coralbay import _atomic_files
 from eva_coralbay.cli import main
 from eva_coralbay.leaderboard.page import build
 from eva_coralbay.results import case_table
@@ -348,11 +349,14 @@ def test_links_out_of_the_results_are_not_followed(tmp_path: pathlib.Path) -> No
 
 
 def test_an_older_page_is_replaced_as_a_whole(
-    results_root: pathlib.Path, tmp_path: pathlib.Path
+    results_root: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is not moved away before the new one comes, where the file system can do better."""
     empty = tmp_path / "empty"
     empty.mkdir()
     site = _build(results_root, tmp_path / "site")
+    if _atomic_files.exchange(site, site):
+        monkeypatch.setattr(pathlib.Path, "rename", lambda *_: pytest.fail("moved away"))
     _build(empty, site)
     assert not (site / "records").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "site"]
@@ -383,6 +387,8 @@ def test_a_page_that_cannot_be_put_in_place_leaves_the_older_one(
             raise OSError(28, "No space left on device")
         return rename(path, target)
 
+    # as on a file system that cannot exchange two folders
+    monkeypatch.setattr(_atomic_files, "exchange", lambda first, second: False)
     monkeypatch.setattr(pathlib.Path, "rename", fail)
     with pytest.raises(OSError, match="No space left"):
         _build(tmp_path / "results", site)
