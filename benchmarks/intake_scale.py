@@ -7,9 +7,9 @@ rows. The files lie in TMPDIR: about 16 KiB a scan.
 """
 
 import argparse
+import multiprocessing
 import pathlib
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -101,19 +101,25 @@ def _measure(count: int, folder: pathlib.Path) -> None:
     print(f"{count:9,d} | manifest: {size / 1e6:.1f} MB", flush=True)
 
 
+def _measure_alone(count: int) -> None:
+    """Measures one number of scans, in a process of its own."""
+    logger.remove()
+    with tempfile.TemporaryDirectory() as folder:
+        _measure(count, pathlib.Path(folder))
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scans", type=int, nargs="+", default=[1_000, 10_000])
     arguments = parser.parse_args()
-    logger.remove()
-    if len(arguments.scans) == 1:
-        print(f"{_machine.processor()}, {torch.get_num_threads()} threads", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            _measure(arguments.scans[0], pathlib.Path(folder))
-        return
+    print(f"{_machine.processor()}, {torch.get_num_threads()} threads", flush=True)
     for count in arguments.scans:
-        subprocess.run([sys.executable, __file__, "--scans", str(count)], check=True)
+        process = multiprocessing.get_context("spawn").Process(target=_measure_alone, args=(count,))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(process.exitcode)
 
 
 if __name__ == "__main__":

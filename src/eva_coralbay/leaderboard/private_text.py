@@ -19,18 +19,18 @@ _PUBLIC_HOSTS = (
 )
 """The hosts whose addresses stay, without a user, a query and a fragment."""
 
-_SECRET_NAME = (
+_NEVER_KEPT = (
     r"(?:(?:access|api|private|secret)_?key|auth|credentials?|host(?:name)?|passw(?:or)?d|passphrase"
     r"|pwd|secrets?|token|user(?:name)?)"
 )
 """A word in the name of what is never kept."""
 
-_SECRET_KEY = re.compile(rf"(?i)(?:^|[_-]){_SECRET_NAME}(?:$|[_-])")
+_SECRET_KEY = re.compile(rf"(?i)(?:^|[_-]){_NEVER_KEPT}(?:$|[_-])")
 """The names of arguments whose values are never kept."""
 
 _ASSIGNED = re.compile(
-    rf"(?i)(?<![\w-])(-{{0,2}}(?:[a-z0-9]+[_-])*{_SECRET_NAME}(?:[_-][a-z0-9]+)*['\"]?\s*[=:]\s*"
-    rf"|--(?:[a-z0-9]+[_-])*{_SECRET_NAME}\s+)['\"]?[^\s'\"`,;]+"
+    rf"(?i)(?<![\w-])(-{{0,2}}(?:[a-z0-9]+[_-])*{_NEVER_KEPT}(?:[_-][a-z0-9]+)*['\"]?\s*[=:]\s*"
+    rf"|--(?:[a-z0-9]+[_-])*{_NEVER_KEPT}\s+)['\"]?[^\s'\"`,;]+"
 )
 """Such a name in a text, with its value behind an equal sign or a colon, or as an option."""
 

@@ -6,7 +6,7 @@ A source is the path of a file or a folder, a Hub id `org/name[@revision][#file]
 
 import json
 import pathlib
-import pickletools
+import pickletools  # nosec B403  # looks at the steps of a pickle, and takes none
 import re
 import zipfile
 from collections.abc import Iterator

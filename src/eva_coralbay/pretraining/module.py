@@ -2,6 +2,7 @@
 
 import json
 import math
+import typing
 from typing import Any
 
 import torch
@@ -287,6 +288,4 @@ class Distillation(distillation.SelfDistillation):
 
     @property
     def _optimizer(self) -> optim.Optimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, optim.Optimizer)  # nosec B101  # for the type checker
-        return optimizer
+        return typing.cast(optim.Optimizer, self.optimizers(use_pl_optimizer=False))
