@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import tqdm
 from loguru import logger
+from typing_extensions import override
 
 from eva_coralbay import __version__, _atomic_files, _hashes
 from eva_coralbay.data import archives, disk_space
@@ -198,6 +199,19 @@ def _open(url: str, *, start: int, version: str | None) -> Any:
         raise DatasetError(f"'{url}' leads to no valid address: {error}.") from error
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections without reading their pages, which may be of any size."""
+
+    @override
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        followed = super().http_error_302(req, io.BytesIO(), code, msg, headers)
+        if followed is not None:  # None leaves the answer to the next handler
+            fp.close()
+        return followed
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """Returns what opens http and https addresses, and is not led to any other."""
     opener = urllib.request.OpenerDirector()
@@ -205,7 +219,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),

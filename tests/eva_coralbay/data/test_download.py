@@ -2,11 +2,9 @@
 
 import gzip
 import hashlib
-import http.server
 import pathlib
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 
@@ -14,6 +12,7 @@ from eva_coralbay import _processes
 from eva_coralbay.data import download
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import facts
+from tests.eva_coralbay.data import file_server
 from tests.eva_coralbay.data.disk_files import (
     files_below,
     fill_disk,
@@ -21,92 +20,13 @@ from tests.eva_coralbay.data.disk_files import (
     shrink_disk,
     write,
 )
-
-_CONTENT = bytes(range(256)) * 1200
-_MD5 = f"md5:{hashlib.md5(_CONTENT).hexdigest()}"
-
-
-class _Answer(NamedTuple):
-    """How the server answers a request."""
-
-    status: int = 200
-    content_type: str = "application/zip"
-    accepts_ranges: bool = True
-    breaks_off_after: int | None = None
-    sends_length: bool = True
-    moves_ranges_by: int = 0
-    location: str | None = None
-    version: str | None = None
-    ignores_versions: bool = False
-    content: bytes | None = None
-    encoding: str | None = None
-    length: str | None = None
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    """Serves `_CONTENT`, with the next of its answers at each request; the last one repeats."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[_Answer] = [_Answer()]
-        self.starts: list[str | None] = []
-        self.versions: list[str | None] = []
-
-    def resource(
-        self, checksum: str | None = _MD5, filename: str = "sub/scans.bin"
-    ) -> facts.Resource:
-        url = f"http://127.0.0.1:{self.server_port}/scans"
-        return facts.Resource(url, filename, checksum)
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        answers, starts = self.server.answers, self.server.starts
-        answer = answers[min(len(starts), len(answers) - 1)]
-        starts.append(asked)
-        version = self.headers.get("If-Range")
-        self.server.versions.append(version)
-        is_other = version not in (None, answer.version) and not answer.ignores_versions
-        in_part = answer.accepts_ranges and not is_other
-        start = int(asked[len("bytes=") : -1]) if asked and in_part else 0
-        if answer.status != 200:
-            self._reply(answer.status, {"Location": answer.location} if answer.location else {})
-        elif start >= len(_CONTENT):
-            self._reply(416, {"Content-Range": f"bytes */{len(_CONTENT)}"})
-        else:
-            self._send(answer, start, is_part=start > 0)
-
-    def _send(self, answer: _Answer, start: int, *, is_part: bool) -> None:
-        headers = {"Content-Type": answer.content_type}
-        if answer.version is not None:
-            headers["ETag" if '"' in answer.version else "Last-Modified"] = answer.version
-        if answer.encoding is not None:
-            headers["Content-Encoding"] = answer.encoding
-        content = _CONTENT if answer.content is None else answer.content
-        if answer.sends_length:
-            headers["Content-Length"] = answer.length or str(len(_CONTENT) - start)
-        if is_part:
-            start += answer.moves_ranges_by
-            headers["Content-Range"] = f"bytes {start}-{len(_CONTENT) - 1}/{len(_CONTENT)}"
-        self._reply(206 if is_part else 200, headers)
-        end = len(_CONTENT) if answer.breaks_off_after is None else start + answer.breaks_off_after
-        self.wfile.write(content[start:end])
-
-    def _reply(self, status: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key, value)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is that of the standard library
-        """Keeps quiet."""
+from tests.eva_coralbay.data.file_server import CONTENT, Answer, Server
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "PAUSE_S", 1e-3)
-    with _Server() as running:
+    with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield running
@@ -114,63 +34,73 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
         thread.join()
 
 
-def test_fetches_into_place(server: _Server, tmp_path: pathlib.Path) -> None:
+def test_fetches_into_place(server: Server, tmp_path: pathlib.Path) -> None:
     path = pathlib.Path(download.fetch(server.resource(), str(tmp_path)))
 
     assert path == tmp_path / "sub" / "scans.bin"
-    assert path.read_bytes() == _CONTENT
+    assert path.read_bytes() == CONTENT
     assert not list(tmp_path.rglob("*.part*"))
 
 
-def test_continues_after_drops(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000), _Answer(status=503), _Answer()]
+def test_continues_after_drops(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [
+        Answer(breaks_off_after=100_000),
+        Answer(status=503),
+        Answer(),
+    ]
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
     assert server.starts == [None, "bytes=100000-", "bytes=100000-"]
 
 
-def test_continues_what_an_earlier_process_left(server: _Server, tmp_path: pathlib.Path) -> None:
-    write(tmp_path / "sub" / "scans.bin.part", _CONTENT[:5])
+def test_continues_what_an_earlier_process_left(server: Server, tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "sub" / "scans.bin.part", CONTENT[:5])
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
     assert server.starts == ["bytes=5-"]
 
 
-def test_keeps_on_as_long_as_it_gets_further(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=20_000)]
+def test_keeps_on_as_long_as_it_gets_further(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [Answer(breaks_off_after=20_000)]
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
     assert len(server.starts) > download.MAX_FAILURES
 
 
-def test_gives_up_if_it_gets_no_further(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000), _Answer(breaks_off_after=0)]
+def test_gives_up_if_it_gets_no_further(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [
+        Answer(breaks_off_after=100_000),
+        Answer(breaks_off_after=0),
+    ]
 
     with pytest.raises(DatasetError, match="sent 100000 of 307200 bytes.*is kept"):
         download.fetch(server.resource(), str(tmp_path))
 
     assert len(server.starts) == download.MAX_FAILURES
-    assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == _CONTENT[:100_000]
+    assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == CONTENT[:100_000]
 
 
-def test_starts_over_if_ranges_are_ignored(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000), _Answer(accepts_ranges=False)]
+def test_starts_over_if_ranges_are_ignored(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [
+        Answer(breaks_off_after=100_000),
+        Answer(accepts_ranges=False),
+    ]
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
 
 
 def test_gives_up_if_ranges_are_ignored_and_it_always_drops(
-    server: _Server, tmp_path: pathlib.Path
+    server: Server, tmp_path: pathlib.Path
 ) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000, accepts_ranges=False)]
+    server.answers = [Answer(breaks_off_after=100_000, accepts_ranges=False)]
 
     with pytest.raises(DatasetError, match="broke off 7 times in a row"):
         download.fetch(server.resource(), str(tmp_path))
@@ -179,74 +109,84 @@ def test_gives_up_if_ranges_are_ignored_and_it_always_drops(
 @pytest.mark.parametrize("version", ['"second"', "Tue, 02 Jan 2024 00:00:00 GMT"])
 @pytest.mark.parametrize("ignores_versions", [False, True])
 def test_two_versions_are_never_joined(
-    server: _Server, tmp_path: pathlib.Path, version: str, ignores_versions: bool
+    server: Server, tmp_path: pathlib.Path, version: str, ignores_versions: bool
 ) -> None:
     first = version.replace("second", "first").replace("02", "01")
-    old = _Answer(breaks_off_after=100_000, version=first, content=bytes(len(_CONTENT)))
-    new = _Answer(version=version, ignores_versions=ignores_versions)
-    server.answers = [old, _Answer(status=403), new]
+    old = Answer(breaks_off_after=100_000, version=first, content=bytes(len(CONTENT)))
+    new = Answer(version=version, ignores_versions=ignores_versions)
+    server.answers = [old, Answer(status=403), new]
     with pytest.raises(DatasetError, match="answers 403"):
         download.fetch(server.resource(checksum=None), str(tmp_path))
 
     path = download.fetch(server.resource(checksum=None), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
     assert server.versions[:3] == [None, first, first]
     assert not list(tmp_path.rglob("*.part*"))
 
 
-def test_continues_the_same_version(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000, version='"a"'), _Answer(version='"a"')]
+def test_continues_the_same_version(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [
+        Answer(breaks_off_after=100_000, version='"a"'),
+        Answer(version='"a"'),
+    ]
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
     assert (server.starts, server.versions) == ([None, "bytes=100000-"], [None, '"a"'])
 
 
-def test_weak_versions_are_not_asked_for(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000, version='W/"a"'), _Answer(version='W/"a"')]
+def test_weak_versions_are_not_asked_for(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [
+        Answer(breaks_off_after=100_000, version='W/"a"'),
+        Answer(version='W/"a"'),
+    ]
 
     download.fetch(server.resource(), str(tmp_path))
 
     assert server.versions == [None, None]
 
 
-def test_starts_over_if_another_range_comes(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000), _Answer(moves_ranges_by=7), _Answer()]
+def test_starts_over_if_another_range_comes(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [
+        Answer(breaks_off_after=100_000),
+        Answer(moves_ranges_by=7),
+        Answer(),
+    ]
 
     path = download.fetch(server.resource(checksum=None), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
 
 
-def test_accepts_a_part_that_is_complete(server: _Server, tmp_path: pathlib.Path) -> None:
-    write(tmp_path / "sub" / "scans.bin.part", _CONTENT)
+def test_accepts_a_part_that_is_complete(server: Server, tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "sub" / "scans.bin.part", CONTENT)
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
-    assert server.starts == [f"bytes={len(_CONTENT)}-"]
+    assert pathlib.Path(path).read_bytes() == CONTENT
+    assert server.starts == [f"bytes={len(CONTENT)}-"]
 
 
-def test_starts_over_if_the_part_is_too_long(server: _Server, tmp_path: pathlib.Path) -> None:
-    write(tmp_path / "sub" / "scans.bin.part", _CONTENT + b"surplus")
+def test_starts_over_if_the_part_is_too_long(server: Server, tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "sub" / "scans.bin.part", CONTENT + b"surplus")
 
     path = download.fetch(server.resource(checksum=None), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
 
 
-def test_works_without_content_length(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(sends_length=False)]
+def test_works_without_content_length(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [Answer(sends_length=False)]
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
 
 
-def test_refuses_a_web_page(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(content_type="text/html; charset=utf-8")]
+def test_refuses_a_web_page(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [Answer(content_type="text/html; charset=utf-8")]
 
     with pytest.raises(DatasetError, match="is a web page.*log in.*sub/scans.bin"):
         download.fetch(server.resource(checksum=None), str(tmp_path))
@@ -254,14 +194,14 @@ def test_refuses_a_web_page(server: _Server, tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "sub" / "scans.bin").exists()
 
 
-@pytest.mark.parametrize("content", [gzip.compress(_CONTENT)[:-20], b"<html>log in</html>"])
+@pytest.mark.parametrize("content", [gzip.compress(CONTENT)[:-20], b"<html>log in</html>"])
 def test_a_file_without_a_checksum_is_checked_by_that_of_gzip(
-    content: bytes, server: _Server, tmp_path: pathlib.Path
+    content: bytes, server: Server, tmp_path: pathlib.Path
 ) -> None:
     """It was cut off without a length, or a web page is sent as another type."""
     server.answers = [
-        _Answer(sends_length=False, content=content),
-        _Answer(sends_length=False, content=gzip.compress(_CONTENT)),
+        Answer(sends_length=False, content=content),
+        Answer(sends_length=False, content=gzip.compress(CONTENT)),
     ]
     resource = server.resource(checksum=None, filename="scan.nii.gz")
 
@@ -273,8 +213,8 @@ def test_a_file_without_a_checksum_is_checked_by_that_of_gzip(
     assert gzip.decompress(pathlib.Path(download.fetch(resource, str(tmp_path))).read_bytes())
 
 
-def test_an_encoding_is_refused(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(encoding="gzip")]
+def test_an_encoding_is_refused(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [Answer(encoding="gzip")]
 
     with pytest.raises(DatasetError, match="is sent with the encoding 'gzip'"):
         download.fetch(server.resource(checksum=None), str(tmp_path))
@@ -283,8 +223,8 @@ def test_an_encoding_is_refused(server: _Server, tmp_path: pathlib.Path) -> None
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 416])
-def test_refusal_is_not_repeated(status: int, server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(status=status)]
+def test_refusal_is_not_repeated(status: int, server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [Answer(status=status)]
 
     with pytest.raises(DatasetError, match=f"the server answers {status}"):
         download.fetch(server.resource(), str(tmp_path))
@@ -292,8 +232,8 @@ def test_refusal_is_not_repeated(status: int, server: _Server, tmp_path: pathlib
     assert len(server.starts) == 1
 
 
-def test_wrong_checksum_is_named_and_removed(server: _Server, tmp_path: pathlib.Path) -> None:
-    digest = hashlib.sha256(_CONTENT).hexdigest()
+def test_wrong_checksum_is_named_and_removed(server: Server, tmp_path: pathlib.Path) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
 
     with pytest.raises(DatasetError, match=f"sha256:{digest} instead of sha256:00"):
         download.fetch(server.resource("sha256:00"), str(tmp_path))
@@ -302,19 +242,19 @@ def test_wrong_checksum_is_named_and_removed(server: _Server, tmp_path: pathlib.
     assert server.starts == [None, None]
 
 
-def test_does_not_fetch_again(server: _Server, tmp_path: pathlib.Path) -> None:
+def test_does_not_fetch_again(server: Server, tmp_path: pathlib.Path) -> None:
     for _ in range(2):
         download.fetch(server.resource(), str(tmp_path))
 
     assert len(server.starts) == 1
 
 
-def test_replaces_a_file_with_another_checksum(server: _Server, tmp_path: pathlib.Path) -> None:
+def test_replaces_a_file_with_another_checksum(server: Server, tmp_path: pathlib.Path) -> None:
     write(tmp_path / "sub" / "scans.bin", b"cut off")
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/scans", "scans.zip"])
@@ -323,8 +263,11 @@ def test_other_addresses_are_refused(url: str, tmp_path: pathlib.Path) -> None:
         download.fetch(facts.Resource(url, "scans.zip"), str(tmp_path))
 
 
-def test_is_not_led_to_other_addresses(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(status=302, location="file:///etc/hostname")]
+@pytest.mark.parametrize("location", ["file:///etc/hostname", None])
+def test_is_not_led_to_other_addresses(
+    location: str | None, server: Server, tmp_path: pathlib.Path
+) -> None:
+    server.answers = [Answer(status=302, location=location)]
 
     with pytest.raises(DatasetError, match="the server answers 302"):
         download.fetch(server.resource(None), str(tmp_path))
@@ -340,9 +283,9 @@ def test_unreachable_server(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 205])
 def test_an_answer_without_a_file_is_no_file(
-    status: int, server: _Server, tmp_path: pathlib.Path
+    status: int, server: Server, tmp_path: pathlib.Path
 ) -> None:
-    server.answers = [_Answer(status=status)]
+    server.answers = [Answer(status=status)]
 
     with pytest.raises(DatasetError, match=f"the server answers {status} .*which is not a file"):
         download.fetch(server.resource(None), str(tmp_path))
@@ -352,9 +295,9 @@ def test_an_answer_without_a_file_is_no_file(
 
 @pytest.mark.parametrize("length", ["many", "-1", "1e9", "²"])
 def test_a_length_that_is_no_number_is_an_error(
-    length: str, server: _Server, tmp_path: pathlib.Path
+    length: str, server: Server, tmp_path: pathlib.Path
 ) -> None:
-    server.answers = [_Answer(length=length)]
+    server.answers = [Answer(length=length)]
 
     with pytest.raises(DatasetError, match="broke off 7 times .* the server says that the file"):
         download.fetch(server.resource(None), str(tmp_path))
@@ -362,27 +305,27 @@ def test_a_length_that_is_no_number_is_an_error(
 
 @pytest.mark.parametrize("location", ["http://[", "http://localhost:port/", "http://\u00e9\x00/"])
 def test_an_address_that_is_none_is_an_error(
-    location: str, server: _Server, tmp_path: pathlib.Path
+    location: str, server: Server, tmp_path: pathlib.Path
 ) -> None:
-    server.answers = [_Answer(status=302, location=location)]
+    server.answers = [Answer(status=302, location=location)]
 
     with pytest.raises(DatasetError):
         download.fetch(server.resource(None), str(tmp_path))
 
 
 def test_a_download_does_not_take_forever(
-    server: _Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "MAX_HOURS", 0.0)
     with pytest.raises(DatasetError, match="not complete after 0 hours. What has arrived is kept"):
         download.fetch(server.resource(), str(tmp_path))
     monkeypatch.undo()
 
-    assert pathlib.Path(download.fetch(server.resource(), str(tmp_path))).read_bytes() == _CONTENT
+    assert pathlib.Path(download.fetch(server.resource(), str(tmp_path))).read_bytes() == CONTENT
 
 
 def test_what_a_killed_process_was_writing_is_removed(
-    server: _Server, tmp_path: pathlib.Path
+    server: Server, tmp_path: pathlib.Path
 ) -> None:
     machine = _processes.name_this_process().split("~")[0]
     leftover = tmp_path / "sub" / f".scans.bin.part.version~{machine}~{2**30}~1~{'0' * 32}.tmp"
@@ -394,8 +337,8 @@ def test_what_a_killed_process_was_writing_is_removed(
     assert not leftover.exists()
 
 
-def test_two_processes_at_once_fetch_once(server: _Server, tmp_path: pathlib.Path) -> None:
-    server.answers = [_Answer(breaks_off_after=100_000), _Answer()]
+def test_two_processes_at_once_fetch_once(server: Server, tmp_path: pathlib.Path) -> None:
+    server.answers = [Answer(breaks_off_after=100_000), Answer()]
     arguments = (server.resource(), str(tmp_path))
     threads = [threading.Thread(target=download.fetch, args=arguments) for _ in range(3)]
     for thread in threads:
@@ -403,14 +346,14 @@ def test_two_processes_at_once_fetch_once(server: _Server, tmp_path: pathlib.Pat
     for thread in threads:
         thread.join()
 
-    assert (tmp_path / "sub" / "scans.bin").read_bytes() == _CONTENT
+    assert (tmp_path / "sub" / "scans.bin").read_bytes() == CONTENT
     assert server.starts == [None, "bytes=100000-"]
 
 
 def test_full_disk_is_refused(
-    server: _Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrink_disk(monkeypatch, free=len(_CONTENT) - 1)
+    shrink_disk(monkeypatch, free=len(CONTENT) - 1)
 
     with pytest.raises(DatasetError, match="0.0 GB left"):
         download.fetch(server.resource(), str(tmp_path))
@@ -419,25 +362,25 @@ def test_full_disk_is_refused(
 
 
 def test_a_disk_that_gets_full_is_named_and_the_download_goes_on_later(
-    server: _Server, tmp_path: pathlib.Path
+    server: Server, tmp_path: pathlib.Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fill_disk(patch)
         with pytest.raises(DatasetError, match=f"disk of '{tmp_path}/sub' is full, but .* takes"):
             download.fetch(server.resource(), str(tmp_path))
-    assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == _CONTENT[:100_000]
+    assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == CONTENT[:100_000]
 
     path = download.fetch(server.resource(), str(tmp_path))
 
-    assert pathlib.Path(path).read_bytes() == _CONTENT
+    assert pathlib.Path(path).read_bytes() == CONTENT
     assert server.starts == [None, "bytes=100000-"]
 
 
 def test_obtain_unpacks_archives_alone(
-    server: _Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tar(tmp_path / "content.tar.gz", {"case/image.bin": b"image"})
-    monkeypatch.setattr(f"{__name__}._CONTENT", (tmp_path / "content.tar.gz").read_bytes())
+    monkeypatch.setattr(file_server, "CONTENT", (tmp_path / "content.tar.gz").read_bytes())
     root = tmp_path / "root"
 
     download.obtain(
@@ -446,3 +389,16 @@ def test_obtain_unpacks_archives_alone(
 
     assert (root / "parts" / "case" / "image.bin").read_bytes() == b"image"
     assert (root / "b.bin").exists()
+
+
+def test_the_page_of_a_redirection_is_not_read(server: Server, tmp_path: pathlib.Path) -> None:
+    """Whatever its length is said to be."""
+    resource = server.resource()
+    server.answers = [
+        Answer(status=302, location=resource.url, length="9" * 30),
+        Answer(),
+    ]
+
+    download.fetch(resource, str(tmp_path))
+
+    assert (tmp_path / "sub/scans.bin").read_bytes() == CONTENT
