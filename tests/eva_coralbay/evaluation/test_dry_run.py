@@ -18,8 +18,6 @@ from eva_coralbay.evaluation import (
     Trainer,
     cost,
 )
-from tests.eva_coralbay.data.datasets import classification_layouts as layouts
-from tests.eva_coralbay.data.datasets.layouts import few_cases
 from tests.eva_coralbay.evaluation import toy
 from tests.eva_coralbay.evaluation.probe import toy as probe_toy
 
@@ -51,15 +49,6 @@ def _scans(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         str(folder), cases=5, val_cases=2, shape=(16, 24, 24), spacing_mm=_SPACING
     )
     return folder
-
-
-@pytest.fixture(name="nodules", scope="module")
-def _nodules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    folder = tmp_path_factory.mktemp("nodules")
-    with pytest.MonkeyPatch.context() as patch:
-        splits = few_cases("nodule_mnist_3d", patch, count=16)
-        layouts.write_nodule_mnist_3d(folder, layouts.all_cases(splits))
-        yield folder
 
 
 def _trainer(folder: pathlib.Path, protocol: Any, **arguments: Any) -> Trainer:

@@ -2,7 +2,6 @@
 
 import pathlib
 import shutil
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +11,6 @@ import torch
 from eva_coralbay.data import ClassificationData, SegmentationData, phantom, volume_transforms
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import ProbeModule, Trainer, early_checks, shared_memory
-from tests.eva_coralbay.data.datasets import classification_layouts
-from tests.eva_coralbay.data.datasets.layouts import few_cases
 from tests.eva_coralbay.evaluation.probe import toy
 
 _SPACING = (20.0, 18.0, 18.0)
@@ -28,17 +25,6 @@ def _scans(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         str(folder), cases=4, val_cases=1, shape=(16, 24, 24), spacing_mm=_SPACING
     )
     return folder
-
-
-@pytest.fixture(name="nodules", scope="module")
-def _nodules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    folder = tmp_path_factory.mktemp("nodules")
-    with pytest.MonkeyPatch.context() as patch:
-        splits = few_cases("nodule_mnist_3d", patch, count=16)
-        classification_layouts.write_nodule_mnist_3d(
-            folder, classification_layouts.all_cases(splits)
-        )
-        yield folder
 
 
 def _segmentation(scans: pathlib.Path, protocol: Any = "frozen", workers: int = 3) -> Any:
