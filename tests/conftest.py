@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,12 @@ def _log() -> Iterator[list[str]]:
     )
     yield messages
     logger.remove(handler)
+
+
+@pytest.fixture(autouse=True)
+def _same_algorithms() -> Iterator[None]:
+    """Ends a test with the algorithms that PyTorch had before: some trainings choose others."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.use_deterministic_algorithms(False)

@@ -6,6 +6,7 @@ It takes seconds to make, so all processes of the campaign share it.
 import os
 import pathlib
 import tempfile
+import traceback
 import zipfile
 from collections.abc import Callable, Mapping
 
@@ -50,6 +51,8 @@ def _run_apart(function: Callable[[], object]) -> None:
             torch.set_num_threads(1)
             function()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != 0:

@@ -178,7 +178,7 @@ def test_other_embeddings_are_rejected(tmp_path: pathlib.Path) -> None:
     }
     for part, (module, other) in others.items():
         with pytest.raises(
-            EvaCoralbayError, match=f"else than .*:\n  - {part}: .*\nChoose .*delete"
+            EvaCoralbayError, match=f"settings that differ:\n  - {part}: .*\nChoose .*delete"
         ):
             _trainer(tmp_path / "out").run_evaluation_session(module, other)
     with pytest.raises(EvaCoralbayError, match="'finetuned' trains the encoder"):
