@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from eva_coralbay.cli import main
 from tests.eva_coralbay.pretraining import marked_headers, scans
-from tests.fuzz import kill_inputs
+from tests.fuzz import kill_folder, kill_inputs
 from tests.fuzz.campaign import Kind
 
 _OTHER = "KWPYG"
@@ -70,9 +70,9 @@ def _read(source: pathlib.Path) -> list[str]:
 
 
 def _run_commands(folder: pathlib.Path) -> None:
-    kill_inputs.make("probe", kill_inputs.FOLDER)
+    kill_inputs.make("probe", kill_folder.FOLDER)
     (folder / "tmp").mkdir()
-    (folder / "run").symlink_to(kill_inputs.FOLDER / "probe" / "session" / "run_0")
+    (folder / "run").symlink_to(kill_folder.FOLDER / "probe" / "session" / "run_0")
     with _heard(folder / "said.txt"), _in(folder):
         for command in _COMMANDS:
             status = main.main(command)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eva_coralbay.errors import EvaCoralbayError
-from tests.fuzz import kill_inputs, kills, mutations
+from tests.fuzz import kill_folder, kills, mutations
 from tests.fuzz.campaign import Kind
 
 _CONTINUED = ("prepare", "intake", "embed", "segment", "build", "submit")
@@ -68,7 +68,7 @@ def _read(path: pathlib.Path) -> Any:
 def _copy_inputs(folder: pathlib.Path, names: Sequence[str]) -> list[pathlib.Path]:
     """Puts copies of some inputs in the place of the shared ones, and returns their files."""
     (folder / "in").unlink()
-    for shared in (kill_inputs.FOLDER / "in").iterdir():
+    for shared in (kill_folder.FOLDER / "in").iterdir():
         if shared.name in names:
             shutil.copytree(shared, folder / "in" / shared.name)
         else:

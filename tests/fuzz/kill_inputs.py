@@ -1,27 +1,21 @@
-"""What the commands that are killed read, and where they run.
+"""What the commands that are killed read.
 
 It takes seconds to make, so all processes of the campaign share it.
 """
 
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
-import traceback
 import zipfile
 from collections.abc import Callable, Mapping
-
-import torch
 
 from tests.eva_coralbay.data.datasets import layouts
 from tests.eva_coralbay.inference import runs as evaluation_runs
 from tests.eva_coralbay.leaderboard import result_files, run_files
 from tests.eva_coralbay.pretraining import runs as training_runs
 from tests.eva_coralbay.pretraining import scans, stores
-
-_TEMPORARY = tempfile.TemporaryDirectory(prefix="fuzz-kills-")
-
-FOLDER = pathlib.Path(_TEMPORARY.name).resolve()
-"""The folder of all that is shared, which is removed as the campaign ends."""
 
 _MODELS = ("lab/net", "lab/other")
 """The models of the results and of the runs."""
@@ -38,25 +32,22 @@ def make(name: str, folder: pathlib.Path) -> None:
         return
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = pathlib.Path(temporary, name)
-        _run_apart(lambda: _INPUTS[name](path))
+        _train_apart(name, path) if name in _TRAINED else _WRITTEN[name](path)
         path.replace(folder / name)
 
 
-def _run_apart(function: Callable[[], object]) -> None:
-    """Calls a function in a process of its own, whose threads would not survive a later fork."""
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            torch.set_num_threads(1)
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != 0:
-        raise AssertionError("the inputs of the commands cannot be made")
+def _train_apart(name: str, path: pathlib.Path) -> None:
+    """Trains in a program of its own.
+
+    PyTorch refuses gradients in a fork of a process that has computed some, such as one that has
+    run other tests, and threads that are started here would not survive a later fork.
+    """
+    root = pathlib.Path(__file__).parents[2]
+    command = [sys.executable, "-m", __name__, name, str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"the inputs of the commands cannot be made: {done.stderr}")
 
 
 def _write_scans(folder: pathlib.Path) -> None:
@@ -91,12 +82,19 @@ def _pretrain(folder: pathlib.Path) -> None:
     training_runs.train(store=store, out=str(folder / "run"), steps=1)
 
 
-_INPUTS: Mapping[str, Callable[[pathlib.Path], object]] = {
+_WRITTEN: Mapping[str, Callable[[pathlib.Path], object]] = {
     "own": lambda folder: layouts.write_nnunet(folder, ["case_0", "case_1"]),
     "scans": _write_scans,
     "results": _write_results,
     "logs": _write_logs,
+}
+"""What writes an input, by its name."""
+
+_TRAINED: Mapping[str, Callable[[pathlib.Path], object]] = {
     "probe": _train_probe,
     "pretrained": _pretrain,
 }
-"""What makes each input, by its name."""
+"""What trains for an input, by its name."""
+
+if __name__ == "__main__":
+    _TRAINED[sys.argv[1]](pathlib.Path(sys.argv[2]))

@@ -28,7 +28,7 @@ from loguru import logger
 from eva_coralbay.cli import main
 from eva_coralbay.inference import embedding_job, segmenting_job, trained
 from eva_coralbay.pretraining import export, view_sheet
-from tests.fuzz import kill_inputs, mutations
+from tests.fuzz import kill_folder, kill_inputs, mutations
 from tests.fuzz.campaign import Kind
 
 _IMPORTED = (embedding_job, segmenting_job, trained, export, view_sheet)
@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, _Command] = {
 """The commands that write, by name. Those that train have tests of their own."""
 
 
-SAID = kill_inputs.FOLDER / "said.txt"
+SAID = kill_folder.FOLDER / "said.txt"
 """Where the commands say what they say."""
 
 _STATUSES: Mapping[str, Sequence[int]] = {
@@ -167,11 +167,11 @@ def _read(path: pathlib.Path) -> list[dict[str, str]]:
 
 def find_undisturbed(name: str) -> _Undisturbed:
     """Returns what a command does if nothing happens to it, which is found out once."""
-    known = kill_inputs.FOLDER / f"{name}.json"
+    known = kill_folder.FOLDER / f"{name}.json"
     if not known.exists():
         command = COMMANDS[name]
         folder = make_folder(command)
-        counted = kill_inputs.FOLDER / "operations"
+        counted = kill_folder.FOLDER / "operations"
         start = time.monotonic()
         if run(command, folder, count_in=counted) != 0:
             raise AssertionError(f"the command fails: {command.arguments}")
@@ -182,7 +182,7 @@ def find_undisturbed(name: str) -> _Undisturbed:
 
 def make_folder(command: _Command) -> pathlib.Path:
     """Makes the folder that a command runs in, always the same one, as files name it."""
-    folder, inputs = kill_inputs.FOLDER / "work", kill_inputs.FOLDER / "in"
+    folder, inputs = kill_folder.FOLDER / "work", kill_folder.FOLDER / "in"
     inputs.mkdir(exist_ok=True)
     for name in command.inputs:
         kill_inputs.make(name, inputs)
