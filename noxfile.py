@@ -125,7 +125,7 @@ def site(session: nox.Session) -> None:
 def test_slow(session: nox.Session) -> None:
     """Runs the tests that take longer or set up environments of their own."""
     _install_package(session, "test")
-    session.install("uv")
+    session.install("nox[uv]")
     session.run("pytest", "-m", "slow", *session.posargs)
 
 

@@ -1,78 +1,27 @@
 """Runs the commands of the documents as they stand, on generated scans and for two steps."""
 
-import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
 
 from eva_coralbay.data import phantom
+from tests.eva_coralbay import docs_scripts
 from tests.eva_coralbay.data.datasets import task_layouts
 
 pytestmark = pytest.mark.slow
 
-_ROOT = pathlib.Path(__file__).parents[2]
-"""The top of the repository."""
-
-_SHORT = {
-    "ACCELERATOR": "cpu",
-    "BATCH_SIZE": "1",
-    "IN_FEATURES": "12",
-    "MAX_STEPS": "2",
-    "N_DATA_WORKERS": "0",
-    "N_RUNS": "1",
-    "ROI_SIZE": "[64, 64, 64]",
-    "SAMPLE_BATCH_SIZE": "1",
-    "VAL_CHECK_INTERVAL": "2",
-}
-"""What makes a training short and small."""
-
-_NO_WEIGHTS = ("MODEL_NAME=radiology/coralbay ", "MODEL_NAME=radiology/coralbay_random ")
-"""The encoder that needs no download."""
-
-
-def _read_blocks(document: str, section: str | None, language: str = "bash") -> list[str]:
-    """Returns the blocks of code below a heading, or before the first one."""
-    text = (_ROOT / document).read_text(encoding="utf-8")
-    heading = rf"^## {re.escape(section)}$" if section else r"^# .*$"
-    below = re.split(heading, text, flags=re.MULTILINE)[1]
-    below = re.split(r"^## ", below, flags=re.MULTILINE)[0]
-    return re.findall(rf"^```{language}\n(.*?)^```", below, flags=re.MULTILINE | re.DOTALL)
-
-
-def _run(
-    script: str, folder: pathlib.Path, *, replace: Sequence[tuple[str, str]] = (), **env: str
-) -> str:
-    """Runs a script in a folder, with other names for what this machine has not.
-
-    Returns:
-        What it prints.
-    """
-    for old, new in replace:
-        assert old in script, f"the document says no more '{old}'"
-        script = script.replace(old, new)
-    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env={**os.environ, **_SHORT, "PATH": path, **env},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result.stdout
-
 
 def test_a_task(tmp_path: pathlib.Path) -> None:
     task_layouts.write_btcv(tmp_path / "data" / "btcv")
-    script, *_ = _read_blocks("docs/evaluate.md", "On a task of the leaderboard")
+    script, *_ = docs_scripts.read_blocks("docs/evaluate.md", "On a task of the leaderboard")
 
-    printed = _run(script, tmp_path, replace=[_NO_WEIGHTS, ("--workers 8", "--workers 2")])
+    printed = docs_scripts.run(
+        script, tmp_path, replace=[docs_scripts.NO_WEIGHTS, ("--workers 8", "--workers 2")]
+    )
 
     assert "All 30 cases of 'btcv' are prepared and intact." in printed
     assert "dice_spleen" in printed
@@ -81,17 +30,21 @@ def test_a_task(tmp_path: pathlib.Path) -> None:
 
 def test_own_scans(tmp_path: pathlib.Path) -> None:
     phantom.write_dataset(str(tmp_path / "own"), cases=3, val_cases=1)
-    (script,) = _read_blocks("docs/own-data.md", "Evaluate on it")
+    (script,) = docs_scripts.read_blocks("docs/own-data.md", "Evaluate on it")
 
-    replace = [_NO_WEIGHTS, ("/data/Dataset042_Mine", "own"), ("--case ID", "--case phantom_000")]
-    assert "dice_spleen" in _run(script, tmp_path, replace=replace)
+    replace = [
+        docs_scripts.NO_WEIGHTS,
+        ("/data/Dataset042_Mine", "own"),
+        ("--case ID", "--case phantom_000"),
+    ]
+    assert "dice_spleen" in docs_scripts.run(script, tmp_path, replace=replace)
     assert (tmp_path / "nnunet_phantom_000.png").is_file()
 
 
 def test_pretraining(tmp_path: pathlib.Path) -> None:
     phantom.write_dataset(str(tmp_path / "scans"), cases=4, val_cases=1)
     task_layouts.write_btcv(tmp_path / "data" / "btcv")
-    (script,) = _read_blocks("docs/pretraining.md", "All commands")
+    (script,) = docs_scripts.read_blocks("docs/pretraining.md", "All commands")
 
     replace = [
         ("/mnt/scans", "scans"),
@@ -102,7 +55,7 @@ def test_pretraining(tmp_path: pathlib.Path) -> None:
         ("NUM_DEVICES=8 ACCUMULATE_GRAD_BATCHES=2 ", ""),
         ("step=100000", "step=2"),
     ]
-    printed = _run(script, tmp_path, replace=replace, CHECKPOINT_INTERVAL="2")
+    printed = docs_scripts.run(script, tmp_path, replace=replace, CHECKPOINT_INTERVAL="2")
 
     assert "What the training takes" in printed
     assert (tmp_path / "encoder" / "model.safetensors").is_file()
@@ -110,12 +63,16 @@ def test_pretraining(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_submission(tmp_path: pathlib.Path) -> None:
-    (code,) = _read_blocks("docs/submit.md", "1. Wrap the network", "python")
+    (code,) = docs_scripts.read_blocks("docs/submit.md", "1. Wrap the network", "python")
     (tmp_path / "my_backbone.py").write_text(code)
     sections = ("2. Check it", "3. Run it", "4. Make the submission")
-    scripts = [block for section in sections for block in _read_blocks("docs/submit.md", section)]
+    scripts = [
+        block
+        for section in sections
+        for block in docs_scripts.read_blocks("docs/submit.md", section)
+    ]
 
-    printed = _run("\n".join(scripts), tmp_path, IN_FEATURES="8")
+    printed = docs_scripts.run("\n".join(scripts), tmp_path, IN_FEATURES="8")
 
     assert "The backbone keeps the contract." in printed
     assert "0 errors" in printed
@@ -126,39 +83,45 @@ def test_a_submission(tmp_path: pathlib.Path) -> None:
 def test_a_sweep(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("submitit")
     phantom.write_dataset(str(tmp_path / "data/phantom"), cases=3, val_cases=1)
-    (code,) = _read_blocks("docs/submit.md", "1. Wrap the network", "python")
+    (code,) = docs_scripts.read_blocks("docs/submit.md", "1. Wrap the network", "python")
     (tmp_path / "my_backbone.py").write_text(code)
-    (tmp_path / "configs").symlink_to(_ROOT / "configs")
+    (tmp_path / "configs").symlink_to(docs_scripts.ROOT / "configs")
     section = "Many models, tasks and seeds"
-    (tmp_path / "sweep.yaml").write_text(_read_blocks("docs/submit.md", section, "yaml")[0])
-    commands = _read_blocks("docs/submit.md", section)[0].splitlines()
+    (tmp_path / "sweep.yaml").write_text(
+        docs_scripts.read_blocks("docs/submit.md", section, "yaml")[0]
+    )
+    commands = docs_scripts.read_blocks("docs/submit.md", section)[0].splitlines()
     chosen = [command for command in commands if "--seeds 0" in command or "  # prints" in command]
     assert len(chosen) == 2
 
-    printed = _run("\n".join(chosen), tmp_path, PYTHONPATH=f"{tmp_path}:{_ROOT / 'src'}")
+    printed = docs_scripts.run(
+        "\n".join(chosen), tmp_path, PYTHONPATH=f"{tmp_path}:{docs_scripts.ROOT / 'src'}"
+    )
 
     assert printed.count("my-lab/my-encoder") > 1
     assert len(list((tmp_path / "logs").rglob("record_val_last.json"))) == 1
 
 
 def test_the_board(tmp_path: pathlib.Path) -> None:
-    shutil.copytree(_ROOT / "leaderboard", tmp_path / "leaderboard")
+    shutil.copytree(docs_scripts.ROOT / "leaderboard", tmp_path / "leaderboard")
     results = "leaderboard/results"
     record = f"{results}/eva-coralbay__openkbp_multi/unversioned/openkbp@2/probe/seed_0.json"
-    (reading,) = _read_blocks("docs/leaderboard.md", None)
-    (checking,) = _read_blocks("docs/leaderboard.md", "Check a number yourself")
+    (reading,) = docs_scripts.read_blocks("docs/leaderboard.md", None)
+    (checking,) = docs_scripts.read_blocks("docs/leaderboard.md", "Check a number yourself")
     checking = "".join(line for line in checking.splitlines(True) if "--rerun" not in line)
 
     models = "eva-coralbay/openkbp_multi eva-coralbay/openkbp_last --task openkbp --protocol probe"
-    printed = _run(reading, tmp_path, replace=[("MODEL_A MODEL_B --task btcv", models)])
-    printed += _run(checking, tmp_path, replace=[(f"{results}/.../seed_0.json", record)])
+    printed = docs_scripts.run(reading, tmp_path, replace=[("MODEL_A MODEL_B --task btcv", models)])
+    printed += docs_scripts.run(
+        checking, tmp_path, replace=[(f"{results}/.../seed_0.json", record)]
+    )
 
     assert (tmp_path / "site/index.html").is_file()
     assert "Brainstem" in printed and "0 errors" in printed
 
 
 def test_models_by_name(tmp_path: pathlib.Path) -> None:
-    printed = _run(_read_blocks("docs/models.md", None)[0], tmp_path)
+    printed = docs_scripts.run(docs_scripts.read_blocks("docs/models.md", None)[0], tmp_path)
 
     assert "radiology/voco_b" in printed and "The backbone keeps the contract." in printed
 
@@ -168,21 +131,25 @@ def test_own_scans_without_labels(tmp_path: pathlib.Path) -> None:
     phantom.write_dataset(str(tmp_path / "own"), cases=3, val_cases=1)
     shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "own/imagesTr")
     (tmp_path / "nodules.csv").write_text("case,name,x,y,z\nphantom_000_0000.nii.gz,nodule,1,2,3\n")
-    (training,) = _read_blocks("docs/own-data.md", "Evaluate on it")
-    training = training[training.index("DATA_ROOT=") : training.index("eva-coralbay results")]
-    _run(training, tmp_path, replace=[_NO_WEIGHTS, ("/data/Dataset042_Mine", "own")])
+    (training,) = docs_scripts.read_blocks("docs/own-data.md", "Evaluate on it")
+    training = training[
+        training.index("DATAdocs_scripts.ROOT=") : training.index("eva-coralbay results")
+    ]
+    docs_scripts.run(
+        training, tmp_path, replace=[docs_scripts.NO_WEIGHTS, ("/data/Dataset042_Mine", "own")]
+    )
     (run,) = (tmp_path / "logs").rglob("run_0")
 
-    whole, regions = _read_blocks("docs/own-scans.md", "Embed")
+    whole, regions = docs_scripts.read_blocks("docs/own-scans.md", "Embed")
     _, *commands = whole.splitlines()
     assert "--checkpoint encoder" in commands.pop()
     small = "radiology/coralbay_random --kwarg feature_size=12"
-    _run(
+    docs_scripts.run(
         commands[0],
         tmp_path,
         replace=[("/mnt/scans", "own/imagesTr"), ("radiology/coralbay ", f"{small} ")],
     )
-    _run(
+    docs_scripts.run(
         regions,
         tmp_path,
         replace=[
@@ -193,9 +160,9 @@ def test_own_scans_without_labels(tmp_path: pathlib.Path) -> None:
             ("radiology/voco_b", small),
         ],
     )
-    (segmenting,) = _read_blocks("docs/own-scans.md", "Segment")
+    (segmenting,) = docs_scripts.read_blocks("docs/own-scans.md", "Segment")
     replace = [("/mnt/scans", "own/imagesTr"), ("logs/mine/nnunet/SESSION/run_0", str(run))]
-    _run(segmenting, tmp_path, replace=replace)
+    docs_scripts.run(segmenting, tmp_path, replace=replace)
 
     (nearest,) = re.findall(r"```python\n(import numpy.*?)```", _own_scans(), flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", nearest], cwd=tmp_path, check=True)
@@ -208,4 +175,4 @@ def test_own_scans_without_labels(tmp_path: pathlib.Path) -> None:
 
 
 def _own_scans() -> str:
-    return (_ROOT / "docs/own-scans.md").read_text(encoding="utf-8")
+    return (docs_scripts.ROOT / "docs/own-scans.md").read_text(encoding="utf-8")
