@@ -1,5 +1,6 @@
 """Tests that every config of a classification task runs on data in the true layout."""
 
+import functools
 import pathlib
 import sys
 from typing import Any
@@ -18,6 +19,7 @@ from eva_coralbay.results import case_table, record
 from eva_coralbay.tasks import catalog
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 from tests.eva_coralbay.data.datasets.layouts import few_cases
+from tests.eva_coralbay.evaluation import toy
 
 _ROOT = pathlib.Path(__file__).parents[2] / "configs/vision/radiology"
 
@@ -39,28 +41,13 @@ _SMALL = {
 """What makes an evaluation small enough for a CPU."""
 
 
-_POOLING = "tests/pooling"
+_TOY = "tests/toy"
 """The name of an encoder that takes no time."""
 
 
-class _Pooling(nn.Module):
-    """Gives the averages of eight parts of a volume."""
-
-    def __init__(self, feature_size: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.rand(feature_size))
-
-    def forward(self, volume: torch.Tensor) -> torch.Tensor:
-        parts = nn.functional.adaptive_avg_pool3d(volume, 2).flatten(1)
-        return (parts[:, :, None] * self.scale).flatten(1)
-
-
-class _Maps(_Pooling):
-    """Gives two feature maps instead."""
-
-    def forward(self, volume: torch.Tensor) -> list[torch.Tensor]:
-        scaled = volume * self.scale[:, None, None, None]
-        return [scaled, nn.functional.max_pool3d(scaled, 4)]
+def _build_toy(feature_size: int, *, pooled: bool = True) -> nn.Module:
+    """Builds an encoder that gives a vector, or two feature maps."""
+    return toy.ToyEncoder(channels=[feature_size, 2 * feature_size], strides=[1, 4], pooled=pooled)
 
 
 def _instantiate(
@@ -129,11 +116,11 @@ def test_a_probe_of_data_in_the_true_layout(
     request: pytest.FixtureRequest,
 ) -> None:
     """With two cases of a class, of more classes than there are cases, and of two to a patient."""
-    monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
+    monkeypatch.setitem(backbone_registry._registry, _TOY, _build_toy)
     splits = few_cases(task, monkeypatch, count=2 if task == "cc_ccii" else 4)
     (tmp_path / "data").mkdir()
     getattr(layouts, f"write_{task}")(tmp_path / "data", layouts.all_cases(splits))
-    arguments = _instantiate("probe", task, tmp_path, monkeypatch, MODEL_NAME=_POOLING)
+    arguments = _instantiate("probe", task, tmp_path, monkeypatch, MODEL_NAME=_TOY)
     # not earlier, as the trainer replaces the handlers of the log when it is built
     log: list[str] = request.getfixturevalue("log")
     interface.Interface().fit(arguments.trainer, arguments.model, arguments.data)
@@ -156,7 +143,7 @@ def test_probes_of_two_encoders_reach_the_page(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From `eva fit` over `curves`, `results` and `submit` to `validate` and `build`."""
-    models = {_POOLING: _Pooling, "tests/maps": _Maps}
+    models = {_TOY: _build_toy, "tests/maps": functools.partial(_build_toy, pooled=False)}
     splits = few_cases("luna25", monkeypatch, count=8)
     (tmp_path / "data").mkdir()
     layouts.write_luna25(tmp_path / "data", layouts.all_cases(splits))

@@ -10,7 +10,6 @@ from typing import Any
 import jsonargparse
 import pandas as pd
 import pytest
-import torch
 from eva.core import interface
 from eva.vision.models.networks.backbones import backbone_registry
 from torch import nn
@@ -21,6 +20,7 @@ from eva_coralbay.pretraining import fit
 from eva_coralbay.results import record
 from eva_coralbay.tasks import catalog
 from tests.eva_coralbay.data.datasets import layouts, task_layouts
+from tests.eva_coralbay.evaluation import toy
 
 _ROOT = pathlib.Path(__file__).parents[2]
 """The top of the repository."""
@@ -53,7 +53,7 @@ _CASES = 1
 _OURS = "radiology/coralbay_random"
 """The name of our encoder."""
 
-_POOLING = "tests/pooling"
+_TOY = "tests/toy"
 """The name of an encoder that takes no time."""
 
 _SMALL = {
@@ -72,20 +72,12 @@ _SMALL = {
 """What makes an evaluation small enough for a CPU."""
 
 
-class _Pooling(nn.Module):
-    """Averages of the volume, of the shapes of our encoder's six maps."""
-
-    def __init__(self, feature_size: int) -> None:
-        super().__init__()
-        self.scales = nn.ParameterList(
-            torch.rand(factor * feature_size, 1, 1, 1) for factor in (1, 1, 2, 4, 8, 16)
-        )
-
-    def forward(self, volume: torch.Tensor) -> list[torch.Tensor]:
-        return [
-            scale * nn.functional.avg_pool3d(volume, 2**level)
-            for level, scale in enumerate(self.scales)
-        ]
+def _build_toy(feature_size: int) -> nn.Module:
+    """Builds an encoder of the shapes of our encoder's six maps."""
+    return toy.ToyEncoder(
+        channels=[factor * feature_size for factor in (1, 1, 2, 4, 8, 16)],
+        strides=[2**level for level in range(6)],
+    )
 
 
 def _instantiate(path: pathlib.Path, patch: pytest.MonkeyPatch, **environment: str) -> Any:
@@ -143,8 +135,8 @@ def test_two_steps_on_data_in_the_true_layout(
     path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of our encoder with one config, with the others of one that takes no time."""
-    monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
-    model, features = (_OURS, "12") if path == _NNUNET else (_POOLING, "2")
+    monkeypatch.setitem(backbone_registry._registry, _TOY, _build_toy)
+    model, features = (_OURS, "12") if path == _NNUNET else (_TOY, "2")
     _write_data(path.stem, tmp_path / "data", monkeypatch)
     arguments = _instantiate(
         path,
@@ -176,12 +168,12 @@ def test_a_probe_of_data_in_the_true_layout(
 ) -> None:
     if path.stem == "msd":
         pytest.skip("as nnunet, in a layout that the data set's own tests read")
-    monkeypatch.setitem(backbone_registry._registry, _POOLING, _Pooling)
+    monkeypatch.setitem(backbone_registry._registry, _TOY, _build_toy)
     _write_data(path.stem, tmp_path / "data", monkeypatch)
     arguments = _instantiate(
         path,
         monkeypatch,
-        MODEL_NAME=_POOLING,
+        MODEL_NAME=_TOY,
         IN_FEATURES="2",
         DATA_ROOT=str(tmp_path / "data"),
         OUTPUT_ROOT=str(tmp_path / "out"),

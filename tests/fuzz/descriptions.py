@@ -106,6 +106,11 @@ def _check(root: pathlib.Path, samples: Any) -> str | None:
     return None
 
 
-NNUNET = Kind("nnunet", _write_nnunet, lambda root: _read(datasets.NnUNet, root), _check)
+_GROWTH = 256 * 2**20
+"""How much memory, in bytes, an input may take: the picture that is drawn takes 100 MiB."""
 
-MSD = Kind("msd", _write_msd, lambda root: _read(datasets.MSD, root), _check)
+NNUNET = Kind(
+    "nnunet", _write_nnunet, lambda root: _read(datasets.NnUNet, root), _check, max_growth=_GROWTH
+)
+
+MSD = Kind("msd", _write_msd, lambda root: _read(datasets.MSD, root), _check, max_growth=_GROWTH)

@@ -157,7 +157,8 @@ def _read(path: pathlib.Path) -> list[dict[str, str]]:
         raise AssertionError(f"the command ends with {status}: {plan}\n{said}")
     # what clears up may be interrupted as well
     if plan["what"] == "full disk" and list(folder.rglob("*.tmp")):
-        raise AssertionError(f"the command leaves temporary files: {plan}\n{said}")
+        left = sorted(map(str, folder.rglob("*.tmp")))
+        raise AssertionError(f"the command leaves temporary files: {plan}\n{left}\n{said}")
     is_whole = hash_tree(folder) == expected.tree
     # `export` refuses what is there as a whole
     if run(command, folder) != 0 and not is_whole:
@@ -254,8 +255,7 @@ class _Counter:
             return
         self.count += 1
         stop = self._stop
-        # a full disk lets files be removed
-        if stop is None or (stop.what == "full disk" and event in ("os.remove", "os.rmdir")):
+        if stop is None or (stop.what == "full disk" and not _takes_space(event, values)):
             return
         if self.count >= stop.operation and not self._is_stopped:
             self._is_stopped = True
@@ -268,6 +268,13 @@ class _Counter:
         if relative_to != -1:
             path = str(pathlib.Path(f"/proc/self/fd/{relative_to}").readlink() / path)
         return path.startswith(("out", ".out", self._place))
+
+
+def _takes_space(event: str, values: tuple[Any, ...]) -> bool:
+    """Returns whether an operation may fail where the disk is full."""
+    if event == "open":
+        return bool(int(values[2]) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    return event not in ("os.remove", "os.rmdir")
 
 
 def hash_tree(folder: pathlib.Path) -> dict[str, str]:

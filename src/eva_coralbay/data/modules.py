@@ -53,7 +53,7 @@ class SegmentationData(_NumberedData):
         *,
         dataset: dict[str, Any],
         protocol: protocols.ProtocolName = "frozen",
-        roi_size: Sequence[int] = (96, 96, 96),
+        roi_size: Sequence[int] = facts.CROP,
         num_samples: int = 4,
         class_ratios: Sequence[float] | None = None,
         spacing: Sequence[float] = facts.SPACING_MM,

@@ -108,7 +108,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
     def __init__(
         self,
         *,
-        roi_size: Sequence[int] = (96, 96, 96),
+        roi_size: Sequence[int] = facts.CROP,
         num_samples: int = 4,
         class_ratios: Sequence[float] | None = None,
         spacing: Sequence[float] = facts.SPACING_MM,

@@ -25,7 +25,7 @@ from eva_coralbay.evaluation import (
     pyramid_decoder,
     run_module,
 )
-from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import facts, protocols
 
 SWIN_UNETR_DECODERS = (swin_unetr.SwinUNETRDecoder, swin_unetr.SwinUNETRDecoderWithProjection)
 """The decoders that double the resolution five times."""
@@ -67,7 +67,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         class_weights: Sequence[float] | None = None,
         protocol: protocols.ProtocolName = "frozen",
         seed: int = 0,
-        roi_size: Sequence[int] = (96, 96, 96),
+        roi_size: Sequence[int] = facts.CROP,
         sw_batch_size: int = 4,
         overlap: float | None = None,
         monitor_overlap: float | None = None,

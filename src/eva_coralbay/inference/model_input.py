@@ -27,7 +27,7 @@ from eva_coralbay.models.preprocessing import Preprocessing
 from eva_coralbay.tasks import facts
 
 DEFAULT = Preprocessing.of_window(
-    *facts.SOFT_TISSUE_HU, spacing=facts.SPACING_MM, orientation="SPL", window=(96, 96, 96)
+    *facts.SOFT_TISSUE_HU, spacing=facts.SPACING_MM, orientation="SPL", window=facts.CROP
 )
 """The input where an encoder states none: that of the segmentation tasks."""
 

@@ -110,7 +110,7 @@ def test_spacing_and_window_follow_the_axes_of_the_encoder(tmp_path: pathlib.Pat
 
 def test_the_mean_is_that_of_all_windows(tmp_path: pathlib.Path) -> None:
     path = scan_files.write_nifti(tmp_path / "a.nii.gz", scan_files.hounsfield(shape=(22, 40, 36)))
-    encoder = toy.ToyEncoder(preprocessing=toy.small_input()).eval()
+    encoder = toy.ToyPyramid(preprocessing=toy.small_input()).eval()
     made = model_input.of_scan(_volume(eva_coralbay.read_scan(path)), toy.small_input())
     image = torch.from_numpy(made.image)
     starts = [sorted({0, length - 16}) for length in image.shape[1:]]
@@ -141,7 +141,7 @@ def test_a_mask_pools_what_lies_in_it(tmp_path: pathlib.Path) -> None:
         tmp_path / "a.nii.gz", array, scan_files.affine(spacing=(3.0, 3.0, 3.0))
     )
     scan = eva_coralbay.read_scan(path)
-    encoder = toy.ToyEncoder(preprocessing=toy.small_input()).eval()
+    encoder = toy.ToyPyramid(preprocessing=toy.small_input()).eval()
     nn.init.zeros_(encoder.fine.weight)
     encoder.fine.weight.data[:, 0, 1, 1, 1] = 1.0
     nn.init.zeros_(encoder.fine.bias)
@@ -167,7 +167,7 @@ def test_a_region_of_all_voxels_of_one_window_is_the_scan(tmp_path: pathlib.Path
     array = scan_files.hounsfield(shape=(16, 16, 16))
     affine = scan_files.affine(spacing=(3.0, 3.0, 3.0))
     path = scan_files.write_nifti(tmp_path / "a.nii.gz", array, affine)
-    encoder = toy.ToyEncoder(
+    encoder = toy.ToyPyramid(
         preprocessing=dataclasses.replace(toy.small_input(), hu_clip=(-2000.0, 300.0))
     ).eval()
     scan = eva_coralbay.read_scan(path)
@@ -191,7 +191,7 @@ def test_refuses_a_region_outside_of_the_scan(
     tmp_path: pathlib.Path, region: regions.Region
 ) -> None:
     path = scan_files.write_nifti(tmp_path / "a.nii.gz", scan_files.hounsfield())
-    encoder = toy.ToyEncoder(preprocessing=toy.small_input())
+    encoder = toy.ToyPyramid(preprocessing=toy.small_input())
     with pytest.raises(EvaCoralbayError, match=f"'{region.name}'.*--roi-space"):
         eva_coralbay.embed(path, encoder, region=region)
 
@@ -200,7 +200,7 @@ def test_refuses_what_is_no_scan_in_hu(tmp_path: pathlib.Path) -> None:
     scaled = (scan_files.hounsfield() + 1000.0) / 2000.0
     path = scan_files.write_nifti(tmp_path / "a.nii.gz", scaled.astype(np.float32))
     with pytest.raises(EvaCoralbayError, match=r"a.nii.gz.*scaled to \[0, 1\]"):
-        eva_coralbay.embed(path, toy.ToyEncoder())
+        eva_coralbay.embed(path, toy.ToyPyramid())
 
 
 def test_refuses_feature_maps_of_an_encoder_without_any(tmp_path: pathlib.Path) -> None:
@@ -251,7 +251,7 @@ def test_real_scan() -> None:
     if "EVA_CORALBAY_REAL_DATA" not in os.environ:
         pytest.skip("EVA_CORALBAY_REAL_DATA names no folder of real scans")
     folder = pathlib.Path(os.environ["EVA_CORALBAY_REAL_DATA"], "ct", "lidc_0001_slab")
-    encoder = toy.ToyEncoder(preprocessing=toy.small_input())
+    encoder = toy.ToyPyramid(preprocessing=toy.small_input())
     scan = eva_coralbay.read_scan(folder / "image.nii.gz")
     middle = scan.affine @ [*(length // 2 for length in scan.array.shape), 1.0]
     point = regions.Point("middle", tuple(middle[:3]))

@@ -26,8 +26,8 @@ from tests.eva_coralbay.inference import toy
 from tests.eva_coralbay.pretraining import scans
 
 
-def _build() -> toy.ToyEncoder:
-    return toy.ToyEncoder(preprocessing=toy.small_input())
+def _build() -> toy.ToyPyramid:
+    return toy.ToyPyramid(preprocessing=toy.small_input())
 
 
 def _embed(named: list[str], out: pathlib.Path, **options: Any) -> embedding_job.Report:
@@ -165,7 +165,7 @@ def test_a_later_call_adds_scans_and_replaces_changed_ones(tmp_path: pathlib.Pat
     [
         ({"pool": "max"}, "pool"),
         ({"hu_window": (-100.0, 200.0)}, "preprocessing"),
-        ({"build": lambda: toy.ToyEncoder(preprocessing=toy.small_input(), seed=1)}, "weights"),
+        ({"build": lambda: toy.ToyPyramid(preprocessing=toy.small_input(), seed=1)}, "weights"),
     ],
 )
 def test_refuses_to_mix_settings(
@@ -300,7 +300,7 @@ from eva_coralbay.inference import embedding_job, feature_table
 from tests.eva_coralbay.inference import toy
 feature_table._SAVE_SECONDS = 0.0
 def build():
-    encoder = toy.ToyEncoder(preprocessing=toy.small_input())
+    encoder = toy.ToyPyramid(preprocessing=toy.small_input())
     encoder.register_forward_pre_hook(lambda *_: time.sleep(0.3))
     plain = encoder.forward_embeddings
     encoder.forward_embeddings = lambda tensor: (time.sleep(0.1), plain(tensor))[1]

@@ -13,7 +13,7 @@ from typing_extensions import override
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import native_grid, run_module
 from eva_coralbay.evaluation.probe import base, classifier, curve_metric, scans, subsets, sums
-from eva_coralbay.tasks import protocols
+from eva_coralbay.tasks import facts, protocols
 
 
 class ProbeModule(base.FrozenModule):
@@ -34,7 +34,7 @@ class ProbeModule(base.FrozenModule):
         task: str = "",
         protocol: protocols.ProtocolName = "probe",
         seed: int = 0,
-        roi_size: Sequence[int] = (96, 96, 96),
+        roi_size: Sequence[int] = facts.CROP,
         overlap: float | None = None,
         maps: sums.Maps = "all",
         voxels_per_class: int = sums.VOXELS_PER_CLASS,

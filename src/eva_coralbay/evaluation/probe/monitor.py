@@ -30,7 +30,7 @@ class ProbeMonitor(pl_callbacks.Callback):
         every_n_steps: int = 1000,
         spacing: Sequence[float] = facts.SPACING_MM,
         hu_window: tuple[float, float] = facts.SOFT_TISSUE_HU,
-        roi_size: Sequence[int] = (96, 96, 96),
+        roi_size: Sequence[int] = facts.CROP,
         maps: sums.Maps = "all",
         max_cases: int = 20,
     ) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation.probe import classifier as classifiers
 from eva_coralbay.evaluation.probe import interpolation, sums, windows
+from eva_coralbay.tasks import facts
 
 Encoder = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """Maps windows [B, 1, D, H, W] to feature maps [B, C, d, h, w], of any number and resolution."""
@@ -27,7 +28,7 @@ _LOWEST_LOGIT = -1e6
 class Sliding(NamedTuple):
     """How windows cover a scan."""
 
-    size: tuple[int, int, int] = (96, 96, 96)
+    size: tuple[int, int, int] = facts.CROP
     """The size of a window in voxels, as (D, H, W)."""
 
     overlap: float = 0.25
