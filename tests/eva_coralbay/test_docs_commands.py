@@ -107,8 +107,11 @@ def _check_variables(names: list[str]) -> None:
 def _check_ours(arguments: list[str]) -> None:
     parsed, rest = main.build_parser().parse_known_args(arguments)
     assert not rest or hasattr(parsed, "overrides")
-    if arguments[0] == "config" or getattr(parsed, "config", None) is not None:
-        _check_config(parsed.config if arguments[0] != "config" else f"config:{parsed.config}")
+    if arguments[0] == "config":
+        _check_config(f"config:{parsed.config}")
+    elif getattr(parsed, "config", None):
+        # a further config is a file of the reader's
+        _check_config(parsed.config[0] if isinstance(parsed.config, list) else parsed.config)
 
 
 def _check_config(path: str) -> None:

@@ -96,7 +96,7 @@ def test_python_of_own_scans(tmp_path: pathlib.Path) -> None:
 
     replace = [
         ("radiology/coralbay", "radiology/coralbay_random"),
-        ("(-72.9, 69.9, -91.5)", "(1, 2, 3)"),
+        ("(-72.9, 69.9, -91.5)", "(-60, -34, 160)"),
     ]
     _run_python(code + "\nassert whole.shape == nodule.shape", tmp_path, replace)
 
@@ -191,13 +191,11 @@ def test_the_monitor_of_the_probes(tmp_path: pathlib.Path) -> None:
     phantom.write_dataset(str(tmp_path / "scans"), cases=4, val_cases=1)
     (snippet,) = docs_scripts.read_blocks("docs/probes.md", "In a pre-training", "yaml")
     (tmp_path / "probe.yaml").write_text(snippet.replace("every_n_steps: 5000", "every_n_steps: 2"))
-    script = """
-        eva-coralbay pretrain prepare scans --out store --spacing 3 3 3
-        STORE=store eva-coralbay pretrain fit \
-          --config "$(eva-coralbay config pretraining/quickstart)" --config probe.yaml
-    """
+    (script,) = docs_scripts.read_blocks("docs/probes.md", "In a pre-training")
+    preparing = "eva-coralbay pretrain prepare scans --out /scratch/store --spacing 3 3 3\n"
 
-    docs_scripts.run(script, tmp_path, CHECKPOINT_INTERVAL="2")
+    replace = [("/scratch/store", "store"), ("pretraining/coralbay)", "pretraining/quickstart)")]
+    docs_scripts.run(preparing + script, tmp_path, replace=replace, CHECKPOINT_INTERVAL="2")
 
     (table,) = tmp_path.rglob("metrics.csv")
     assert "probe/balanced_accuracy" in table.read_text()
@@ -217,7 +215,7 @@ def test_verifying_and_sweeping_as_the_guide_says(tmp_path: pathlib.Path) -> Non
         ("my-lab__my-encoder/.../seed_0.json", record),
     ]
     docs_scripts.run(verifying, tmp_path, replace=replace)
-    printed = docs_scripts.run(sweeping, tmp_path)
+    printed = docs_scripts.run(sweeping, tmp_path, short=False)
 
     assert record in (tmp_path / results / "verified.txt").read_text()
     assert "radiology/voco_b" in printed

@@ -143,12 +143,19 @@ class Fit(_subcommand.Subcommand):
         eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/quickstart.yaml
         eva-coralbay pretrain fit --config coralbay.yaml --dry-run --tflops 400
         eva-coralbay pretrain fit --config coralbay.yaml --trainer.init_args.max_steps 20000
+        eva-coralbay pretrain fit --config coralbay.yaml --config probe.yaml
         torchrun --nproc-per-node 8 -m eva_coralbay pretrain fit --config coralbay.yaml
     """
 
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--config", metavar="FILE", required=True, help="the config")
+        parser.add_argument(
+            "--config",
+            metavar="FILE",
+            action="append",
+            required=True,
+            help="the config; a second one adds to it or changes it",
+        )
         parser.add_argument(
             "--dry-run",
             action="store_true",
@@ -165,7 +172,8 @@ class Fit(_subcommand.Subcommand):
         _output.announce_imports()
         from eva_coralbay.pretraining import fit
 
-        options = ["--config", arguments.config, *arguments.overrides]
+        configs = [f"--config={config}" for config in arguments.config]
+        options = [*configs, *arguments.overrides]
         if arguments.dry_run:
             report = fit.dry_run(options, tflops=arguments.tflops)
             _output.print_table(("what", "how much"), report.rows, title="What the training takes")
