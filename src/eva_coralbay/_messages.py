@@ -9,19 +9,20 @@ _SHOWN = 10
 """The most names that a message lists."""
 
 
-def list_names(names: Iterable[str], *, limit: int = _SHOWN) -> str:
+def list_names(names: Iterable[str], *, limit: int = _SHOWN, separator: str = ", ") -> str:
     """Lists names in their order, the first few of many.
 
     Args:
         names: The names.
         limit: The most names that are shown.
+        separator: What stands between two.
 
     Returns:
         For example "a, b and 7 more".
     """
     every = list(names)
     rest = len(every) - limit
-    return ", ".join(every[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    return separator.join(every[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def list_lines(problems: Sequence[str], *, limit: int = _SHOWN) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pydantic
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _invalid_fields
 from eva_coralbay.data import scan_file
 from eva_coralbay.data.quality import Statistics
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
@@ -118,8 +118,9 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
                 f"--out '{store}'`, or set STORE to one."
             ) from error
         except ValueError as error:
+            why = _invalid_fields.explain(error)
             raise DatasetError(
-                f"'{path}' is not a manifest of a store ({error}). Remove it, and run "
+                f"'{path}' is not a manifest of a store ({why}). Remove it, and run "
                 "`eva-coralbay pretrain prepare` again with all sources: prepared scans are found."
             ) from error
         manifest._store = store

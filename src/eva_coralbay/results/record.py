@@ -18,7 +18,7 @@ from typing import (
 
 import pydantic
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _invalid_fields
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import foreign_files
 
@@ -291,7 +291,8 @@ class Record(_Part):
         try:
             return cls.model_validate(_upgrade(content))
         except ValueError as error:  # pydantic's ValidationError is one
-            raise EvaCoralbayError(f"{path} is not a valid record: {error}") from error
+            why = _invalid_fields.explain(error)
+            raise EvaCoralbayError(f"{path} is not a valid record: {why}.") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the record as canonical JSON, completely or not at all.

@@ -1,10 +1,12 @@
 """Both passes of the dense probe: features of training scans, labels of the scored ones.
 
-A scan goes through the encoder window by window, each alone, so that the batch size of a loader
-and the number of its workers change nothing.
+The windows of a scan go through the encoder in batches whose size follows from that of a window, so
+that the batch size of a loader and the number of its workers change nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,9 @@ from eva_coralbay.tasks import facts
 
 Encoder = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """Maps windows [B, 1, D, H, W] to feature maps [B, C, d, h, w], of any number and resolution."""
+
+_BATCH_VOXELS = 2**20
+"""How many voxels a batch of windows may have: four windows of 64^3, and one of 96^3."""
 
 _LOGITS = 2**24
 """How many logits are computed at once."""
@@ -52,11 +57,10 @@ def sample_case(
     """
     features: torch.Tensor | None = None
     channels: tuple[int, ...] = ()
-    for window in windows.place(image.shape[1:], sliding.size, sliding.overlap):
+    placed = windows.place(image.shape[1:], sliding.size, sliding.overlap)
+    used = [window for window in placed if _inside(draw.voxels, window.core).any()]
+    for window, maps in _encode(encoder, image, used, sliding.size):
         inside = _inside(draw.voxels, window.core)
-        if not inside.any():
-            continue
-        maps = _encode(encoder, image, window, sliding.size)
         channels = tuple(len(feature_map) for feature_map in maps)
         start = torch.tensor(window.start)
         values = interpolation.sample(maps, draw.voxels[inside] - start, sliding.size)
@@ -113,8 +117,8 @@ def segment_scan(
     shape = image.shape[1:]
     last = torch.zeros((len(fitted[-1].bias), *shape), device=image.device)
     labels = torch.zeros((len(fitted), *shape), dtype=torch.uint8, device=image.device)
-    for window in windows.place(shape, sliding.size, sliding.overlap):
-        maps = _encode(encoder, image, window, sliding.size)
+    placed = windows.place(shape, sliding.size, sliding.overlap)
+    for window, maps in _encode(encoder, image, placed, sliding.size):
         for first, group in _groups(fitted, window):
             logits = _logits(maps, group, window, sliding.size)
             target = (slice(first, first + len(group)), *window.core)
@@ -125,15 +129,24 @@ def segment_scan(
 
 
 def _encode(
-    encoder: Encoder, image: torch.Tensor, window: windows.Window, size: Sequence[int]
-) -> list[torch.Tensor]:
-    """Returns the feature maps of a window, filled up with zeros where the scan ends."""
+    encoder: Encoder, image: torch.Tensor, placed: Iterable[windows.Window], size: Sequence[int]
+) -> Iterator[tuple[windows.Window, list[torch.Tensor]]]:
+    """Yields each window with its feature maps, of shape [C, d, h, w]."""
+    waiting = iter(placed)
+    at_once = max(1, _BATCH_VOXELS // math.prod(size))
+    while batch := list(itertools.islice(waiting, at_once)):
+        maps = encoder(torch.stack([_cut(image, window, size) for window in batch]))
+        for number, window in enumerate(batch):
+            yield window, [feature_map[number] for feature_map in maps]
+
+
+def _cut(image: torch.Tensor, window: windows.Window, size: Sequence[int]) -> torch.Tensor:
+    """Returns what a window shows, filled up with zeros where the scan ends."""
     box = (slice(start, start + length) for start, length in zip(window.start, size, strict=True))
     content = image[(slice(None), *box)]
     missing = [whole - length for whole, length in zip(size, content.shape[1:], strict=True)]
     padding = [side for total in reversed(missing) for side in (0, total)]
-    maps = encoder(functional.pad(content, padding)[None])
-    return [feature_map[0] for feature_map in maps]
+    return functional.pad(content, padding)
 
 
 def _inside(voxels: torch.Tensor, box: Sequence[slice]) -> torch.Tensor:

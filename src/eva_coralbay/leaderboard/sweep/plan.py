@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from eva_coralbay import _hashes
+from eva_coralbay import _hashes, _invalid_fields
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import submission
 from eva_coralbay.models import work, zoo
@@ -190,7 +190,8 @@ def read(path: str | os.PathLike[str]) -> Plan:
     try:
         plan = Plan.model_validate(foreign_files.read_yaml(path, max_bytes=_MAX_BYTES))
     except pydantic.ValidationError as error:
-        raise EvaCoralbayError(f"{path} is not a sweep: {error}") from error
+        why = _invalid_fields.explain(error)
+        raise EvaCoralbayError(f"{path} is not a sweep: {why}.") from error
     for name, task in plan.tasks.items():
         if not pathlib.Path(task.config).is_file():
             raise EvaCoralbayError(
