@@ -6,6 +6,7 @@ asked for are computed: those of single voxels, or the logits of a linear classi
 interpolated in place of the features, as both are linear.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,12 +49,13 @@ def project(
     Returns:
         The logits, of shape [K, *extent of the box] and float32.
     """
-    logits = bias.float().reshape(-1, 1, 1, 1)
+    extents = [extent.stop - extent.start for extent in box]
+    logits = bias.float()[:, None].repeat(1, math.prod(extents))
     coarse, last_axis = [], []
     parts = weights.float().split([len(feature_map) for feature_map in maps], dim=1)
     for feature_map, part in zip(maps, parts, strict=True):
         if tuple(feature_map.shape[1:]) == tuple(size):
-            logits = logits + _project(feature_map[(slice(None), *box)].float(), part)
+            logits.addmm_(part, feature_map[(slice(None), *box)].float().flatten(1))
             continue
         projected = _project(feature_map.float(), part)
         depth, height, width = (
@@ -65,8 +67,9 @@ def project(
         last_axis.append(width)
     if coarse:
         # one product for all maps, as the last axis is where the time goes
-        logits = logits + torch.cat(coarse, dim=-1) @ torch.cat(last_axis, dim=1).T
-    return logits
+        rows = torch.cat(coarse, dim=-1).flatten(0, 2)
+        logits.view(-1, extents[2]).addmm_(rows, torch.cat(last_axis, dim=1).T)
+    return logits.unflatten(1, extents)
 
 
 def _project(feature_map: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,8 @@ Encoder = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 _BATCH_VOXELS = 2**20
 """How many voxels a batch of windows may have: four windows of 64^3, and one of 96^3."""
 
-_LOGITS = 2**24
-"""How many logits are computed at once."""
+_LOGITS = 2**22
+"""How many logits are computed at once: more do not stay in the caches of a processor."""
 
 _LOWEST_LOGIT = -1e6
 """The logit of a class that no training case holds: infinite ones cannot be interpolated."""
