@@ -1,12 +1,10 @@
 """Tests that a dry run states what an evaluation takes, and does nothing else."""
 
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from eva.core import trainers
-from loguru import logger
 
 from eva_coralbay.data import ClassificationData, SegmentationData, phantom, volume_transforms
 from eva_coralbay.errors import EvaCoralbayError
@@ -33,13 +31,8 @@ _DECODER = {"class_path": f"{toy.__name__}.ToyDecoder", "init_args": {}}
 _SPACING = (20.0, 18.0, 18.0)
 
 
-@pytest.fixture(name="lines")
-def _lines() -> Iterator[list[str]]:
-    """Yields the lines of the log."""
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.extend(str(message).splitlines()), format="{message}")
-    yield lines
-    logger.remove(sink)
+def _lines(log: list[str]) -> list[str]:
+    return [line for message in log for line in message.removeprefix("INFO ").splitlines()]
 
 
 @pytest.fixture(name="scans", scope="module")
@@ -65,12 +58,13 @@ def _trainer(folder: pathlib.Path, protocol: Any, **arguments: Any) -> Trainer:
     )
 
 
-def _run(trainer: Trainer, module: Any, data: Any, lines: list[str]) -> dict[str, str]:
+def _run(trainer: Trainer, module: Any, data: Any, log: list[str]) -> dict[str, str]:
     """Does a dry run as `eva fit` does, and returns the lines of the report by their names."""
     with pytest.raises(SystemExit) as ended:
         trainers.run_evaluation_session(trainer, module, data, n_runs=trainer.n_runs)
     assert ended.value.code == 0
     assert not pathlib.Path(trainer.default_root_dir).exists(), "nothing is recorded"
+    lines = _lines(log)
     report = lines[next(i for i, line in enumerate(lines) if line.startswith("Dry run")) :]
     rows = [line.strip().split("  ", 1) for line in report if line.startswith("  ")]
     return {**{name: value.strip() for name, value in rows}, "end": report[-1]}
@@ -105,14 +99,14 @@ def _classification(nodules: pathlib.Path, protocol: Any, **arguments: Any) -> C
 
 @pytest.mark.parametrize("protocol", ["frozen", "finetuned"])
 def test_a_training_of_a_segmentation(
-    protocol: Any, scans: pathlib.Path, tmp_path: pathlib.Path, lines: list[str]
+    protocol: Any, scans: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     module = SegmentationModule(
         encoder=_MAPS, decoder=_DECODER, protocol=protocol, roi_size=(16, 16, 16), sw_batch_size=2
     )
     trainer = _trainer(tmp_path, protocol, max_steps=40, val_check_interval=10, robustness=True)
 
-    rows = _run(trainer, module, _segmentation(scans, protocol), lines)
+    rows = _run(trainer, module, _segmentation(scans, protocol), log)
 
     assert rows["encoder"] == "0.00 M parameters"
     assert rows["training steps"].startswith("120 x 4 crops of 16 x 16 x 16: ")
@@ -130,11 +124,11 @@ def test_a_training_of_a_segmentation(
 
 
 def test_a_probe_of_a_segmentation(
-    scans: pathlib.Path, tmp_path: pathlib.Path, lines: list[str]
+    scans: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     module = ProbeModule(encoder=probe_toy.ENCODER, task="toy", roi_size=(16, 16, 16))
 
-    rows = _run(_trainer(tmp_path, "probe"), module, _segmentation(scans, "probe"), lines)
+    rows = _run(_trainer(tmp_path, "probe"), module, _segmentation(scans, "probe"), log)
 
     assert rows["features"].startswith(f"{3 * 3 * 4} x a window of 16 x 16 x 16: ")
     assert rows["scoring"].startswith(f"{3 * 2 * 4} x a window of 16 x 16 x 16: ")
@@ -144,7 +138,7 @@ def test_a_probe_of_a_segmentation(
 
 @pytest.mark.parametrize("is_offline", [False, True])
 def test_a_training_of_a_classification(
-    is_offline: bool, nodules: pathlib.Path, tmp_path: pathlib.Path, lines: list[str]
+    is_offline: bool, nodules: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     protocol: Any = "frozen-offline" if is_offline else "frozen"
     embeddings = {"embeddings_root": str(tmp_path / "embeddings")} if is_offline else {}
@@ -152,7 +146,7 @@ def test_a_training_of_a_classification(
     module = ClassificationModule(encoder=_POOLED, protocol=protocol)
     trainer = _trainer(tmp_path, protocol, max_steps=40, val_check_interval=10)
 
-    rows = _run(trainer, module, data, lines)
+    rows = _run(trainer, module, data, log)
 
     unit = "4 embeddings" if is_offline else "4 volumes of 12 x 12 x 12"
     assert rows["training steps"].startswith(f"120 x {unit}: ")
@@ -169,7 +163,7 @@ def test_a_training_of_a_classification(
 
 
 def test_the_command_that_embeds_ends_before_it(
-    nodules: pathlib.Path, tmp_path: pathlib.Path, lines: list[str]
+    nodules: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     data = _classification(nodules, "frozen-offline", embeddings_root=str(tmp_path / "embeddings"))
     trainer = _trainer(tmp_path, "frozen-offline")
@@ -178,16 +172,16 @@ def test_the_command_that_embeds_ends_before_it(
     with pytest.raises(SystemExit):
         trainers.infer_model(trainer, module, data, enable_clone=True)
 
-    assert any("embeddings  " in line for line in lines)
+    assert any("embeddings  " in line for line in _lines(log))
 
 
 def test_a_probe_of_a_classification(
-    nodules: pathlib.Path, tmp_path: pathlib.Path, lines: list[str]
+    nodules: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     data = _classification(nodules, "probe")
 
     rows = _run(
-        _trainer(tmp_path, "probe"), EmbeddingProbeModule(encoder=_POOLED, task="toy"), data, lines
+        _trainer(tmp_path, "probe"), EmbeddingProbeModule(encoder=_POOLED, task="toy"), data, log
     )
 
     cases = len(data.datasets.train) + len(data.datasets.val) + len(data.datasets.test)
@@ -197,14 +191,14 @@ def test_a_probe_of_a_classification(
 def test_what_does_not_fit_is_said_with_what_to_change(
     scans: pathlib.Path,
     tmp_path: pathlib.Path,
-    lines: list[str],
+    log: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cost, "find_free_memory", lambda device: 100_000)
     module = SegmentationModule(encoder=_MAPS, decoder=_DECODER, roi_size=(16, 16, 16))
     data = _segmentation(scans, "frozen", prepared=False)
 
-    rows = _run(_trainer(tmp_path, "frozen"), module, data, lines)
+    rows = _run(_trainer(tmp_path, "frozen"), module, data, log)
 
     assert "does not fit, stopped at 0.00 GiB" in rows["training steps"]
     assert rows["time of all runs"] == "0 s and the stages of unknown time (3 runs)"
@@ -214,7 +208,7 @@ def test_what_does_not_fit_is_said_with_what_to_change(
 
 
 def test_cases_are_known_without_the_data_but_not_their_windows(
-    tmp_path: pathlib.Path, lines: list[str]
+    tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     data = SegmentationData(
         dataset={
@@ -226,7 +220,7 @@ def test_cases_are_known_without_the_data_but_not_their_windows(
     )
     module = SegmentationModule(encoder=_MAPS, decoder=_DECODER, roi_size=(16, 16, 16))
 
-    rows = _run(_trainer(tmp_path, "frozen"), module, data, lines)
+    rows = _run(_trainer(tmp_path, "frozen"), module, data, log)
 
     assert rows["scoring"].startswith("an unknown number x 4 windows of 16 x 16 x 16: unknown (")
     assert rows["prepared scans"] == "unknown, as the scans are not there"

@@ -1,11 +1,9 @@
 """Tests of the hashes of weights whose publisher states none."""
 
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 from huggingface_hub import constants
-from loguru import logger
 
 from eva_coralbay.models import first_hashes, weight_files
 
@@ -19,12 +17,8 @@ def _cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     return tmp_path / "eva_coralbay"
 
 
-@pytest.fixture(name="warnings")
-def _warnings() -> Iterator[list[str]]:
-    found: list[str] = []
-    sink = logger.add(found.append, level="WARNING", format="{message}")
-    yield found
-    logger.remove(sink)
+def _warnings(log: list[str]) -> list[str]:
+    return [message for message in log if message.startswith("WARNING")]
 
 
 def _check(digest: str) -> None:
@@ -38,12 +32,10 @@ def _keep(cache: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def test_the_first_hash_is_kept_and_others_are_refused(
-    cache: pathlib.Path, warnings: list[str]
-) -> None:
+def test_the_first_hash_is_kept_and_others_are_refused(cache: pathlib.Path, log: list[str]) -> None:
     path = _keep(cache)
     _check(_FIRST)
-    (warning,) = warnings
+    (warning,) = _warnings(log)
     assert "is checked from now on" in warning and _FIRST in warning and str(path) in warning
 
     with pytest.raises(weight_files.CheckpointError, match="delete the weights and load them"):
@@ -60,27 +52,25 @@ def test_what_is_no_hash_is_replaced(cache: pathlib.Path, content: bytes) -> Non
     assert path.read_text() == f"{_OTHER}\n"
 
 
-def test_a_hash_that_cannot_be_read_is_warned_of(cache: pathlib.Path, warnings: list[str]) -> None:
+def test_a_hash_that_cannot_be_read_is_warned_of(cache: pathlib.Path, log: list[str]) -> None:
     """As that of another user of the same cache; a folder cannot be read by anybody."""
     path = _keep(cache)
     path.unlink()
     path.mkdir()
-    warnings.clear()
+    log.clear()
 
     _check(_OTHER)
 
-    (warning,) = warnings
+    (warning,) = _warnings(log)
     assert "cannot be read or written" in warning and str(path) in warning
     assert "from now on" not in warning and path.is_dir()
 
 
-def test_a_cache_that_cannot_be_written_is_warned_of(
-    cache: pathlib.Path, warnings: list[str]
-) -> None:
+def test_a_cache_that_cannot_be_written_is_warned_of(cache: pathlib.Path, log: list[str]) -> None:
     """Its folder is a link to nowhere, in which no file can be made."""
     cache.symlink_to(cache.with_name("absent") / "folder")
 
     _check(_FIRST)
 
-    (warning,) = warnings
+    (warning,) = _warnings(log)
     assert "cannot be read or written" in warning and "from now on" not in warning

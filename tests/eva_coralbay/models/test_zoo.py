@@ -11,7 +11,6 @@ import torch
 from eva.vision.models import ModelFromRegistry
 from eva.vision.models.networks.backbones import backbone_registry, radiology
 from huggingface_hub import constants
-from loguru import logger
 from safetensors.torch import load_file
 
 from eva_coralbay.errors import EvaCoralbayError
@@ -230,7 +229,7 @@ def test_tasks_of_the_pretraining_are_tasks() -> None:
 
 
 def test_weights_without_a_published_hash_are_checked_against_the_first_ones(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
     """They are downloaded from an address whose content may change."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -245,13 +244,11 @@ def test_weights_without_a_published_hash_are_checked_against_the_first_ones(
     assert entry.unpinned == "hash unknown: the file is loaded as it was when it was downloaded"
     path = weight_sources.path_of_url(url)
     path.parent.mkdir(parents=True)
-    warnings: list[str] = []
-    sink = logger.add(warnings.append, level="WARNING", format="{message}")
     network: Any = loading.build(entry, random_weights=True)
     torch.save(network.core.state_dict(), path)
     encoder: Any = loading.build(entry)
     loading.build(entry)
-    logger.remove(sink)
+    warnings = [message for message in log if message.startswith("WARNING")]
     other: Any = loading.build(entry, random_weights=True)
     torch.save(other.core.state_dict(), path)
     with pytest.raises(checkpoints.CheckpointError, match="has replaced the weights") as error:
