@@ -132,9 +132,7 @@ def test_own_scans_without_labels(tmp_path: pathlib.Path) -> None:
     shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "own/imagesTr")
     (tmp_path / "nodules.csv").write_text("case,name,x,y,z\nphantom_000_0000.nii.gz,nodule,1,2,3\n")
     (training,) = docs_scripts.read_blocks("docs/own-data.md", "Evaluate on it")
-    training = training[
-        training.index("DATA_ROOT=") : training.index("eva-coralbay results")
-    ]
+    training = training[training.index("DATA_ROOT=") : training.index("eva-coralbay results")]
     docs_scripts.run(
         training, tmp_path, replace=[docs_scripts.NO_WEIGHTS, ("/data/Dataset042_Mine", "own")]
     )

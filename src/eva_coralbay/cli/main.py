@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import shtab
 
 import eva_coralbay
-from eva_coralbay import _messages, errors
+from eva_coralbay import _messages, _progress, errors
 from eva_coralbay.cli import (
     _subcommand,
     check_backbone,
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: If the arguments are wrong, or for `--help` and the like.
     """
     _escape_what_cannot_be_encoded()
+    _progress.show()
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and not hasattr(arguments, "overrides"):

@@ -11,10 +11,9 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-import tqdm
 from loguru import logger
 
-from eva_coralbay import _file_locks
+from eva_coralbay import _file_locks, _progress
 from eva_coralbay.data import disk_space
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
@@ -119,9 +118,8 @@ def _broken(archive: str, error: Exception) -> DatasetError:
 def _unpack(archive: str, folder: pathlib.Path) -> None:
     with (
         pathlib.Path(archive).open("rb") as file,
-        tqdm.tqdm.wrapattr(
+        _progress.read(
             file,
-            "read",
             desc=pathlib.Path(archive).name,
             total=pathlib.Path(archive).stat().st_size,
         ) as stream,

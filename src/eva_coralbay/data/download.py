@@ -15,11 +15,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import tqdm
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import __version__, _atomic_files, _hashes
+from eva_coralbay import __version__, _atomic_files, _hashes, _progress
 from eva_coralbay.data import archives, disk_space
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks.facts import Resource
@@ -112,7 +111,7 @@ def _download(url: str, file: io.FileIO, target: str) -> None:
     """Appends what is missing of a file, in as many requests as it takes."""
     failures, furthest = 0, file.tell()
     deadline = time.monotonic() + 3600 * MAX_HOURS
-    with tqdm.tqdm(desc=pathlib.Path(target).name, unit="B", unit_scale=True) as bar:
+    with _progress.bar(desc=pathlib.Path(target).name, unit="B", unit_scale=True) as bar:
         while True:
             try:
                 _request(url, file, target, bar, deadline)
@@ -129,9 +128,7 @@ def _download(url: str, file: io.FileIO, target: str) -> None:
                 time.sleep(PAUSE_S * 2 ** (failures - 1))
 
 
-def _request(
-    url: str, file: io.FileIO, target: str, bar: "tqdm.tqdm[Any]", deadline: float
-) -> None:
+def _request(url: str, file: io.FileIO, target: str, bar: Any, deadline: float) -> None:
     """Appends to a file what one request brings; what is there already is not asked for."""
     try:
         response = _open(url, start=file.tell(), version=_read_version(str(file.name)))

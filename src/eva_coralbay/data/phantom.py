@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _progress
 from eva_coralbay.data import foreign_files, nifti, phantom_anatomy
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
@@ -114,7 +113,7 @@ def write_dataset(
     names = [f"phantom_{index:03d}" for index in range(cases)]
     splits = [{"train": names[: cases - val_cases], "val": names[cases - val_cases :]}]
     _atomic_files.write_atomically(pathlib.Path(out, "splits_final.json"), _as_json(splits))
-    for index, name in enumerate(tqdm.tqdm(names, desc="Generating phantoms", unit="case")):
+    for index, name in enumerate(_progress.bar(names, desc="Generating phantoms", unit="case")):
         image = os.path.join(out, "imagesTr", f"{name}_0000.nii.gz")
         label = os.path.join(out, "labelsTr", f"{name}.nii.gz")
         if not (pathlib.Path(image).is_file() and pathlib.Path(label).is_file()):

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
+from eva_coralbay import _progress
 from eva_coralbay.data import dicom, nifti
 from eva_coralbay.errors import DatasetError
 
@@ -78,7 +78,7 @@ def find(
         if not (source and path.exists()):  # an empty variable is not the current folder
             raise DatasetError(f"'{source}' does not exist.")
         top = source if path.is_dir() else str(path.parent)
-        for folder, names in tqdm.tqdm(
+        for folder, names in _progress.bar(
             _walk(source), desc=f"Searching {_name_of(source)}", unit="folder"
         ):
             below = os.path.relpath(folder, top)

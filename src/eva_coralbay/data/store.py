@@ -15,12 +15,11 @@ from typing import (
     NamedTuple,
 )
 
-import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 from torchvision import tv_tensors
 
-from eva_coralbay import _atomic_files, _messages
+from eva_coralbay import _atomic_files, _messages, _progress
 from eva_coralbay.data import nifti, preparation, scan_file
 from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.data.scan_file import StoreError
@@ -218,7 +217,7 @@ class PreparedStore:
         """
         return [
             source
-            for source in tqdm.tqdm(sources, desc=f"Verifying {self._name}", unit="scan")
+            for source in _progress.bar(sources, desc=f"Verifying {self._name}", unit="scan")
             if not self._is_intact(source, check=True)
         ]
 
@@ -277,7 +276,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> tuple[dict[str, str], bool]:
     problems = {}
     outcomes = _do_in_processes(jobs, workers) if workers > 1 else (_do(job) for job in jobs)
     with contextlib.closing(outcomes):
-        for outcome in tqdm.tqdm(outcomes, total=len(jobs), desc="Preparing", unit="scan"):
+        for outcome in _progress.bar(outcomes, total=len(jobs), desc="Preparing", unit="scan"):
             if outcome.problem is not None:
                 problems[outcome.case] = outcome.problem
             if outcome.stops:

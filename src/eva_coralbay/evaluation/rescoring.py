@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-import tqdm
 from lightning.pytorch import callbacks
 from lightning.pytorch.trainer import states
 
+from eva_coralbay import _progress
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, robustness
 from eva_coralbay.results import record, scores
@@ -169,7 +169,7 @@ def _outputs(
         limits, step = trainer.num_test_batches, strategy.test_step
     n_batches = int(min(len(loader), limits[0]))
     batches = itertools.islice(loader, n_batches)
-    for index, batch in enumerate(tqdm.tqdm(batches, desc=f"Scoring {name}", total=n_batches)):
+    for index, batch in enumerate(_progress.bar(batches, desc=f"Scoring {name}", total=n_batches)):
         batch = strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
         with torch.no_grad():
             outputs: Any = step(batch, index)

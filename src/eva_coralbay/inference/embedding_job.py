@@ -13,12 +13,11 @@ from urllib import parse
 
 import numpy as np
 import torch
-import tqdm
 from loguru import logger
 from torch import nn
 
 import eva_coralbay
-from eva_coralbay import _atomic_files, _messages
+from eva_coralbay import _atomic_files, _messages, _progress
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, scan_search
 from eva_coralbay.data import workers as workers_lib
@@ -151,7 +150,7 @@ def embed_scans(
         new = [one for one in work if table.done.get(one.item.case) != one.state]
         run = _Run(encoders, preprocessing, pool, num_maps, out.with_name(f"{out.stem}_maps"))
         failures: dict[str, str] = {}
-        progress = tqdm.tqdm(total=len(work), initial=len(work) - len(new), unit="scan")
+        progress = _progress.bar(total=len(work), initial=len(work) - len(new), unit="scan")
         try:
             for one, rows, problem in run.go(new, workers):
                 if problem is not None:

@@ -16,12 +16,11 @@ from concurrent import futures
 from typing import NamedTuple
 
 import torch
-import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
 import eva_coralbay
-from eva_coralbay import _atomic_files, _file_locks
+from eva_coralbay import _atomic_files, _file_locks, _progress
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import dicom_seg, label_files, overlay, segment, sources
@@ -92,7 +91,9 @@ def segment_scans(
         _write_labels(out, trained)
         new = [item for item in items if not _is_done(item, out, trained, chosen)]
         failures: dict[str, str] = {}
-        with tqdm.tqdm(total=len(items), initial=len(items) - len(new), unit="scan") as progress:
+        with _progress.bar(
+            total=len(items), initial=len(items) - len(new), unit="scan"
+        ) as progress:
             for item, volume in _read_ahead(new):
                 try:
                     _segment(item, volume.result(), out, trained, chosen)

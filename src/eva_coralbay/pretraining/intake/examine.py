@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-import tqdm
 from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
+from eva_coralbay import _progress
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import quality, scan_search
 from eva_coralbay.data import workers as workers_lib
@@ -74,7 +74,7 @@ def examine(
     """
     look = functools.partial(_examine, spacing=spacing)
     rows = _map(look, found, workers)
-    yield from tqdm.tqdm(rows, total=len(found), desc="Looking", unit="scan")
+    yield from _progress.bar(rows, total=len(found), desc="Looking", unit="scan")
 
 
 def estimate(found: Sequence[scan_search.Found]) -> tuple[int, float]:
