@@ -252,16 +252,25 @@ class CaseSegmentation(CaseMetric[case_table.CaseRow]):
 
 
 class CaseClassification(CaseMetric[case_table.PredictionRow]):
-    """Predicted probabilities by case, and what they are worth by patient.
+    """Predicted probabilities by case, and what they are worth by patient or by case.
 
     See :func:`eva_coralbay.results.scores.summarize_classification`.
     """
 
+    unit: facts.Unit = "patient"
+    """What counts once: see :func:`eva_coralbay.tasks.catalog.scoring_unit`."""
+
+    @override
+    def fresh(self) -> "CaseClassification":
+        metric = type(self)(self.classes)
+        metric.unit = self.unit
+        return metric
+
     @property
     @override
     def means(self) -> dict[str, float]:
-        """The values over patients: `balanced_accuracy`, `auroc`, `auprc`, `calibration_error`."""
-        return scores.summarize_classification(self._rows, self.classes)
+        """The values over the units: `balanced_accuracy`, `auroc`, `auprc`, `calibration_error`."""
+        return scores.summarize_classification(self._rows, self.classes, self.unit)
 
     @override
     def update(

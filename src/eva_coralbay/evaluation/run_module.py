@@ -168,6 +168,8 @@ class RunModule(module.ModelModule):
         if task is not None and isinstance(metric, metrics.CaseSegmentation):
             metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
             metric.lesion_classes = task.lesion_classes
+        if task is not None and isinstance(metric, metrics.CaseClassification):
+            metric.unit = task.unit
 
 
 def datasets(trainer: pl.Trainer) -> Any:

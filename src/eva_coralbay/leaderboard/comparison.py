@@ -119,7 +119,7 @@ def compare(
     tables_a, tables_b = case_values.read_tables(runs_a), case_values.read_tables(runs_b)
     total = _compare(_ALL, tables_a, tables_b, metric)
     classes, left_out = [], {}
-    for name in dict.fromkeys(row.class_name for row in tables_a[runs_a[0].cases_path]):
+    for name in dict.fromkeys(row.class_name for row in tables_a[runs_a[0].cases_path].rows):
         try:
             classes.append(_compare(name, tables_a, tables_b, metric, class_name=name))
         except ValueError as error:

@@ -17,6 +17,7 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import validation
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config, scores
+from eva_coralbay.tasks import catalog
 
 RERUN_TOLERANCE: Final = 0.01
 """How far a metric in [0, 1] of a repeated run may be from the recorded one, by default.
@@ -73,7 +74,7 @@ def recompute(entry: results_folder.Entry) -> dict[str, record.Score]:
             states.
     """
     _check_beside(entry.cases_path, entry.record.cases.sha256)
-    found = scores.summarize(entry.rows)
+    found = scores.summarize(entry.rows, catalog.scoring_unit(entry.record.task.id))
     return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,21 @@ import numpy.typing as npt
 from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import case_table, folder, scores
+from eva_coralbay.tasks import catalog
 
 _Array = npt.NDArray[np.float64]
 
-Tables: TypeAlias = Mapping[pathlib.Path, Sequence[case_table.Row]]
+
+class Table(NamedTuple):
+    """The case table of a run."""
+
+    rows: Sequence[case_table.Row]
+
+    unit: catalog.Unit
+    """What counts once in a classification."""
+
+
+Tables: TypeAlias = Mapping[pathlib.Path, Table]
 """The case table of every seed of a model on a task, by its file."""
 
 
@@ -158,7 +169,10 @@ def read_tables(entries: Iterable[folder.Entry]) -> Tables:
     Raises:
         EvaCoralbayError: If one of them is not a case table, naming the line.
     """
-    return {entry.cases_path: entry.rows for entry in entries}
+    return {
+        entry.cases_path: Table(entry.rows, catalog.scoring_unit(entry.record.task.id))
+        for entry in entries
+    }
 
 
 def select(tables: Tables, metric: str, class_name: str | None = None) -> CaseValues:
@@ -175,8 +189,8 @@ def select(tables: Tables, metric: str, class_name: str | None = None) -> CaseVa
     """
     sign = -1.0 if metric in scores.LOWER_IS_BETTER else 1.0
     runs = []
-    for path, rows in tables.items():
-        values = scores.by_case(rows, metric, class_name)
+    for path, table in tables.items():
+        values = scores.by_case(table.rows, metric, class_name, table.unit)
         if not values:
             of = "" if class_name is None else f" of the class '{class_name}'"
             raise EvaCoralbayError(f"{path} has no values by case of '{metric}'{of}.")

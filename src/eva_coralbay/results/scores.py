@@ -64,12 +64,13 @@ def headline_metric(metrics: Collection[str]) -> str:
     return catalog.headline_metric(task_kind(metrics))
 
 
-def summarize(rows: Sequence[case_table.Row]) -> dict[str, float]:
+def summarize(rows: Sequence[case_table.Row], unit: catalog.Unit = "patient") -> dict[str, float]:
     """Computes the metrics of a case table.
 
     Args:
         rows: The rows, of one kind, in the order of the table. Their classes are in the order of
             the label values in each case.
+        unit: What counts once in a classification, see :func:`catalog.scoring_unit`.
 
     Returns:
         What :func:`summarize_segmentation` or :func:`summarize_classification` does.
@@ -78,7 +79,7 @@ def summarize(rows: Sequence[case_table.Row]) -> dict[str, float]:
     segmented = [row for row in rows if isinstance(row, case_table.CaseRow)]
     predicted = [row for row in rows if isinstance(row, case_table.PredictionRow)]
     if predicted:
-        return summarize_classification(predicted, classes)
+        return summarize_classification(predicted, classes, unit)
     return summarize_segmentation(segmented, classes)
 
 
@@ -111,7 +112,9 @@ def summarize_segmentation(
 
 
 def summarize_classification(
-    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
+    rows: Sequence[case_table.PredictionRow],
+    classes: Sequence[str],
+    unit: catalog.Unit = "patient",
 ) -> dict[str, float]:
     """Computes the metrics of a classification, in double precision.
 
@@ -121,34 +124,34 @@ def summarize_classification(
     `knn_auroc`, and the balanced accuracies with few labeled cases, such as
     `balanced_accuracy_at_5`.
 
-    The unit is the patient: the probabilities of all cases of a patient are averaged. Where a
-    patient has cases of several true classes, as with the nodules of LUNA25, the unit is the case
-    throughout the table, as that challenge scores. Of two classes, AUROC and AUPRC are those of the
-    second; of more, the means over the classes that are true of some units but not of all. The
-    calibration error is the expected one of the predicted class, in 15 bins (Guo et al. 2017).
+    If the unit is the patient, the probabilities of all cases of a patient are averaged. Of two
+    classes, AUROC and AUPRC are those of the second; of more, the means over the classes that are
+    true of some units but not of all. The calibration error is the expected one of the predicted
+    class, in 15 bins (Guo et al. 2017).
 
     Args:
         rows: The rows, each case with all classes in their order.
         classes: The names of the classes, in the order of the label values.
+        unit: What counts once, the patient or the case; a fact of the task.
 
     Returns:
         The values by name; NaN where one is not defined.
 
     Raises:
-        EvaCoralbayError: If a case lacks a class or its true class, or there are rows of another
-            metric.
+        EvaCoralbayError: If a case lacks a class or its true class, a patient that counts once
+            has several, or there are rows of another metric.
     """
     by_metric: dict[str, list[case_table.PredictionRow]] = {}
     for row in rows:
         by_metric.setdefault(row.metric, []).append(row)
-    values = _summarize_probabilities(by_metric.pop("probability", []), classes)
+    values = _summarize_probabilities(by_metric.pop("probability", []), classes, unit)
     for metric, of_metric in by_metric.items():
         match = _SHARES.fullmatch(metric)
         if metric == "knn_probability":
-            found = _summarize_probabilities(of_metric, classes)
+            found = _summarize_probabilities(of_metric, classes, unit)
             values |= {f"knn_{name}": found[name] for name in ("balanced_accuracy", "auroc")}
         elif match is not None:
-            _, shares, truths = _find_units(of_metric, classes)
+            _, shares, truths = _find_units(of_metric, classes, unit)
             name = f"{match['classifier']}balanced_accuracy_{match['point']}"
             values[name] = _mean(_recalls(shares, truths))
         else:
@@ -157,14 +160,14 @@ def summarize_classification(
 
 
 def _summarize_probabilities(
-    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
+    rows: Sequence[case_table.PredictionRow], classes: Sequence[str], unit: catalog.Unit
 ) -> dict[str, float]:
     """Computes the metrics of predicted probabilities."""
     from sklearn import metrics as sklearn_metrics  # takes a second
 
     if not rows:
         return dict.fromkeys(_CLASSIFICATION, float("nan"))
-    _, probabilities, truths = _find_units(rows, classes)
+    _, probabilities, truths = _find_units(rows, classes, unit)
     predicted = probabilities.argmax(axis=1)
     recalls = _recalls(decide(probabilities), truths)
     ranked = [
@@ -182,7 +185,10 @@ def _summarize_probabilities(
 
 
 def by_case(
-    rows: Sequence[case_table.Row], metric: str, class_name: str | None = None
+    rows: Sequence[case_table.Row],
+    metric: str,
+    class_name: str | None = None,
+    unit: catalog.Unit = "patient",
 ) -> dict[str, float | None]:
     """Returns the value of a metric by case.
 
@@ -193,14 +199,14 @@ def by_case(
         class_name: A class to take the values of, the mean over the defined classes if None. Of a
             classification: to take the patients that are truly of this class, by the class's
             recall.
+        unit: What counts once in a classification; the values are by patient all the same.
 
     Returns:
-        The value by case or patient, `None` where it is not defined; empty if the metric or the
-        class has no values by case.
+        The value by case or patient, `None` where it is not defined; empty if there are none.
     """
     predicted = [row for row in rows if isinstance(row, case_table.PredictionRow)]
     if predicted:
-        return _contributions(predicted, metric, class_name)
+        return _contributions(predicted, metric, class_name, unit)
     found: dict[str, list[float]] = {}
     for row in rows:
         if row.metric == metric and class_name in (None, row.class_name):
@@ -329,21 +335,30 @@ def contributions(
     return {patient: float(value + scale * total) for patient, total in totals.items()}
 
 
-def group_units(patients: Sequence[str], truths: Sequence[int]) -> list[list[int]]:
-    """Groups cases to what is scored: patients, or cases where a patient has several true classes.
+def group_units(
+    patients: Sequence[str], truths: Sequence[int], unit: catalog.Unit
+) -> list[list[int]]:
+    """Returns the positions of the cases of each unit.
 
     Args:
         patients: The patient of each case.
         truths: The true class of each case.
+        unit: What counts once.
 
-    Returns:
-        The positions of the cases of each unit.
+    Raises:
+        EvaCoralbayError: If a patient that counts once has several true classes.
     """
-    if len(set(zip(patients, truths, strict=True))) > len(set(patients)):
+    if unit == "case":
         return [[index] for index in range(len(patients))]
     units: dict[str, list[int]] = {}
     for index, patient in enumerate(patients):
         units.setdefault(patient, []).append(index)
+    for patient, cases in units.items():
+        if len({truths[case] for case in cases}) > 1:
+            raise EvaCoralbayError(
+                f"Patient '{patient}' has cases of several true classes, but this task is scored "
+                "by patient: correct the classes or the ids of the patients."
+            )
     return list(units.values())
 
 
@@ -355,7 +370,10 @@ def decide(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _contributions(
-    rows: Sequence[case_table.PredictionRow], metric: str, class_name: str | None
+    rows: Sequence[case_table.PredictionRow],
+    metric: str,
+    class_name: str | None,
+    unit: catalog.Unit,
 ) -> dict[str, float | None]:
     """Returns the contributions of the patients to a balanced accuracy; empty for other metrics."""
     match = _BALANCED_ACCURACY.fullmatch(metric)
@@ -367,7 +385,7 @@ def _contributions(
     if not of_metric:
         return {}
     classes = list(dict.fromkeys(row.class_name for row in of_metric))
-    patients, values, truths = _find_units(of_metric, classes)
+    patients, values, truths = _find_units(of_metric, classes, unit)
     shares = values if point else decide(values)
     correct = np.take_along_axis(shares, truths[:, None], axis=1)[:, 0]
     scored = None if class_name is None else [classes.index(class_name)]
@@ -380,22 +398,20 @@ def _recalls(shares: npt.NDArray[np.float64], truths: npt.NDArray[np.int64]) -> 
 
 
 def _find_units(
-    rows: Sequence[case_table.PredictionRow], classes: Sequence[str]
+    rows: Sequence[case_table.PredictionRow], classes: Sequence[str], unit: catalog.Unit
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Finds what is scored: the patients, or the cases where a patient has several true classes.
+    """Finds what is scored, the patients or the cases.
 
     Returns:
         By unit its patient [N], its values [N, classes], of a patient the mean over the cases,
         and its true class [N].
     """
-    cases = [
-        _read_case(rows[at : at + len(classes)], classes)
-        for at in range(0, len(rows), len(classes))
-    ]
-    patients, values, truths = zip(*cases, strict=True)
-    units = group_units(patients, truths)
-    firsts = [unit[0] for unit in units]
-    means = [np.mean([values[index] for index in unit], axis=0) for unit in units]
+    starts = range(0, len(rows), len(classes))
+    read = (_read_case(rows[at : at + len(classes)], classes) for at in starts)
+    patients, values, truths = zip(*read, strict=True)
+    units = group_units(patients, truths, unit)
+    firsts = [cases[0] for cases in units]
+    means = [np.mean([values[index] for index in cases], axis=0) for cases in units]
     return np.array(patients)[firsts], np.array(means), np.array(truths)[firsts]
 
 

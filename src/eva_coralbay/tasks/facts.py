@@ -10,6 +10,9 @@ from typing_extensions import override
 Kind = Literal["segmentation", "classification"]
 """What is predicted: a label for each voxel, or one for each volume."""
 
+Unit = Literal["patient", "case"]
+"""What counts once in the scores of a classification: a patient, or each case by itself."""
+
 BACKGROUND = "background"
 """The name of label value 0 of a segmentation."""
 
@@ -213,6 +216,10 @@ class Task:
     nsd_tolerance: float | Mapping[str, float] = NSD_TOLERANCE_MM
     """How far two surfaces may be apart to count as equal in the normalized surface Dice, in mm:
     one value for all classes, or one for each class."""
+
+    unit: Unit = "patient"
+    """What counts once in the scores of a classification. A patient's cases are averaged, and must
+    be of one class; cases that count by themselves may be of several."""
 
     lesion_classes: tuple[str, ...] = ()
     """The classes whose connected components are lesions, which are counted one by one."""

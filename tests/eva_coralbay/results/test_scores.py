@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional import classification
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import case_table, scores
+from eva_coralbay.tasks import catalog
 
 _CLASSES = ["a", "b", "c"]
 
@@ -114,13 +116,27 @@ def test_nodules_are_scored_one_by_one_and_resampled_by_patient() -> None:
     """A patient can have benign and malignant ones: what is scored never depends on the truth."""
     truths, patients = [0, 0, 1, 0, 1], ["a", "a", "a", "b", "c"]
     rows = _nodules(truths, patients, [True, False, True, True, False])
-    found = scores.summarize(rows)
+    found = scores.summarize(rows, "case")
     assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
-    contributions = scores.by_case(rows, "balanced_accuracy")
+    contributions = scores.by_case(rows, "balanced_accuracy", unit="case")
     assert list(contributions) == ["a", "b", "c"]
     values = np.array(list(contributions.values()), dtype=np.float64)
     assert values.mean() == pytest.approx(found["balanced_accuracy"])
+
+
+def test_what_is_scored_does_not_follow_from_the_truth() -> None:
+    """It is a fact of the task, whether or not a patient has nodules of both classes."""
+    patients, rights = ["a", "a", "a", "b", "c"], [True, False, True, True, False]
+    uniform = _nodules([0, 0, 0, 1, 1], patients, rights)
+    assert scores.summarize(uniform, "case")["balanced_accuracy"] == pytest.approx(7 / 12)
+    assert scores.summarize(uniform, "patient")["balanced_accuracy"] == pytest.approx(3 / 4)
+    assert catalog.scoring_unit("luna25") == "case"
+    assert catalog.scoring_unit("cc_ccii") == catalog.scoring_unit("my_task") == "patient"
+
+    mixed = _nodules([0, 0, 1, 0, 1], patients, rights)
+    with pytest.raises(EvaCoralbayError, match="Patient 'a' has cases of several true classes"):
+        scores.summarize(mixed, "patient")
 
 
 def test_contributions_have_the_variance_of_the_resampled_balanced_accuracy() -> None:
@@ -129,8 +145,9 @@ def test_contributions_have_the_variance_of_the_resampled_balanced_accuracy() ->
     patients = [f"p{index:03d}" for index in generator.integers(0, 150, 400)]
     truths = (generator.random(400) < 0.2).astype(int).tolist()
     rights = (generator.random(400) < np.where(np.array(truths) == 1, 0.6, 0.9)).tolist()
+    rows = _nodules(truths, patients, rights)
     values = np.array(
-        list(scores.by_case(_nodules(truths, patients, rights), "balanced_accuracy").values()),
+        list(scores.by_case(rows, "balanced_accuracy", unit="case").values()),
         dtype=np.float64,
     )
     names, numbers = np.unique(patients, return_inverse=True)

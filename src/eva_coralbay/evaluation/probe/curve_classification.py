@@ -17,14 +17,14 @@ _PREFIXES = ("", "knn_")
 
 
 class CurveClassification(metrics.CaseClassification):
-    """Scores predictions of two classifiers by patient, and those with fewer labeled cases.
+    """Scores predictions of two classifiers, and those with fewer labeled cases.
 
     Beside what :class:`CaseClassification` gives, which is of the logistic regression with all
     labeled cases, the table has these metrics, those of the nearest neighbors with `knn_` first:
 
     - `knn_probability`, with all labeled cases;
     - `prediction_at_<n>` with n labeled cases of each class: the share of the draws of these in
-      which the class is predicted of the patient;
+      which the class is predicted of the patient or case;
     - `prediction_curve`, the mean of these along the curve, by which the balanced accuracy is the
       area under the curve over the logarithm of n, divided by its width.
     """
@@ -48,7 +48,7 @@ class CurveClassification(metrics.CaseClassification):
     @property
     @override
     def means(self) -> dict[str, float]:
-        return scores.summarize_classification(self.rows, self.classes)
+        return scores.summarize_classification(self.rows, self.classes, self.unit)
 
     @property
     def curve(self) -> label_curves.Curve:
@@ -115,7 +115,7 @@ class CurveClassification(metrics.CaseClassification):
 
     def _units(self) -> list[list[int]]:
         patients = [row.patient for row in self._first_rows]
-        return scores.group_units(patients, self._truths.tolist())
+        return scores.group_units(patients, self._truths.tolist(), self.unit)
 
     def _by_unit(self, units: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
         """Returns the mean probabilities of each unit, [units, 2, subsets, classes]."""

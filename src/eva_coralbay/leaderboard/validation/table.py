@@ -129,7 +129,7 @@ def _is_bounded(metric: str) -> bool:
 def _check_metrics(entry: results_folder.Entry, rows: Sequence[case_table.Row]) -> Iterator[Fault]:
     """Checks that the metrics are those of the case table."""
     try:
-        found = scores.summarize(rows)
+        found = scores.summarize(rows, catalog.scoring_unit(entry.record.task.id))
     except ValueError as error:
         yield Fault(entry.cases_path, "", str(error))
         return

@@ -6,7 +6,15 @@ A new task is a :class:`Task` in the file of its kind; it needs to be listed now
 from collections.abc import Mapping
 
 from eva_coralbay.tasks.catalog import classification, decathlon, organs, tumors
-from eva_coralbay.tasks.facts import BACKGROUND, Kind, License, Resource, Task, headline_metric
+from eva_coralbay.tasks.facts import (
+    BACKGROUND,
+    Kind,
+    License,
+    Resource,
+    Task,
+    Unit,
+    headline_metric,
+)
 
 TASKS: Mapping[str, Task] = {
     task.id: task
@@ -16,4 +24,24 @@ TASKS: Mapping[str, Task] = {
 }
 """The tasks by id, in the order of the files."""
 
-__all__ = ["BACKGROUND", "TASKS", "Kind", "License", "Resource", "Task", "headline_metric"]
+
+def scoring_unit(task: str) -> Unit:
+    """Returns what counts once in the scores of a task: the patient, unless the task says else.
+
+    Args:
+        task: The id of a task, of the catalog or of one's own.
+    """
+    return TASKS[task].unit if task in TASKS else "patient"
+
+
+__all__ = [
+    "BACKGROUND",
+    "TASKS",
+    "Kind",
+    "License",
+    "Resource",
+    "Task",
+    "Unit",
+    "headline_metric",
+    "scoring_unit",
+]

@@ -86,6 +86,8 @@ LUNA25 = Task(
     val_interval=250,
     crop=(64, 64, 64),
     crop_mm=(50.0, 50.0, 50.0),
+    # the challenge scores nodules, of which a patient can have benign and malignant ones
+    unit="case",
     hu_window=_common.LUNG_HU,
 )
 

@@ -197,3 +197,16 @@ def test_downloads_need_an_account(tmp_path: pathlib.Path, monkeypatch: pytest.M
     _few(monkeypatch)
     with pytest.raises(DatasetError, match="cannot be downloaded without an account"):
         classification.CCCCII(str(tmp_path), "train", download=True).prepare_data()
+
+
+def test_a_patient_that_is_scored_once_has_one_class(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = few_cases("cc_ccii", monkeypatch)
+    case = splits.schemes["v1"]["val"][0]
+    label, patient, _ = case.split("-")
+    other = f"{'CP' if label != 'CP' else 'NCP'}-{patient}-99999"
+    splits.schemes["v1"]["val"].append(other)
+    layouts.write_cc_ccii(tmp_path, layouts.all_cases(splits))
+    with pytest.raises(DatasetError, match=f"several classes: '?{patient}"):
+        classification.CCCCII(str(tmp_path), "val").setup()

@@ -87,8 +87,9 @@ def test_all_follows_from_the_table(per_patient: int) -> None:
             assert by_patient == {}
 
 
-def test_a_patient_of_two_classes_makes_every_case_count_by_itself() -> None:
+def test_every_case_counts_by_itself_where_the_task_says_so() -> None:
     metric, curves, truths, _ = _metric(per_patient=2, mixed=True)
+    metric.unit = "case"
 
     alone = [f"c{index}" for index in range(24)]
     expected = np.mean([_accuracy(curves[:, 0, index], truths, alone) for index in range(3)])

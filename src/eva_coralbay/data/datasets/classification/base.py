@@ -280,7 +280,7 @@ class ClassificationDataset(
         return digest.hexdigest()
 
     def _check_labels(self) -> None:
-        """Checks that each case is of a class that there is."""
+        """Checks that each case is of a class that there is, and what is scored of one."""
         wrong = [
             f"'{name}' ({case.label})"
             for name, case in self._cases.items()
@@ -290,6 +290,16 @@ class ClassificationDataset(
             raise DatasetError(
                 f"Data set '{self.name}' in '{self._root}': {len(wrong)} cases have classes that "
                 f"do not exist: {_messages.list_names(wrong)}. {self.facts.how_to_get}"
+            )
+        patients: dict[str, set[int]] = {}
+        for name in self._cases.keys() & set(sum(self._lists.values(), [])):
+            patients.setdefault(self._cases[name].patient, set()).add(self._cases[name].label)
+        mixed = sorted(patient for patient, labels in patients.items() if len(labels) > 1)
+        if mixed and self.facts.unit == "patient":
+            raise DatasetError(
+                f"Data set '{self.name}' in '{self._root}' is scored by patient, but these "
+                f"patients have cases of several classes: {_messages.list_names(mixed)}. "
+                f"{self.facts.how_to_get}"
             )
 
     def _find_problems(self, case: str) -> list[str]:
