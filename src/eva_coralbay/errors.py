@@ -20,8 +20,8 @@ _PLAIN_HOOKS = ("sys", "exceptiongroup")
 class EvaCoralbayError(ValueError):
     """Something that the user can fix: a file, an argument or a configuration is wrong.
 
-    The message says what is wrong, where, and what to do. The command and `eva fit` print it alone;
-    any other error is a bug and keeps its traceback.
+    The message says what is wrong, where, and what to do. The command and `eva fit` print it
+    alone, as they do all of :data:`SHOWN_ALONE`; any other error is a bug and keeps its traceback.
     """
 
 
@@ -32,13 +32,18 @@ class DatasetError(EvaCoralbayError):
     """
 
 
+SHOWN_ALONE = (EvaCoralbayError, OSError, MemoryError)
+"""The errors whose message is printed without a traceback: a file, a disk or a machine may be at
+fault, but no bug."""
+
+
 def is_debugging() -> bool:
     """Whether the user has asked for tracebacks."""
     return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 
 def show_messages_alone() -> None:
-    """Lets an :class:`EvaCoralbayError` that ends the program print its message alone.
+    """Lets an error of :data:`SHOWN_ALONE` that ends the program print its message alone.
 
     Any other error goes to the hook that was there before. The hook of a debugger stays.
     """
@@ -47,11 +52,19 @@ def show_messages_alone() -> None:
 
 
 def get_message(error: BaseException) -> str:
-    """Returns the message of an error, without the traceback of the data worker it comes from.
+    """Returns the message of an error, as a terminal may show it.
 
     Args:
-        error: The error. PyTorch puts the traceback of a data worker into the message.
+        error: The error. PyTorch puts the traceback of a data worker into the message: it is left
+            out.
     """
+    message = _messages.printable_lines(_without_traceback(error))
+    if isinstance(error, MemoryError):
+        return f"there is too little memory ({message or 'no details'}); free some"
+    return message
+
+
+def _without_traceback(error: BaseException) -> str:
     message = str(error)
     if not message.startswith("Caught ") or "\nOriginal Traceback " not in message:
         return message
@@ -61,7 +74,7 @@ def get_message(error: BaseException) -> str:
 
 
 class _Hook:
-    """Prints the message of an error of the user, and leaves any other error to another hook."""
+    """Prints the message of some errors alone, and leaves any other error to another hook."""
 
     def __init__(self, other: _ShowError) -> None:
         self._other = other
@@ -72,9 +85,8 @@ class _Hook:
         error: BaseException,
         traceback: types.TracebackType | None,
     ) -> None:
-        if isinstance(error, EvaCoralbayError) and not is_debugging():
-            message = _messages.printable_lines(get_message(error))
+        if isinstance(error, SHOWN_ALONE) and not is_debugging():
             ending = f"(Set {DEBUG_VARIABLE}=1 to see the traceback.)"
-            print(f"error: {message}\n{ending}", file=sys.stderr)
+            print(f"error: {get_message(error)}\n{ending}", file=sys.stderr)
         else:
             self._other(kind, error, traceback)

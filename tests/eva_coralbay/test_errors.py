@@ -40,6 +40,25 @@ def test_other_errors_go_to_the_hook_that_was_there(
     assert capsys.readouterr().err.startswith("error: Case a is broken.\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(2, "No such file", "/proc/x"), "[Errno 2] No such file: '/proc/x'"),
+        (MemoryError("8 TiB"), "there is too little memory (8 TiB); free some"),
+        (OSError("a\x1b[31m"), "a\\x1b[31m"),
+    ],
+)
+def test_errors_of_the_machine_are_shown_as_the_command_shows_them(
+    earlier: _Earlier, capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    errors.show_messages_alone()
+
+    sys.excepthook(type(error), error, None)
+
+    assert earlier.seen == []
+    assert capsys.readouterr().err.startswith(f"error: {message}\n")
+
+
 def test_the_traceback_is_shown_to_who_asks_for_it(
     earlier: _Earlier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

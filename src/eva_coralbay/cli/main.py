@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import shtab
 
 import eva_coralbay
-from eva_coralbay import _messages, _progress, errors
+from eva_coralbay import _progress, errors
 from eva_coralbay.cli import (
     _subcommand,
     check_backbone,
@@ -83,13 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except BrokenPipeError:
         return _end_quietly()
-    except (errors.EvaCoralbayError, OSError, MemoryError) as error:
+    except errors.SHOWN_ALONE as error:
         if arguments.debug or errors.is_debugging():
             raise
-        message = _messages.printable_lines(errors.get_message(error))
-        if isinstance(error, MemoryError):
-            message = f"there is too little memory ({message or 'no details'}); free some"
-        print(f"eva-coralbay: error: {message}", file=sys.stderr)
+        print(f"eva-coralbay: error: {errors.get_message(error)}", file=sys.stderr)
         return _FAILED
 
 
