@@ -102,11 +102,6 @@ def hold(session: pathlib.Path) -> bool:
     return True
 
 
-def release() -> None:
-    """Gives back the locks of this process."""
-    _held.close()
-
-
 class Progress:
     """What of a run is over."""
 

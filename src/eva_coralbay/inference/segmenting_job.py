@@ -89,7 +89,7 @@ def segment_scans(
         items = sources.find(named, exclude=exclude, unpack_in=unpacked)
         _check_distinct(items, out, chosen)
         _write_labels(out, trained)
-        new = [item for item in items if not _is_done(item, out, trained, chosen)]
+        new = [item for item in items if not _is_done(item, out, chosen)]
         failures: dict[str, str] = {}
         with _progress.bar(
             total=len(items), initial=len(items) - len(new), unit="scan"
@@ -148,9 +148,7 @@ def _read_ahead(
             yield item, volume
 
 
-def _is_done(
-    item: sources.Item, out: pathlib.Path, trained: trained_lib.Trained, wanted: Wanted
-) -> bool:
+def _is_done(item: sources.Item, out: pathlib.Path, wanted: Wanted) -> bool:
     files = _files(item, out, wanted)
     if not all(path.exists() for path in files.values()):
         return False
