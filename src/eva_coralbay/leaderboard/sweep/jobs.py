@@ -17,7 +17,7 @@ from typing import Any, Literal
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard.sweep.plan import DRY_RUN, Cell
-from eva_coralbay.results import record
+from eva_coralbay.results import record, scores
 
 Cluster = Literal["local", "slurm"]
 """Where cells run."""
@@ -61,8 +61,7 @@ class Outcome:
         """The value that its task is ranked by, if it is done."""
         if self.result is None:
             return None
-        values = [self.result.metrics.get(name) for name in ("dice", "balanced_accuracy")]
-        return next((value for value in values if value is not None), None)
+        return self.result.metrics.get(scores.headline_metric(self.result.metrics))
 
     @property
     def seconds(self) -> float | None:
