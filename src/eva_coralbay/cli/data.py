@@ -118,7 +118,7 @@ def _print_labels(statistics: "Sequence[inspection.LabelStatistics]") -> None:
             str(row.value),
             row.name,
             str(row.voxels),
-            f"{row.millilitres:.2f}",
+            f"{row.milliliters:.2f}",
             "-" if row.mean is None else f"{row.mean:.1f}",
         )
         rows.append([rich_text.Text(cell, "dim" if row.voxels == 0 else "") for cell in cells])

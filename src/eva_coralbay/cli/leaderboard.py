@@ -44,8 +44,12 @@ class Validate(_subcommand.Subcommand):
         else:
             for fault in faults:
                 print(fault)
-            print(f"{errors} errors, {len(faults) - errors} warnings")
+            print(f"{_count(errors, 'error')}, {_count(len(faults) - errors, 'warning')}")
         return 1 if errors else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Verify(_subcommand.Subcommand):

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -91,12 +92,15 @@ def summarize(root: str | None = None, *, prepared_root: str | None = None) -> l
         prepared_root: The folder of the prepared scans, `prepared/` in that of each task if None.
 
     Raises:
-        EvaCoralbayError: If there is a folder of prepared scans but none of tasks.
+        EvaCoralbayError: If a folder of prepared scans is given but none of tasks, or the folder
+            of tasks is not there.
     """
     if prepared_root is not None and root is None:
         raise EvaCoralbayError(
             "`--prepared-root` needs `--root`: name the folder of the data as well."
         )
+    if root is not None and not pathlib.Path(root).is_dir():
+        raise EvaCoralbayError(f"There is no folder '{root}': name the one with the data.")
     return [_summarize(task, root, prepared_root) for task in catalog.TASKS.values()]
 
 

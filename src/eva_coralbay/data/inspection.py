@@ -75,7 +75,7 @@ class LabelStatistics(NamedTuple):
     voxels: int
     """The number of its voxels."""
 
-    millilitres: float
+    milliliters: float
     """Its volume."""
 
     mean: float | None
@@ -95,6 +95,8 @@ def read(task: str, root: str, case: str) -> InspectedCase:
     """
     dataset = task_datasets.build(task, root)
     dataset.configure()
+    if not dataset.case_ids:
+        raise DatasetError(f"'{root}' has no cases.")
     if case not in dataset.case_ids:
         raise DatasetError(
             f"'{task}' has no case '{case}'. It has {len(dataset.case_ids)}: "
@@ -189,10 +191,10 @@ def label_statistics(inspected: InspectedCase) -> list[LabelStatistics]:
         is_known = labels != IGNORE_LABEL
         counts += np.bincount(labels[is_known], minlength=len(counts))
         sums += np.bincount(labels[is_known], image[is_known], minlength=len(counts))
-    millilitres = math.prod(_spacing(inspected)) / 1000
+    milliliters = math.prod(_spacing(inspected)) / 1000
     return [
         LabelStatistics(
-            value, name, int(count), count * millilitres, total / count if count else None
+            value, name, int(count), count * milliliters, total / count if count else None
         )
         for value, (name, count, total) in enumerate(
             zip(inspected.classes, counts, sums, strict=True)

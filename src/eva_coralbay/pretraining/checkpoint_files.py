@@ -18,7 +18,10 @@ _STATED = (
 )  # fmt: skip
 """What `coralbay` of it states of the training."""
 
-_FIX = "Remove it to go on from the one before it, or take another one of the folder."
+_FIX = (
+    "Choose another checkpoint of the folder. If this one is damaged, delete it to resume from the "
+    "one before it."
+)
 
 
 def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str, Any]:

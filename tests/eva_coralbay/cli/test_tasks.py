@@ -65,3 +65,8 @@ def test_table_fits_a_narrow_terminal(
 def test_prepared_scans_are_looked_for_with_their_data_only() -> None:
     with pytest.raises(EvaCoralbayError, match="`--prepared-root` needs `--root`"):
         tasks.summarize(prepared_root="elsewhere")
+
+
+def test_a_folder_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(EvaCoralbayError, match="There is no folder '.*nowhere'"):
+        tasks.summarize(str(tmp_path / "nowhere"))

@@ -180,6 +180,15 @@ def test_unknown_case(own_data: str) -> None:
         inspection.read("nnunet", own_data, "c")
 
 
+def test_no_case(own_data: str) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        for path in pathlib.Path(own_data, folder).iterdir():
+            path.unlink()
+
+    with pytest.raises(DatasetError, match=f"'{own_data}' has no cases"):
+        inspection.read("nnunet", own_data, "a")
+
+
 def test_absent_case(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DatasetError, match="Case 'img0001' of 'btcv' is not in"):
         inspection.read("btcv", str(tmp_path), "img0001")

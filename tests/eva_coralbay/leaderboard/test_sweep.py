@@ -242,6 +242,14 @@ def test_a_file_that_is_no_sweep(
         sweep.read(path)
 
 
+def test_a_list_is_no_sweep(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("- btcv\n")
+
+    with pytest.raises(ValueError, match="a sweep needs `models` and `tasks`; see docs/submit.md"):
+        sweep.read(path)
+
+
 def test_a_config_that_is_not_there(plan: dict[str, Any]) -> None:
     plan["tasks"]["btcv"]["config"] = "nowhere.yaml"
 

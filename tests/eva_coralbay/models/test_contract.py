@@ -265,6 +265,10 @@ def test_monais_patch_merging_is_named(backbone: str, holds: bool | None, seen: 
     assert re.search(seen, findings["patch merging"].seen)
 
 
+def test_a_module_is_no_backbone() -> None:
+    assert _check("os.path")["builds"].seen == "'os.path' is a module, not a class"
+
+
 def test_describes_the_encoder() -> None:
     report = contract.check(
         "radiology/coralbay_random", kwargs={"feature_size": 12}, random_weights=True, roi=40

@@ -119,9 +119,9 @@ class Plan(_Part):
     @pydantic.field_validator("seeds")
     @classmethod
     def _check_seeds(cls, seeds: list[int]) -> list[int]:
-        """Checks that no seed is there twice, as its runs would share a folder."""
+        """Checks that no seed appears twice, as its runs would share a folder."""
         if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed is there twice")
+            raise ValueError("a seed appears twice")
         return seeds
 
     @pydantic.field_validator("models", "tasks")
@@ -187,8 +187,13 @@ def read(path: str | os.PathLike[str]) -> Plan:
     Raises:
         EvaCoralbayError: If the file is not a sweep, naming the field.
     """
+    content = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES)
+    if not isinstance(content, dict):
+        raise EvaCoralbayError(
+            f"{path} is not a sweep: a sweep needs `models` and `tasks`; see docs/submit.md."
+        )
     try:
-        plan = Plan.model_validate(foreign_files.read_yaml(path, max_bytes=_MAX_BYTES))
+        plan = Plan.model_validate(content)
     except pydantic.ValidationError as error:
         why = _invalid_fields.explain(error)
         raise EvaCoralbayError(f"{path} is not a sweep: {why}.") from error

@@ -171,6 +171,15 @@ def test_all_faults_are_told(folder: pathlib.Path, capsys: pytest.CaptureFixture
     assert "3 errors, 0 warnings" in output
 
 
+def test_one_error_is_counted_as_one(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    editing.edit(editing.entry(folder), protocol=3)
+
+    assert main.main(["leaderboard", "validate", str(folder)]) == 1
+    assert "1 error, 0 warnings" in capsys.readouterr().out
+
+
 def test_a_message_is_one_line(folder: pathlib.Path) -> None:
     """A name cannot end the line, or color the terminal of who checks."""
     (folder / "a\n::error::b\x1b[31m.txt").touch()
