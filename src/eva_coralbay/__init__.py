@@ -51,7 +51,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is used first (PEP 562)."""
+    """Imports a public name on first use (PEP 562)."""
     if name == "__version__":
         value: Any = _version()
     elif name in _MODULES:

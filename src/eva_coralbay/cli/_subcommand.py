@@ -2,6 +2,7 @@
 
 import abc
 import argparse
+import inspect
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -73,7 +74,7 @@ def add_subcommands(parser: argparse.ArgumentParser, subcommands: Sequence[Subco
         subparser = subparsers.add_parser(
             subcommand.name,
             help=subcommand.help,
-            description=subcommand.__doc__,
+            description=inspect.getdoc(subcommand),
             epilog="examples:" + textwrap.indent(textwrap.dedent(subcommand.examples), "  "),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

@@ -112,7 +112,8 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         type=_subcommand.at_least(1),
         default=0,
-        help="also keep the N coarsest feature maps, a .npz file a row in <name of PARQUET>_maps",
+        help="also keep the N coarsest feature maps, one .npz file per row in "
+        "<name of PARQUET>_maps",
     )
     group.add_argument(
         "--spacing",
@@ -155,8 +156,8 @@ def _add_regions(group: argparse._ArgumentGroup) -> None:
         "--mask",
         metavar="PATH",
         type=_scans.path,
-        help="a label map on the grid of the scan, or a folder with one a scan that has the name "
-        "of the scan's file or its id; a row a label",
+        help="a label map on the grid of the scan, or a folder with one label map per scan, "
+        "named after its file or id; one row per label",
     )
 
 

@@ -188,7 +188,8 @@ class Export(_subcommand.Subcommand):
     name = "export"
     help = "write the encoder of a checkpoint, with a model card"
     examples = """
-        eva-coralbay pretrain export logs/pretraining/checkpoints/step=100000.ckpt --out encoder
+        eva-coralbay pretrain export logs/pretraining/coralbay/checkpoints/step=100000.ckpt \\
+          --out encoder
         MODEL_NAME=radiology/coralbay CHECKPOINT=encoder eva fit --config btcv.yaml
     """
 
@@ -217,6 +218,7 @@ class Pretrain(_subcommand.Group):
         eva-coralbay pretrain prepare /mnt/scans --out /scratch/store
         eva-coralbay pretrain views /scratch/store --case ID
         eva-coralbay pretrain fit --config configs/vision/radiology/pretraining/coralbay.yaml
-        eva-coralbay pretrain export logs/pretraining/checkpoints/step=100000.ckpt --out encoder
+        eva-coralbay pretrain export logs/pretraining/coralbay/checkpoints/step=100000.ckpt \\
+          --out encoder
     """
     subcommands = (Prepare(), Views(), Fit(), Export())

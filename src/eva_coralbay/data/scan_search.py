@@ -119,7 +119,7 @@ def _check_fitting(fitting: dict[str, bool]) -> None:
     unfit = [f"'{pattern}'" for pattern, fits in fitting.items() if not fits]
     if unfit:
         raise DatasetError(
-            f"There is nothing to exclude that fits {', '.join(unfit)}; nothing is prepared. "
+            f"No file matches --exclude {', '.join(unfit)}; nothing is prepared. "
             "Patterns are of paths below SRC, in which * stands for anything: '*/case_007*'."
         )
 

@@ -187,7 +187,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         if len(ratios) < num_labels:
             raise EvaCoralbayError(
                 f"`class_ratios` has {len(ratios)} entries but the label map holds the value "
-                f"{num_labels - 1}: give one ratio a class, background first."
+                f"{num_labels - 1}: give one ratio per class, background first."
             )
         return ratios[:num_labels]
 

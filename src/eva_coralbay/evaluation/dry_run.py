@@ -218,7 +218,7 @@ def _report(setting: _Setting, estimate: _Estimate) -> str:
         [
             "Dry run: estimates for this machine. Nothing was trained, prepared or recorded.",
             *(f"  {name:{width}}  {value}" for name, value in rows),
-            "Loading and preparing scans, metrics and the fit of classifiers come on top.",
+            "Not included: loading and preparing scans, computing metrics, fitting classifiers.",
             *_find_problems(estimate, data),
         ]
     )

@@ -1,4 +1,4 @@
-"""Environment variables that have no effect: those of eva's own configs, and misspelt ones.
+"""Environment variables that have no effect: those of eva's own configs, and misspelled ones.
 
 Whoever sets them expects an effect, so an evaluation does not start as if they were not there.
 """
@@ -62,7 +62,7 @@ READ = (
 """The variables that the configs of this package read."""
 
 _SIMILAR = 0.88
-"""From which similarity on (of `difflib`) a name is taken for another one that is misspelt."""
+"""From which similarity on (of `difflib`) a name is taken for another one that is misspelled."""
 
 
 def check(environment: Mapping[str, str]) -> None:

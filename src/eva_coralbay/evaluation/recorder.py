@@ -279,7 +279,7 @@ class Recorder(pl.Callback):
             listed = "".join(f"\n  - {failure}" for failure in failures)
             raise EvaCoralbayError(
                 f"The run in '{_log_dir(trainer)}' is not recorded in full:{listed}\n"
-                "Its checkpoints are kept. Mend the cause and start the same command again."
+                "Its checkpoints are kept. Fix the cause and run the same command again."
             )
 
 

@@ -19,7 +19,7 @@ def check(name: str) -> str:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EvaCoralbayError(
-            f"'{name}' is no device that can be used here ({reason}). Name one as PyTorch does, "
+            f"'{name}' is not a usable device ({reason}). Name one as PyTorch does, "
             "such as cpu or cuda:0."
         ) from error
     return name

@@ -12,7 +12,7 @@ How it is made:
   which each position counts by the number of voxels below it that are in the region. Each voxel
   belongs to one window only.
 - `max` is the largest value of each channel of these maps, over all windows and the positions with
-  any voxel of the region. `mean+max` is both, one behind the other.
+  any voxel of the region. `mean+max` is both, concatenated.
 """
 
 import itertools

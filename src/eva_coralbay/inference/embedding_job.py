@@ -39,7 +39,7 @@ class Regions(NamedTuple):
     """Points and boxes by what a scan is called, or under "" where there is one scan."""
 
     masks: pathlib.Path | None = None
-    """A label map, or a folder with one a scan that has the name of the scan's file or its id."""
+    """A label map, or a folder with one label map per scan, named after its file or id."""
 
 
 class Report(NamedTuple):
@@ -115,7 +115,7 @@ def embed_scans(
         exclude: Patterns of paths, relative to their source, to leave out.
         pool: How feature maps and windows are pooled.
         num_maps: How many of the coarsest feature maps are kept too, in the folder
-            `<name of out>_maps`, a `.npz` file a row.
+            `<name of out>_maps`, one `.npz` file per row.
         spacing: Another voxel spacing than the encoder's, in mm, along the axes of its tensor.
         hu_window: Another HU window than the encoder's.
         window: Another size of windows than the encoder's, in voxels.
@@ -328,7 +328,7 @@ def _mask_of(item: sources.Item, masks: pathlib.Path, num_scans: int) -> str:
         if num_scans > 1:
             raise EvaCoralbayError(
                 f"'{masks}' is one mask, but there are {num_scans} scans. Name a folder with one "
-                "a scan that has the name of the scan's file, or one scan."
+                "label map per scan, named after its file or id, or name one scan."
             )
         return str(masks)
     candidates = [

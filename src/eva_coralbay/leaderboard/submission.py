@@ -97,7 +97,7 @@ def submit(
         What was written.
 
     Raises:
-        EvaCoralbayError: If there is no record, a cell is there twice or with other values in the
+        EvaCoralbayError: If there is no record, a cell appears twice or with other values in the
             results folder, a name is missing, or the validation finds a fault.
     """
     root = pathlib.Path(out)

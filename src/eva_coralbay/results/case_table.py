@@ -87,7 +87,7 @@ def write(
         The description of the table for the record.
 
     Raises:
-        EvaCoralbayError: If a case, class and metric is there twice, or a value is not finite.
+        EvaCoralbayError: If a case, class and metric appears twice, or a value is not finite.
     """
     _check_rows(path, rows)
     text = io.StringIO()
@@ -159,7 +159,7 @@ def _check_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         key = (row.case, row.class_name, row.metric)
         if key in seen:
             raise EvaCoralbayError(
-                f"{path}: {row.metric} of {row.class_name} in {row.case} is twice."
+                f"{path}: {row.metric} of {row.class_name} in {row.case} appears twice."
             )
         if row.value is not None and not math.isfinite(row.value):
             raise EvaCoralbayError(

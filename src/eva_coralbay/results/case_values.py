@@ -75,7 +75,7 @@ class CaseValues:
                 "seed and two cases."
             )
         if len(set(self.cases)) < len(self.cases):
-            raise EvaCoralbayError("A case id is there twice.")
+            raise EvaCoralbayError("A case id appears twice.")
         is_infinite = ~np.isfinite(self.values).all(axis=0)
         infinite = [self.cases[index] for index in np.flatnonzero(is_infinite)]
         if infinite:

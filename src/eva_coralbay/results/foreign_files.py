@@ -182,7 +182,7 @@ def _to_distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` is twice")
+        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` appears twice")
     return content
 
 

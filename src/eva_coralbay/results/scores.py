@@ -155,7 +155,7 @@ def summarize_classification(
             name = f"{match['classifier']}balanced_accuracy_{match['point']}"
             values[name] = _mean(_recalls(shares, truths))
         else:
-            raise EvaCoralbayError(f"'{metric}' is nothing that a classification predicts.")
+            raise EvaCoralbayError(f"a classification has no metric '{metric}'.")
     return values
 
 

@@ -143,7 +143,7 @@ def test_train_follows_class_ratios() -> None:
 
 
 def test_train_refuses_too_few_class_ratios() -> None:
-    with pytest.raises(ValueError, match="one ratio a class"):
+    with pytest.raises(ValueError, match="one ratio per class"):
         _apply(_train(class_ratios=[1, 1]))
 
 

@@ -57,7 +57,7 @@ def test_all_variables_that_are_read_are_known() -> None:
         ("N_RUN", "N_RUNS"),
     ],
 )
-def test_a_misspelt_variable_is_named_with_the_right_one(
+def test_a_misspelled_variable_is_named_with_the_right_one(
     log: list[str], name: str, meant: str
 ) -> None:
     eva_variables.check({name: "1", meant: "1"})

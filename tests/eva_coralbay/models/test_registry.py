@@ -110,7 +110,7 @@ def test_other_networks_take_the_configs_of_a_swin_unetr() -> None:
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_misspelt_arguments(name: str) -> None:
+def test_misspelled_arguments(name: str) -> None:
     """eva drops what is not in a signature; our names see it and refuse."""
     with pytest.raises(
         EvaCoralbayError, match="does not take out_indicies; it takes .*out_indices"

@@ -62,7 +62,7 @@ def test_the_case_table_is_plain(tmp_path: pathlib.Path) -> None:
         ("{header}a,b,dice,1,2,3\na,c,dice,x,2,3\n", "line 3: could not convert string"),
         ("{header}a,b,dice,1,2.5,3\n", "line 2: invalid literal"),
         ("{header}a,b,dice,nan,2,3\n", "dice of b in a is nan"),
-        ("{header}a,b,dice,1,2,3\na,b,dice,1,2,3\n", "dice of b in a is twice"),
+        ("{header}a,b,dice,1,2,3\na,b,dice,1,2,3\n", "dice of b in a appears twice"),
     ],
 )
 def test_broken_case_tables_are_rejected(
@@ -77,6 +77,6 @@ def test_broken_case_tables_are_rejected(
 
 
 def test_a_case_is_written_once(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="dice of liver in case_1 is twice"):
+    with pytest.raises(ValueError, match="dice of liver in case_1 appears twice"):
         case_table.write(tmp_path / "cases.csv", [_ROW, dataclasses.replace(_ROW, value=0.5)])
     assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def test_runs_that_cannot_be_gathered(runs: list[Any], message: str) -> None:
 def test_values_of_a_wrong_shape_or_of_a_case_twice() -> None:
     with pytest.raises(ValueError, match=r"for 3 cases, got \[1, 2\]"):
         case_values.CaseValues(_cases(3), np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="A case id is there twice"):
+    with pytest.raises(ValueError, match="A case id appears twice"):
         case_values.CaseValues(("a", "a"), np.zeros((1, 2)))
 
 

@@ -59,7 +59,7 @@ def test_dates_are_text(tmp_path: pathlib.Path) -> None:
     [
         ('{"a": "\\ud800"}', "half of a surrogate pair"),
         ('{"\\udfff": 1}', "half of a surrogate pair"),
-        ('{"a": 1, "a": 2}', "`a` is twice"),
+        ('{"a": 1, "a": 2}', "`a` appears twice"),
         ("[NaN]", "NaN is not a value in JSON"),
         ("[" * 70 + "]" * 70, "nested more than 60 deep"),
         ("[" * 50_000, "is not a JSON file"),

@@ -108,7 +108,7 @@ def test_a_name_is_there_once(tmp_path: pathlib.Path) -> None:
     """Of two values, programs would choose different ones."""
     path = tmp_path / "bad.json"
     path.write_text(_GOLDEN.read_text().replace('"dice": 0.8125', '"dice": 0.9, "dice": 0.8125'))
-    with pytest.raises(ValueError, match="`dice` is twice"):
+    with pytest.raises(ValueError, match="`dice` appears twice"):
         record.Record.read(path)
 
 

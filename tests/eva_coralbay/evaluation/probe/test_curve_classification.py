@@ -129,5 +129,5 @@ def test_the_area_of_the_nearest_neighbors_is_no_point_of_the_curve() -> None:
 def test_rows_of_nothing_that_is_predicted_are_rejected(metric: str) -> None:
     """A row of `prediction` must not pass for the headline metric."""
     rows = [row for row in _metric(per_patient=1)[0].rows if row.metric == "probability"]
-    with pytest.raises(ValueError, match="nothing that a classification predicts"):
+    with pytest.raises(ValueError, match="a classification has no metric"):
         scores.summarize([*rows, *(dataclasses.replace(row, metric=metric) for row in rows)])

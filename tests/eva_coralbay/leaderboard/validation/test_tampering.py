@@ -157,7 +157,7 @@ _TAMPERINGS = [
     _Tampering("missing case", _drop_case, ".cases.csv", "", "lacks cases of the split: img00"),
     _Tampering("missing row", _drop_row, ".cases.csv", "case img0", "has no dice of left_adrenal"),
     _Tampering("missing class", _drop_class, ".cases.csv", "column class", "has the classes"),
-    _Tampering("duplicate row", _repeat_row, ".cases.csv", "", "is twice"),
+    _Tampering("duplicate row", _repeat_row, ".cases.csv", "", "appears twice"),
     _Tampering("wrong count", _count_wrong, ".json", "cases.rows", "is 5, but the case table has"),
     _Tampering(
         "wrong hash",
@@ -203,7 +203,7 @@ _TAMPERINGS = [
         "Extra inputs are not permitted",
     ),
     _Tampering("truncated", _truncate, ".json", "line 7", "is not valid JSON"),
-    _Tampering("repeated key", _repeat_key, ".json", "", "`seed` is twice"),
+    _Tampering("repeated key", _repeat_key, ".json", "", "`seed` appears twice"),
     _Tampering(
         "path traversal in a name",
         lambda entry: editing.edit(entry, model__id="lab/../../net"),

@@ -137,7 +137,7 @@ def test_what_fits_no_file_is_an_error(source: pathlib.Path, out: str) -> None:
     stores.write_scans(source / "labelsTr", 1)
     stores.write_scans(source, 1)
     (source / ".hidden").write_text("")
-    match = "nothing to exclude that fits 'case_4/\\*', '/mnt/\\*'; nothing is prepared.*below SRC"
+    match = "No file matches --exclude 'case_4/\\*', '/mnt/\\*'; nothing is prepared.*below SRC"
     with pytest.raises(DatasetError, match=match):
         stores.prepare(source, out, exclude=["0*", "case_4/*", "/mnt/*"])
     assert not list(pathlib.Path(out).rglob("[!.]*"))
