@@ -76,7 +76,7 @@ class SegmentationData(_NumberedData):
             batch_size: The number of scans a training step.
             num_workers: The number of processes that load data.
         """
-        self._protocol: protocols.ProtocolName = protocol
+        self.protocol: protocols.ProtocolName = protocol
         self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
         self._dataset = _with_scheme(dataset, protocol)
         self._spacing = spacing
@@ -137,7 +137,7 @@ class SegmentationData(_NumberedData):
             _say_what_is_paired(train.classes)
         self._scoring.mirror_pairs = pairs
         # eva flips scans and keeps their labels, so a flipped left kidney is still a left one
-        self._training.mirror_pairs = () if self._protocol == "frozen-eva" else pairs
+        self._training.mirror_pairs = () if self.protocol == "frozen-eva" else pairs
 
     @override
     def val_dataloader(self) -> EVAL_DATALOADERS:
@@ -185,6 +185,7 @@ class ClassificationData(_NumberedData):
                 "Embeddings are computed once, of what `transform` makes: leave out "
                 "`train_transform`, or use the online config."
             )
+        self.protocol: protocols.ProtocolName = protocol
         rules = protocols.PROTOCOLS[protocol]
         if rules.has_native_input:
             raise EvaCoralbayError(

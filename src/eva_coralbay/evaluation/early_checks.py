@@ -11,8 +11,9 @@ from eva.vision.models.networks.backbones import backbone_registry
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import run_module, segmentation, shared_memory
+from eva_coralbay.evaluation import metrics, run_module, segmentation, shared_memory
 from eva_coralbay.models import registry
+from eva_coralbay.results import class_names
 
 _REGISTRY_CLASS = "ModelFromRegistry"
 """The class that builds an encoder by its name."""
@@ -32,6 +33,9 @@ def check(module: Any, datamodule: Any, device: torch.device) -> None:
     if not isinstance(module, run_module.RunModule):
         return
     check_model_name(module.encoder)
+    scored = metrics.find_case_metric(module.metrics.validation_metrics)
+    if isinstance(scored, metrics.CaseSegmentation) and datamodule is not None:
+        class_names.check(datamodule.datasets.train.classes)
     if isinstance(module, segmentation.SegmentationModule) and datamodule is not None:
         classes = list(datamodule.datasets.train.classes)
         transform = getattr(datamodule.datasets.train, "_transforms", None)

@@ -18,6 +18,7 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, native_input
 from eva_coralbay.models import checkpoints
 from eva_coralbay.models.preprocessing import Preprocessing
+from eva_coralbay.results import class_names
 from eva_coralbay.tasks import facts, protocols
 
 STATE = "eva_coralbay"
@@ -163,6 +164,8 @@ class RunModule(module.ModelModule):
 
     def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
         """Tells a metric what it needs to know of the data."""
+        if isinstance(metric, metrics.CaseSegmentation):
+            class_names.check(self.classes)
         metric.classes = self.classes
         task: facts.Task | None = getattr(dataset, "facts", None)
         if task is not None and isinstance(metric, metrics.CaseSegmentation):

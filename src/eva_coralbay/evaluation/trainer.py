@@ -221,17 +221,18 @@ class Trainer(eva.Trainer):
         """Gives the data the input that the protocol asks for, and ends a dry run.
 
         Raises:
-            EvaCoralbayError: If only one of trainer and module has the input of the encoder.
+            EvaCoralbayError: If trainer, module and data state different protocols.
             SystemExit: If this is a dry run, after its report.
         """
-        own, other = self._protocol, getattr(model, "protocol", self._protocol)
-        is_native = protocols.PROTOCOLS[own].has_native_input
-        if protocols.PROTOCOLS[other].has_native_input != is_native:
-            raise EvaCoralbayError(
-                f"The protocol of the trainer is '{own}', that of the module '{other}': set "
-                "PROTOCOL, which sets both."
-            )
-        if is_native:
+        own = self._protocol
+        for part, other in (("module", model), ("data", datamodule)):
+            stated = getattr(other, "protocol", own)
+            if stated != own:
+                raise EvaCoralbayError(
+                    f"The protocol of the trainer is '{own}', that of the {part} is '{stated}': "
+                    "set PROTOCOL, which sets all, or give all the same `protocol`."
+                )
+        if protocols.PROTOCOLS[own].has_native_input:
             native_input.set_up_data(getattr(model, "encoder", None), datamodule)
         self._end_dry_run(model, datamodule)
 

@@ -46,8 +46,8 @@ def model_identity(encoder: Any, name: str | None) -> Identity:
 
     A name of the zoo, or of the Hub repository of its weights, can be taken by an encoder with
     those published weights only (or, for a name with random weights, by one that loaded none),
-    whatever the case of its letters. All others get a name by their weights' file or Hub id, with a
-    warning.
+    whatever the case of its letters, with or without `@revision` and `#file`. All others get a name
+    by their weights' file or Hub id, with a warning.
 
     Args:
         encoder: The network, with or without eva's wrapper.
@@ -92,8 +92,13 @@ def _repository(entry: zoo.Entry) -> str:
 
 
 def _is_same(name: str, other: str) -> bool:
-    """Whether a reader takes two names for one."""
-    return name.strip().casefold() == other.strip().casefold()
+    """Whether a reader takes two names for one, whatever revision or file they name."""
+    return _without_place(name) == _without_place(other)
+
+
+def _without_place(name: str) -> str:
+    """Returns a name as it is compared: without its `@revision` and `#file`."""
+    return name.partition("#")[0].partition("@")[0].strip().casefold()
 
 
 def _derive(network: Any, origin: Origin | None) -> str:

@@ -215,10 +215,15 @@ def test_a_patient_is_scored_once() -> None:
     )
 
 
-def test_true_classes_of_a_patient_are_apart() -> None:
+def test_a_task_can_be_scored_by_case() -> None:
+    """A patient of several classes is an error in others."""
     probabilities = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]
     metric = _score(probabilities, [0, 1, 0], ["a", "a", "b"])
+    with pytest.raises(EvaCoralbayError, match="Patient 'a' has cases of several true classes"):
+        _ = metric.means
+    metric.unit = "case"
     assert metric.means["balanced_accuracy"] == 1.0
+    assert metric.fresh().unit == "case"
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])

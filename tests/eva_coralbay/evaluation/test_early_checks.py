@@ -1,6 +1,8 @@
 """Tests that a wrong configuration is found before any scan is prepared."""
 
+import json
 import pathlib
+import shutil
 from typing import Any
 
 import jsonargparse
@@ -9,7 +11,7 @@ import torch
 
 from eva_coralbay.data import SegmentationData, phantom
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import SegmentationModule, Trainer, early_checks
+from eva_coralbay.evaluation import ProbeModule, SegmentationModule, Trainer, early_checks
 from tests.eva_coralbay.evaluation import toy
 
 _DECODERS = "eva.vision.models.networks.decoders.segmentation"
@@ -105,6 +107,26 @@ def test_ratios_of_classes(root: pathlib.Path, ratios: list[float]) -> None:
     }
     with pytest.raises(EvaCoralbayError, match="SAMPLE_CLASS_RATIOS"):
         _check(SegmentationData(dataset=dataset, roi_size=(64, 64, 64), class_ratios=ratios))
+
+
+@pytest.mark.parametrize("kind", [SegmentationModule, ProbeModule])
+def test_a_class_with_the_name_of_a_metric(
+    root: pathlib.Path, tmp_path: pathlib.Path, kind: Any
+) -> None:
+    """The scores of the class were those on the resampled grid before."""
+    folder = shutil.copytree(root, tmp_path / "data")
+    description = json.loads((folder / "dataset.json").read_text())
+    *names, _ = description["labels"]
+    description["labels"] = {name: index for index, name in enumerate([*names, "resampled"])}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    dataset = {
+        "class_path": "eva_coralbay.data.datasets.NnUNet",
+        "init_args": {"root": str(folder)},
+    }
+    arguments = {"decoder": _decoder()} if kind is SegmentationModule else {"task": "toy"}
+    module = kind(encoder=_RANDOM, roi_size=(64, 64, 64), **arguments)
+    with pytest.raises(EvaCoralbayError, match="A class cannot be called 'resampled'"):
+        early_checks.check(module, SegmentationData(dataset=dataset), torch.device("cpu"))
 
 
 def test_no_scan_is_prepared_before(

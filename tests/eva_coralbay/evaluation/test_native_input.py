@@ -205,15 +205,22 @@ def test_a_decoder_has_no_protocol_of_a_probe() -> None:
         SegmentationModule(encoder=_ENCODER, decoder={}, protocol="probe-native")
 
 
-@pytest.mark.parametrize(("own", "other"), [("probe-native", "probe"), ("probe", "probe-native")])
-def test_the_protocols_of_trainer_and_module_belong_together(
-    own: Any, other: Any, data: pathlib.Path, tmp_path: pathlib.Path
+@pytest.mark.parametrize(
+    ("own", "of_module", "of_data", "named"),
+    [
+        ("probe-native", "probe", "probe-native", "module is 'probe'"),
+        ("probe", "probe-native", "probe", "module is 'probe-native'"),
+        ("probe", "probe", "frozen-eva", "data is 'frozen-eva'"),
+    ],
+)
+def test_the_protocols_of_trainer_module_and_data_are_one(
+    own: Any, of_module: Any, of_data: Any, named: str, data: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Otherwise a number of one input would be recorded as one of the other."""
+    """Otherwise a number of one protocol would be recorded as one of the other."""
     trainer = Trainer(
         task="phantom", task_version="2", protocol=own, default_root_dir=str(tmp_path)
     )
-    module = ProbeModule(encoder=_ENCODER, task="phantom", protocol=other)
+    module = ProbeModule(encoder=_ENCODER, task="phantom", protocol=of_module)
     for begin in (trainer.fit, trainer.validate, trainer.test):
-        with pytest.raises(EvaCoralbayError, match="set PROTOCOL, which sets both"):
-            begin(model=module, datamodule=_datamodule(data, own))
+        with pytest.raises(EvaCoralbayError, match=f"{named}: set PROTOCOL"):
+            begin(model=module, datamodule=_datamodule(data, of_data))

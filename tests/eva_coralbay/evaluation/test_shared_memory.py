@@ -10,7 +10,13 @@ import torch
 
 from eva_coralbay.data import ClassificationData, SegmentationData, phantom, volume_transforms
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import ProbeModule, Trainer, early_checks, shared_memory
+from eva_coralbay.evaluation import (
+    ClassificationModule,
+    ProbeModule,
+    Trainer,
+    early_checks,
+    shared_memory,
+)
 from tests.eva_coralbay.evaluation.probe import toy
 
 _SPACING = (20.0, 18.0, 18.0)
@@ -121,11 +127,17 @@ def test_too_little_is_said_before_the_start(
     early_checks.check(module, _segmentation(scans, "probe", workers=0), cpu)
 
     # of the command that embeds
+    protocol: Any = "frozen-offline"
     trainer = Trainer(
-        task="toy", task_version="1", default_root_dir=str(tmp_path), accelerator="cpu"
+        task="toy",
+        task_version="1",
+        protocol=protocol,
+        default_root_dir=str(tmp_path),
+        accelerator="cpu",
     )
+    embedder = ClassificationModule(encoder=toy.ENCODER, protocol=protocol)
     embedded = _classification(
-        nodules, protocol="frozen-offline", embeddings_root=str(tmp_path / "embeddings")
+        nodules, protocol=protocol, embeddings_root=str(tmp_path / "embeddings")
     )
     with pytest.raises(EvaCoralbayError, match="shared memory"):
-        trainer.predict(module, datamodule=embedded)
+        trainer.predict(embedder, datamodule=embedded)

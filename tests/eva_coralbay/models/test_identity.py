@@ -42,6 +42,10 @@ def test_own_weights_cannot_claim_a_published_name(tmp_path: pathlib.Path) -> No
         "Kaiko-AI/CoralBay",
         "radiology/VoCo_B",
         "Luffy503/VoCo",
+        "kaiko-ai/coralbay@main",
+        "kaiko-ai/coralbay#model.safetensors",
+        "kaiko-ai/coralbay@v1#model.safetensors",
+        "radiology/coralbay@abc",
     ],
 )
 def test_no_spelling_of_a_published_name_can_be_claimed(name: str, tmp_path: pathlib.Path) -> None:
