@@ -194,8 +194,7 @@ def by_case(
 
     Args:
         rows: The rows of a case table.
-        metric: The metric of a segmentation, or a balanced accuracy of a classification: see
-            :func:`eva_coralbay.results.case_values.gather`.
+        metric: The metric of a segmentation, or a balanced accuracy of a classification.
         class_name: A class to take the values of, the mean over the defined classes if None. Of a
             classification: to take the patients that are truly of this class, by the class's
             recall.
@@ -406,8 +405,8 @@ def _find_units(
         By unit its patient [N], its values [N, classes], of a patient the mean over the cases,
         and its true class [N].
     """
-    starts = range(0, len(rows), len(classes))
-    read = (_read_case(rows[at : at + len(classes)], classes) for at in starts)
+    n = len(classes)
+    read = (_read_case(rows[at : at + n], classes) for at in range(0, len(rows), n))
     patients, values, truths = zip(*read, strict=True)
     units = group_units(patients, truths, unit)
     firsts = [cases[0] for cases in units]
