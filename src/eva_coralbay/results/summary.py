@@ -1,11 +1,15 @@
 """Summarizes runs: for each model, task, protocol and part the mean over the seeds."""
 
 import dataclasses
+import datetime
 import os
 import pathlib
 import statistics
 from collections.abc import Sequence
 
+from loguru import logger
+
+from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import record
 from eva_coralbay.tasks import protocols
@@ -101,8 +105,10 @@ def summarize(records: Sequence[record.Record]) -> list[Summary]:
     """Summarizes runs over their seeds.
 
     Of a run that was scored at several checkpoints, the one that its protocol ranks counts. Values
-    of other models, tasks, versions, settings, protocols, parts or cases are never averaged, nor
-    are those of other weights under one name. A copy of a record counts once.
+    of other models, tasks, versions, settings, protocols, parts, cases or files of the data are
+    never averaged, nor are those of a demonstration and of a measurement, nor those of other
+    weights of one seed under one name. A copy of a record counts once, and so does a seed that was
+    run several times: by its newest run, with a warning.
 
     Args:
         records: The records, of any runs.
@@ -111,12 +117,17 @@ def summarize(records: Sequence[record.Record]) -> list[Summary]:
         The summaries, sorted by task, part, protocol and model.
     """
     unique = list({result.model_dump_json(): result for result in records}.values())
-    ambiguous = _find_ambiguous(unique)
+    ambiguous, changed = _find_ambiguous(unique), _find_changed_data(unique)
+    is_mixed = len({result.kind for result in unique}) > 1
     groups: dict[tuple[str, ...], list[record.Record]] = {}
     for result in unique:
         name = _name(result.model)
         if name in ambiguous:
             name = f"{name} ({_shorten(result.model.weights_sha256) or 'weights unknown'})"
+        if _cases(result) in changed:
+            name = f"{name} (data {_describe_data(result)})"
+        if is_mixed and result.kind == "demo":
+            name = f"{name} (demo)"
         groups.setdefault(_key(result, name), []).append(result)
     return [_summarize(groups[key], key[-1]) for key in sorted(groups)]
 
@@ -133,6 +144,28 @@ def _find_ambiguous(records: Sequence[record.Record]) -> set[str]:
         if known.setdefault((name, result.seed), weights) != weights:
             ambiguous.add(name)
     return ambiguous
+
+
+def _find_changed_data(records: Sequence[record.Record]) -> set[tuple[str, ...]]:
+    """Returns the cases that stand for several files, such as labels from before a correction."""
+    known: dict[tuple[str, ...], str] = {}
+    changed = set()
+    for result in records:
+        cases, data = _cases(result), _describe_data(result)
+        if known.setdefault(cases, data) != data:
+            changed.add(cases)
+    return changed
+
+
+def _cases(result: record.Record) -> tuple[str, ...]:
+    return result.task.id, result.task.version, result.split.part, result.split.ids_sha256
+
+
+def _describe_data(result: record.Record) -> str:
+    """Returns the first digits of the hashes of the files, as "images 0123abcd, labels ..."."""
+    checksums = result.dataset.checksums or {}
+    known = [f"{kind} {_shorten(checksum)}" for kind, checksum in sorted(checksums.items())]
+    return ", ".join(known) or "unknown"
 
 
 def _key(result: record.Record, name: str) -> tuple[str, ...]:
@@ -160,7 +193,9 @@ def _summarize(results: list[record.Record], name: str) -> Summary:
     selections = {result.checkpoint.selection for result in results}
     ranked = "last" if protocol is None else protocol.checkpoint
     selection = ranked if ranked in selections else min(selections)
-    counted = [result for result in results if result.checkpoint.selection == selection]
+    counted = _take_newest(
+        [result for result in results if result.checkpoint.selection == selection], name
+    )
     metrics = dict.fromkeys(metric for result in counted for metric in result.metrics)
     return Summary(
         model=name,
@@ -176,6 +211,25 @@ def _summarize(results: list[record.Record], name: str) -> Summary:
             for metric in metrics
         },
     )
+
+
+def _take_newest(results: Sequence[record.Record], name: str) -> list[record.Record]:
+    """Returns the newest run of each seed, and says which were run several times."""
+    newest: dict[object, record.Record] = {}
+    repeated = []
+    for result in sorted(results, key=lambda one: one.date or datetime.date.min):
+        # runs of an unknown seed may be of different ones
+        seed = id(result) if result.seed is None else result.seed
+        if seed in newest:
+            repeated.append(str(seed))
+        newest[seed] = result
+    if repeated:
+        logger.warning(
+            f"{name} has several runs of the seed {_messages.list_names(sorted(set(repeated)))} on "
+            f"{results[0].task.id}: the newest counts."
+        )
+    order = {id(result): index for index, result in enumerate(results)}
+    return sorted(newest.values(), key=lambda one: order[id(one)])
 
 
 def _name(model: record.Model) -> str:

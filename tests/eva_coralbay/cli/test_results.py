@@ -1,6 +1,7 @@
 """Tests `eva-coralbay results`."""
 
 import csv
+import datetime
 import io
 import json
 import pathlib
@@ -185,3 +186,43 @@ def test_says_where_there_is_nothing(
 ) -> None:
     assert main.main(["results", str(tmp_path)]) == 1
     assert "no record" in capsys.readouterr().err
+
+
+def test_a_demonstration_is_not_averaged_with_a_measurement(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path, "run_0", {"dice": 0.25}, seed=0, kind="measured")
+    _write(tmp_path, "run_1", {"dice": 0.75}, seed=1, kind="demo")
+
+    assert main.main(["results", str(tmp_path), "--json"]) == 0
+
+    rows = json.loads(capsys.readouterr().out)
+    means = {row["model"].endswith("(demo)"): row["metrics"]["dice"]["mean"] for row in rows}
+    assert means == {False: 0.25, True: 0.75}
+
+
+def test_other_files_of_the_same_cases_are_not_averaged(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, digit in enumerate("ab"):
+        checksums = {"images": "1" * 64, "labels": digit * 64}
+        data = {"checksums": checksums}
+        _write(tmp_path, f"run_{seed}", {"dice": 0.25 + seed / 2}, seed=seed, dataset=data)
+
+    assert main.main(["results", str(tmp_path), "--json"]) == 0
+
+    rows = json.loads(capsys.readouterr().out)
+    assert {"labels aaaaaaaa" in json.dumps(row) for row in rows} == {True, False}
+
+
+def test_the_newest_run_of_a_seed_counts(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], log: list[str]
+) -> None:
+    days = [datetime.date(2026, 1, day) for day in (2, 1, 3)]
+    for run, (seed, dice) in enumerate(((0, 0.25), (0, 0.5), (1, 0.75))):
+        _write(tmp_path, f"run_{run}", {"dice": dice}, seed=seed, date=days[run])
+
+    assert main.main(["results", str(tmp_path)]) == 0
+
+    assert "0.500 ± 0.354" in capsys.readouterr().out
+    assert any("several runs of the seed 0" in message for message in log)
