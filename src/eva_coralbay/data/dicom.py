@@ -224,13 +224,16 @@ def _read_pixels(paths: Sequence[str]) -> npt.NDArray[np.float32]:
 def _replace_padding(plane: npt.NDArray[np.float32], header: pydicom.Dataset) -> None:
     """Makes air of padding that a missing or a wrong sign makes bright, in place.
 
-    Some scanners pad with -2000, which is 63536 where it is stored or stated without a sign.
+    Some scanners pad with -2000, which is 63536 where it is stored or stated without a sign. All
+    values up to the range limit are padding (DICOM PS3.3, C.7.5.1.1.2).
     """
-    padding = header.get("PixelPaddingValue")
-    if not isinstance(padding, int):
+    stated = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
+    values = [value for value in stated if isinstance(value, int)]
+    if not isinstance(stated[0], int):
         return
     slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
-    for stored in (padding, padding + _UNSIGNED):
-        hounsfield = stored * slope + intercept
-        if hounsfield > _MAX_HU:
-            plane[np.abs(plane - hounsfield) < slope / 2] = _AIR
+    for offset in (0, _UNSIGNED):
+        ends = [(value + offset) * slope + intercept for value in (min(values), max(values))]
+        if min(ends) > _MAX_HU:
+            half = abs(slope) / 2
+            plane[(plane > min(ends) - half) & (plane < max(ends) + half)] = _AIR

@@ -21,9 +21,9 @@ from eva_coralbay import _atomic_files, _hashes
 _TAGS = [
     "BitsAllocated", "BitsStored", "Columns", "HighBit", "ImageOrientationPatient",
     "ImagePositionPatient", "ImageType", "Modality", "NumberOfFrames",
-    "PhotometricInterpretation", "PixelPaddingValue", "PixelRepresentation", "PixelSpacing",
-    "RescaleIntercept", "RescaleSlope", "RescaleType", "Rows", "SamplesPerPixel",
-    "SeriesInstanceUID", "SOPClassUID",
+    "PhotometricInterpretation", "PixelPaddingRangeLimit", "PixelPaddingValue",
+    "PixelRepresentation", "PixelSpacing", "RescaleIntercept", "RescaleSlope", "RescaleType",
+    "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SOPClassUID",
 ]  # fmt: skip
 """What is read of a header: nothing that tells of a patient.
 

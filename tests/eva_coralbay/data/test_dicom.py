@@ -339,6 +339,24 @@ def test_padding_without_a_sign_is_air(tmp_path: pathlib.Path, stated: int, sign
     _assert_equal(volume, _expected(expected))
 
 
+def test_padding_up_to_the_range_limit_is_air(tmp_path: pathlib.Path) -> None:
+    """Between the padding value and its limit, both without a sign."""
+    array = scans.hounsfield()
+
+    def change(index: int, header: pydicom.Dataset) -> None:
+        pixels = np.frombuffer(header.PixelData, np.uint16).reshape(header.Rows, header.Columns)
+        pixels = pixels.copy()
+        pixels[0, :3] = (63536, 63538, 63540)
+        header.PixelData, header.PixelRepresentation = pixels.tobytes(), 0
+        header.add_new("PixelPaddingValue", "US", 63536)
+        header.add_new("PixelPaddingRangeLimit", "US", 63540)
+
+    folder = scans.write_series(tmp_path, array, change=change)
+    volume = dicom.read_series([str(path) for path in sorted(folder.iterdir())], case="a")
+
+    assert float(volume.max()) < 2000
+
+
 def test_a_padding_value_within_the_scale_changes_nothing(tmp_path: pathlib.Path) -> None:
     array = scans.hounsfield()
 
