@@ -67,7 +67,7 @@ def test_own_weights_are_recorded_under_a_name_of_their_own(tmp_path: pathlib.Pa
     ("options", "message"),
     [
         (["--model", "radiology/coralbai"], "Did you mean radiology/coralbay"),
-        ([*_MODEL, "--devices", "nowhere"], "'nowhere' is no device"),
+        ([*_MODEL, "--devices", "nowhere"], "'nowhere' is not a usable device"),
         ([*_MODEL[:3], "feature_size=many"], "cannot be built with"),
         ([*_MODEL, "--roi", "a.csv"], "belong together"),
         ([*_MODEL, "--mask", "nowhere"], "'nowhere' does not exist"),

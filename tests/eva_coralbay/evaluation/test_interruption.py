@@ -85,6 +85,7 @@ def _write_config(folder: pathlib.Path) -> pathlib.Path:
     trainer = {
         "task": "toy",
         "task_version": "1",
+        "protocol": "scratch",
         "default_root_dir": "${oc.env:OUTPUT_ROOT, logs}",
         "n_runs": _N_RUNS,
         "max_steps": _STEPS,
@@ -109,6 +110,7 @@ def _write_config(folder: pathlib.Path) -> pathlib.Path:
         "init_args": {"root": str(data)},
     }
     arguments = {
+        "protocol": "scratch",
         "dataset": nnunet,
         "roi_size": [16, 16, 16],
         "num_samples": 2,

@@ -219,7 +219,7 @@ def test_one_bit_of_a_checkpoint_is_enough(
     content = bytearray(path.read_bytes())
     content[int(place * len(content))] ^= 4
     path.write_bytes(content)
-    with pytest.raises(EvaCoralbayError, match=r"step=3.ckpt' is .*Remove it") as raised:
+    with pytest.raises(EvaCoralbayError, match=r"step=3.ckpt' is .*delete it to resume") as raised:
         runs.train(store=store, out=str(tmp_path / "run"), steps=4)
     assert "\n" not in str(raised.value)
 
