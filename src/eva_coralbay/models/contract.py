@@ -208,7 +208,7 @@ def _build(backbone: str, kwargs: Mapping[str, Any]) -> nn.Module:
             f"'{backbone}' is neither a name in eva's registry nor a path 'package.module.Class'. "
             f"Radiology names: {known}."
         )
-    network: Any = getattr(importlib.import_module(module_name), class_name)
+    network: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), class_name)
     if not callable(network):
         raise _Broken(f"'{backbone}' is a {type(network).__name__}, not a class")
     return network(**kwargs)
