@@ -24,8 +24,12 @@ def explain(error: ValueError) -> str:
     return _messages.list_names(fields, separator="; ")
 
 
+def describe(detail: Mapping[str, Any]) -> str:
+    """Returns what pydantic finds wrong in one field, and what was found there."""
+    message = detail["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{message}, got {str(detail['input'])[:50]!r}"
+
+
 def _explain_field(detail: Mapping[str, Any]) -> str:
     where = ".".join(map(str, detail["loc"]))
-    message = detail["msg"].removeprefix("Value error, ").rstrip(".")
-    found = f"{message}, got {str(detail['input'])[:50]!r}"
-    return f"'{where}': {found}" if where else found
+    return f"'{where}': {describe(detail)}" if where else describe(detail)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 import pydantic
 
+from eva_coralbay import _invalid_fields
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.results import foreign_files, record
 
@@ -203,5 +204,4 @@ def _explain(detail: Mapping[str, Any]) -> tuple[str, str]:
         return where, "is not a field of a card: correct its name, or remove it."
     if detail["type"] == "model_type":
         return where, f"has to be a mapping of fields, got {str(detail['input'])[:50]!r}."
-    message = detail["msg"].removeprefix("Value error, ")
-    return where, f"{message}, got {str(detail['input'])[:50]!r}."
+    return where, f"{_invalid_fields.describe(detail)}."

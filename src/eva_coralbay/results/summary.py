@@ -215,21 +215,25 @@ def _summarize(results: list[record.Record], name: str) -> Summary:
 
 def _take_newest(results: Sequence[record.Record], name: str) -> list[record.Record]:
     """Returns the newest run of each seed, and says which were run several times."""
-    newest: dict[object, record.Record] = {}
-    repeated = []
-    for result in sorted(results, key=lambda one: one.date or datetime.date.min):
+    newest: dict[tuple[int | None, int], record.Record] = {}
+    repeated = set()
+    for index, result in enumerate(results):
         # runs of an unknown seed may be of different ones
-        seed = id(result) if result.seed is None else result.seed
-        if seed in newest:
-            repeated.append(str(seed))
-        newest[seed] = result
+        key = result.seed, index if result.seed is None else 0
+        if key in newest:
+            repeated.add(str(result.seed))
+        if key not in newest or _day(result) >= _day(newest[key]):
+            newest[key] = result
     if repeated:
         logger.warning(
-            f"{name} has several runs of the seed {_messages.list_names(sorted(set(repeated)))} on "
+            f"{name} has several runs of the seed {_messages.list_names(sorted(repeated))} on "
             f"{results[0].task.id}: the newest counts."
         )
-    order = {id(result): index for index, result in enumerate(results)}
-    return sorted(newest.values(), key=lambda one: order[id(one)])
+    return list(newest.values())
+
+
+def _day(result: record.Record) -> datetime.date:
+    return result.date or datetime.date.min
 
 
 def _name(model: record.Model) -> str:

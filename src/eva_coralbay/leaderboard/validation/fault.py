@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pydantic
 
-from eva_coralbay import _messages
+from eva_coralbay import _invalid_fields, _messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def explain(path: pathlib.Path, error: ValueError) -> Iterator[Fault]:
     if isinstance(cause, pydantic.ValidationError):
         for detail in cause.errors(include_url=False):
             where = ".".join(map(str, detail["loc"]))
-            yield Fault(path, where, f"{detail['msg']}, got {str(detail['input'])[:50]!r}.")
+            yield Fault(path, where, f"{_invalid_fields.describe(detail)}.")
     elif isinstance(cause, json.JSONDecodeError):
         yield Fault(path, f"line {cause.lineno}", f"is not valid JSON: {cause.msg}.")
     else:
