@@ -31,7 +31,7 @@ from monai import inferers, transforms
 from pyarrow import parquet
 from torch import nn
 
-from eva_coralbay.data import nifti, phantom
+from eva_coralbay.data import nifti_image, phantom
 from eva_coralbay.inference import embedding_job
 from eva_coralbay.models.encoder import CoralBayEncoder
 
@@ -70,7 +70,7 @@ def _write_scans(
     drawn = []
     for seed in range(min(count, 3)):
         generated = phantom.generate(seed, shape=shape, spacing_mm=spacing_mm)
-        image = nifti.as_nifti(generated.hounsfield, generated.affine)
+        image = nifti_image.as_nifti(generated.hounsfield, generated.affine)
         path = folder / f"scan_{seed:04d}.nii.gz"
         image.to_filename(path)
         drawn.append(path.read_bytes())

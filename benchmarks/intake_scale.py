@@ -22,7 +22,7 @@ import psutil
 import torch
 from loguru import logger
 
-from eva_coralbay.data import nifti, phantom, scan_search
+from eva_coralbay.data import nifti_image, phantom, scan_search
 from eva_coralbay.pretraining import manifest as manifest_lib
 from eva_coralbay.pretraining import samples
 from eva_coralbay.pretraining.intake import prepare
@@ -50,7 +50,7 @@ class _Stage(NamedTuple):
 def _write_scans(folder: pathlib.Path, count: int) -> None:
     """Writes scans that differ in their noise, as `.nii`."""
     generated = phantom.generate(0, shape=_SHAPE, spacing_mm=_SPACING_MM)
-    file = nifti.as_nifti(generated.hounsfield, generated.affine).to_bytes()
+    file = nifti_image.as_nifti(generated.hounsfield, generated.affine).to_bytes()
     header, voxels = file[: -2 * generated.hounsfield.size], np.frombuffer(file, np.int16)
     voxels = voxels[-generated.hounsfield.size :]
     generator = np.random.default_rng(0)

@@ -8,6 +8,7 @@ from rich import text as rich_text
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
+from eva_coralbay.tasks import catalog
 
 if TYPE_CHECKING:
     from eva_coralbay.data import inspection
@@ -47,6 +48,7 @@ class Prepare(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Prepares the scans."""
+        catalog.find_dataset(arguments.task)  # an unknown one is named before the slow imports
         _output.announce_imports()
         from eva_coralbay.data import task_datasets
 
@@ -91,6 +93,7 @@ class Inspect(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Draws the case, and prints what it holds."""
+        catalog.find_dataset(arguments.task)  # an unknown one is named before the slow imports
         _output.announce_imports()
         from eva_coralbay.data import inspection
 

@@ -4,7 +4,7 @@ import argparse
 
 from typing_extensions import override
 
-from eva_coralbay.cli import _output, _subcommand
+from eva_coralbay.cli import _subcommand
 
 
 class Phantom(_subcommand.Subcommand):
@@ -38,7 +38,6 @@ class Phantom(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Writes the data set."""
-        _output.announce_imports()
         from eva_coralbay.data import phantom
 
         phantom.write_dataset(

@@ -1,8 +1,7 @@
-"""The command `eva-coralbay tasks`. It imports torch only to look at data on the disk."""
+"""The command `eva-coralbay tasks`. It imports torch only to look at data that are there."""
 
 import argparse
 import itertools
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -144,10 +143,13 @@ def _summarize(task: catalog.Task, root: str | None, prepared_root: str | None) 
 
 
 def _find_state(task: str, root: str, prepared_root: str | None) -> str:
+    folder = pathlib.Path(root, task)
+    if not folder.is_dir():
+        return "-"
     _output.announce_imports()
     from eva_coralbay.data import task_datasets
 
-    return task_datasets.find_state(task, os.path.join(root, task), prepared_root=prepared_root)
+    return task_datasets.find_state(task, str(folder), prepared_root=prepared_root)
 
 
 def _cells(summary: Summary) -> list[str]:

@@ -15,8 +15,7 @@ import pydicom
 import SimpleITK
 from eva.vision.data import tv_tensors as eva_tv_tensors
 
-from eva_coralbay.data import dicom_checks, dicom_header
-from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import dicom_checks, dicom_header, reorientation
 from eva_coralbay.errors import DatasetError
 
 _READERS = 8
@@ -106,7 +105,7 @@ def _read(paths: Sequence[str], case: str) -> eva_tv_tensors.Volume:
         array = _read_pixels(ordered)
     for index, number in enumerate(order):
         _replace_padding(array[:, :, index], files[number].header)
-    return grid_lib.reorient(array, affine)
+    return reorientation.reorient(array, affine)
 
 
 def _find_cause(error: Exception, paths: Sequence[str]) -> OSError | MemoryError | None:
@@ -149,7 +148,7 @@ def place_slices(
     files, affine = order_slices(paths, case=case)
     numbers = {path: number for number, path in enumerate(paths)}
     ordered = [numbers[path] for path in files]
-    return grid_lib.reorient(slices[ordered].transpose(2, 1, 0), affine)
+    return reorientation.reorient(slices[ordered].transpose(2, 1, 0), affine)
 
 
 def order_slices(paths: Sequence[str], *, case: str) -> tuple[list[str], npt.NDArray[np.float64]]:

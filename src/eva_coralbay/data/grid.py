@@ -6,15 +6,17 @@ that `affine @ (d, h, w, 1)` is the RAS+ world position of a voxel in mm.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from eva.vision.data import tv_tensors as eva_tv_tensors
 from nibabel import orientations
 
 from eva_coralbay.errors import EvaCoralbayError
+
+if TYPE_CHECKING:
+    import torch
+    from eva.vision.data import tv_tensors as eva_tv_tensors
 
 ORIENTATION = "SPL"
 """The direction in which each axis of (D, H, W) grows: superior, posterior, left.
@@ -45,7 +47,7 @@ class Grid(NamedTuple):
     """The matrix of shape [4, 4] from (d, h, w, 1) to RAS+ world positions in mm."""
 
     @classmethod
-    def of(cls, volume: eva_tv_tensors.Volume) -> "Grid":
+    def of(cls, volume: "eva_tv_tensors.Volume") -> "Grid":
         """Returns the grid of a volume of shape [1, D, H, W]."""
         depth, height, width = volume.shape[1:]
         if volume.affine is None:
@@ -77,27 +79,7 @@ class Grid(NamedTuple):
         return f"{lengths} voxels (D, H, W) of {distances} mm from ({origin}) mm"
 
 
-def reorient(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> eva_tv_tensors.Volume:
-    """Reorients a scan to the directions of `ORIENTATION`.
-
-    Args:
-        array: The HU, with the axes in any order.
-        affine: The matrix of shape [4, 4] from indices of the array to RAS+ world positions in mm.
-
-    Returns:
-        The scan in HU, float32, of shape [1, D, H, W], with a float64 affine.
-    """
-    transform = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(ORIENTATION)
-    )
-    reoriented = orientations.apply_orientation(array, transform)
-    return eva_tv_tensors.Volume(
-        torch.from_numpy(np.array(reoriented, dtype=np.float32, order="C"))[None],
-        affine=torch.from_numpy(affine @ orientations.inv_ornt_aff(transform, array.shape)),
-    )
-
-
-def spacing(affine: npt.NDArray[np.floating] | torch.Tensor) -> tuple[float, float, float]:
+def spacing(affine: "npt.NDArray[np.floating] | torch.Tensor") -> tuple[float, float, float]:
     """Returns the distance of neighboring voxels along (D, H, W) in mm.
 
     Args:

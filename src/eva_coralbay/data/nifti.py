@@ -159,32 +159,6 @@ def check_same_grid(grid: grid_lib.Grid, like: grid_lib.Grid, path: str, *, case
         )
 
 
-def as_nifti(
-    array: npt.NDArray[Any], affine: npt.NDArray[np.float64], *, orientation: str = "LPS"
-) -> nifti1.Nifti1Image:
-    """Returns a volume as a NIfTI image.
-
-    Args:
-        array: The volume of shape [D, H, W].
-        affine: Its affine of shape [4, 4], with the columns in the order (D, H, W).
-        orientation: The axis codes in which the image stores the volume.
-
-    Returns:
-        The image, with sform and qform set.
-    """
-    transform = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(orientation)
-    )
-    stored = nifti1.Nifti1Image(
-        orientations.apply_orientation(array, transform),
-        affine @ orientations.inv_ornt_aff(transform, array.shape),
-    )
-    stored.set_sform(stored.affine, code="scanner")
-    stored.set_qform(stored.affine, code="scanner")
-    stored.header.set_xyzt_units("mm")
-    return stored
-
-
 def like_file(
     array: npt.NDArray[Any], path: str, *, case: str
 ) -> nifti1.Nifti1Image | nifti2.Nifti2Image:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay import _atomic_files, _progress
-from eva_coralbay.data import foreign_files, nifti, phantom_anatomy
+from eva_coralbay.data import foreign_files, nifti_image, phantom_anatomy
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
@@ -155,7 +155,7 @@ def _write_volume(
     orientation: str,
 ) -> None:
     """Writes a volume as .nii.gz, with the same bytes for the same content."""
-    image = nifti.as_nifti(array, affine, orientation=orientation)
+    image = nifti_image.as_nifti(array, affine, orientation=orientation)
     _atomic_files.write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
 
 

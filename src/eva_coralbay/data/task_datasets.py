@@ -3,7 +3,6 @@
 import os
 import pathlib
 import pkgutil
-from collections.abc import Mapping
 from typing import Any
 
 from loguru import logger
@@ -16,12 +15,6 @@ from eva_coralbay.tasks import catalog
 
 AnyDataset = datasets.SegmentationDataset | classification.ClassificationDataset
 """A data set of either kind."""
-
-OWN_DATA: Mapping[str, type[datasets.SegmentationDataset]] = {
-    "nnunet": datasets.NnUNet,
-    "msd": datasets.MSD,
-}
-"""The data sets for own scans by the name of their layout."""
 
 
 def build(name: str, root: str, **arguments: Any) -> AnyDataset:
@@ -36,13 +29,10 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
         EvaCoralbayError: If the task is unknown.
         DatasetError: If there is no such folder and nothing is to be downloaded.
     """
-    if name not in catalog.TASKS and name not in OWN_DATA:
-        known = ", ".join((*catalog.TASKS, *OWN_DATA))
-        raise EvaCoralbayError(f"There is no task '{name}': choose one of {known}.")
+    path = catalog.find_dataset(name)
     if not _is_folder(os.path.expanduser(root)) and not arguments.get("download"):
         raise DatasetError(f"There is no folder '{root}'.")
-    dataset = OWN_DATA.get(name) or pkgutil.resolve_name(catalog.TASKS[name].dataset)
-    return dataset(root, **arguments)
+    return pkgutil.resolve_name(path)(root, **arguments)
 
 
 def prepare(
@@ -71,7 +61,7 @@ def prepare(
         DatasetError: If files are missing or broken, or scans cannot be prepared.
         EvaCoralbayError: If the task is unknown, or an argument does not apply to it.
     """
-    if download and name in OWN_DATA:
+    if download and name in catalog.OWN_DATA:
         raise EvaCoralbayError(f"'{name}' is for own scans, which cannot be downloaded.")
     arguments: dict[str, Any] = {"download": True} if download else {}
     if prepared_root is not None:
@@ -100,11 +90,12 @@ def find_state(name: str, root: str, *, prepared_root: str | None = None) -> str
         prepared_root: The folder of the prepared scans, `prepared/` in the root if None.
 
     Returns:
-        "-" if there is nothing, "incomplete" if cases are missing, else what is there and how
-        many scans of it are prepared.
+        "incomplete" if cases are missing, else what is there and how many scans of it are
+        prepared.
+
+    Raises:
+        DatasetError: If there is no such folder.
     """
-    if not _is_folder(root):
-        return "-"
     is_prepared_elsewhere = prepared_root is not None and not _is_classification(name)
     arguments = {"prepared_root": prepared_root} if is_prepared_elsewhere else {}
     dataset = build(name, root, **arguments)

@@ -14,7 +14,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from nibabel import nifti1, orientations
 
 from eva_coralbay import _atomic_files
-from eva_coralbay.data import dicom, nifti, scan_search
+from eva_coralbay.data import dicom, nifti, nifti_image, scan_search
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.evaluation import native_grid
 
@@ -88,7 +88,7 @@ def _like(array: npt.NDArray[Any], found: scan_search.Found, volume: eva_tv_tens
         return nifti.like_file(array, found.paths[0], case=found.case)
     _, stacked = dicom.order_slices(found.paths, case=found.case)
     codes = "".join(orientations.aff2axcodes(stacked))
-    return nifti.as_nifti(array, grid_lib.Grid.of(volume).affine, orientation=codes)
+    return nifti_image.as_nifti(array, grid_lib.Grid.of(volume).affine, orientation=codes)
 
 
 def _write(path: pathlib.Path, image: Any, description: Mapping[str, Any]) -> None:

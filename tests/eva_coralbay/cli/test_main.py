@@ -11,6 +11,7 @@ import pytest
 
 from eva_coralbay import errors
 from eva_coralbay.cli import _subcommand, main
+from tests.eva_coralbay.leaderboard import run_files
 
 _ROOT = pathlib.Path(__file__).parents[3]
 """The top of the repository."""
@@ -225,7 +226,10 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_commands_that_compute_nothing_start_at_once(tmp_path: pathlib.Path) -> None:
     found = next((_ROOT / "leaderboard/results").rglob("seed_0.json"))
+    (tmp_path / "data").mkdir()
+    run_files.write(tmp_path / "logs")
     leaderboard = [
+        ["submit", str(tmp_path / "logs"), "--out", str(tmp_path / "results")],
         ["validate", "leaderboard/results"],
         ["verify", str(found)],
         ["compare", *_MODELS, "--task", "openkbp", "--protocol", "probe"],
@@ -238,9 +242,11 @@ def test_commands_that_compute_nothing_start_at_once(tmp_path: pathlib.Path) -> 
         ["--version"],
         ["tasks"],
         ["tasks", "--json"],
+        ["tasks", "--root", str(tmp_path / "data")],
         ["models"],
         ["models", "--json"],
         ["results", _RECORDS],
+        ["phantom", str(tmp_path / "phantom"), "--cases", "2", "--val-cases", "1"],
         ["config", "btcv"],
         ["config", "--copy", str(tmp_path / "configs"), "btcv"],
         *(["leaderboard", *command] for command in leaderboard),

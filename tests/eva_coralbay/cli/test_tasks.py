@@ -8,6 +8,7 @@ import pytest
 from eva_coralbay.cli import main, tasks
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.tasks import catalog
+from tests.eva_coralbay.data.datasets import task_layouts
 
 
 def test_tasks(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
@@ -65,6 +66,15 @@ def test_table_fits_a_narrow_terminal(
 def test_prepared_scans_are_looked_for_with_their_data_only() -> None:
     with pytest.raises(EvaCoralbayError, match="`--prepared-root` needs `--root`"):
         tasks.summarize(prepared_root="elsewhere")
+
+
+def test_what_is_on_the_disk(tmp_path: pathlib.Path) -> None:
+    task_layouts.write_btcv(tmp_path / "btcv")
+
+    states = {summary.task: summary.state for summary in tasks.summarize(str(tmp_path))}
+
+    assert states.pop("btcv") == "there, 0 of 30 prepared"
+    assert set(states.values()) == {"-"}
 
 
 def test_a_folder_that_is_not_there(tmp_path: pathlib.Path) -> None:

@@ -17,8 +17,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from pydicom import uid
 
 from eva_coralbay import read_scan
-from eva_coralbay.data import dicom, nifti
-from eva_coralbay.data import grid as grid_lib
+from eva_coralbay.data import dicom, nifti, reorientation
 from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.pretraining import scans
 
@@ -34,7 +33,7 @@ def _read(folder: pathlib.Path) -> eva_tv_tensors.Volume:
 def _expected(
     array: npt.NDArray[Any], directions: Sequence[Sequence[float]] = scans.AXIAL
 ) -> eva_tv_tensors.Volume:
-    return grid_lib.reorient(array, scans.affine(directions))
+    return reorientation.reorient(array, scans.affine(directions))
 
 
 def _assert_equal(volume: eva_tv_tensors.Volume, expected: eva_tv_tensors.Volume) -> None:
@@ -215,7 +214,7 @@ def test_positions_may_be_rounded(tmp_path: pathlib.Path, distance: float) -> No
     folder = scans.write_series(
         tmp_path / "series", array, spacing=spacing, change=_rounded_positions
     )
-    expected = grid_lib.reorient(array, scans.affine(spacing=spacing))
+    expected = reorientation.reorient(array, scans.affine(spacing=spacing))
     np.testing.assert_allclose(
         np.asarray(_read(folder).affine), np.asarray(expected.affine), rtol=0, atol=2e-3
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nibabel import nifti1
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti
+from eva_coralbay.data import nifti, nifti_image
 from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.volumes import (
     AXIS_CODES,
@@ -78,7 +78,7 @@ def test_as_nifti_stores_any_orientation_and_reads_back(tmp_path: pathlib.Path, 
     array = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
     affine = grid_lib.straight_affine((5.0, 2.0, 1.0), (10.0, 20.0, -30.0))
 
-    image = nifti.as_nifti(array, affine, orientation=codes)
+    image = nifti_image.as_nifti(array, affine, orientation=codes)
     image.to_filename(tmp_path / "scan.nii")
     volume = nifti.read_scan(str(tmp_path / "scan.nii"), case="a")
 
@@ -193,8 +193,8 @@ def test_a_mask_stored_in_another_orientation_is_read_on_the_grid_of_the_image(
 ) -> None:
     affine = grid_lib.straight_affine((3.0, 2.0, 1.0), (0.0, 0.0, 0.0))
     labels = np.random.default_rng(0).integers(0, 4, size=(4, 5, 6))
-    image = nifti.as_nifti(labels.astype(np.int16), affine, orientation="LPS")
-    mask = nifti.as_nifti(labels.astype(np.int16), affine, orientation=codes)
+    image = nifti_image.as_nifti(labels.astype(np.int16), affine, orientation="LPS")
+    mask = nifti_image.as_nifti(labels.astype(np.int16), affine, orientation=codes)
     image.to_filename(tmp_path / "image.nii")
     save(tmp_path / "mask.nii", np.asarray(mask.dataobj).astype(dtype), mask.affine)
 

@@ -21,8 +21,6 @@ def own_data(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_states(tmp_path: pathlib.Path) -> None:
-    assert _state("btcv", tmp_path) == "-"
-
     task_layouts.write_btcv(tmp_path / "btcv")
     assert _state("btcv", tmp_path) == "there, 0 of 30 prepared"
 

@@ -10,7 +10,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from eva.vision.data.datasets.classification import luna25 as eva_luna25
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import nifti, volume_transforms
+from eva_coralbay.data import nifti_image, volume_transforms
 from tests.eva_coralbay.data.datasets import classification_layouts as layouts
 
 
@@ -82,7 +82,7 @@ def test_the_axes_of_the_file_do_not_matter(orientation: str) -> None:
     array = _noise(21, 23, 25)
     volume = _volume(array)
     transform = volume_transforms.CropTransform(size=(6, 6, 6), size_mm=(9.0, 6.0, 3.0))
-    stored = nifti.as_nifti(
+    stored = nifti_image.as_nifti(
         array,
         grid_lib.Grid.of(volume).affine,
         orientation=orientation,  # codes of the file

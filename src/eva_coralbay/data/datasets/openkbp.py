@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from typing_extensions import override
 
 from eva_coralbay.data import grid as grid_lib
-from eva_coralbay.data import store
+from eva_coralbay.data import reorientation, store
 from eva_coralbay.data.datasets import base
 from eva_coralbay.data.datasets import task as task_lib
 from eva_coralbay.errors import DatasetError
@@ -81,7 +81,7 @@ class OpenKBP(task_lib.TaskDataset):
         indices, values = _read_voxels(path, case, with_values=True)
         cube = np.full(_EDGE**3, _HU_OF_ZERO, dtype=np.float32)
         cube[indices] = values + _HU_OF_ZERO
-        return grid_lib.reorient(cube.reshape((_EDGE,) * 3), self._read_affine(case))
+        return reorientation.reorient(cube.reshape((_EDGE,) * 3), self._read_affine(case))
 
     @override
     def _read_grid(self, relative: str, case: str) -> grid_lib.Grid:
@@ -93,7 +93,7 @@ class OpenKBP(task_lib.TaskDataset):
         for value, path in enumerate(self._label_files(case), start=1):
             indices, _ = _read_voxels(path, case, with_values=False)
             cube[indices] = value
-        reoriented = grid_lib.reorient(cube.reshape((_EDGE,) * 3), self._read_affine(case))
+        reoriented = reorientation.reorient(cube.reshape((_EDGE,) * 3), self._read_affine(case))
         return tv_tensors.Mask(reoriented.as_subclass(torch.Tensor).to(torch.uint8))
 
     @override
@@ -114,7 +114,7 @@ class OpenKBP(task_lib.TaskDataset):
 
     def _read_case_grid(self, case: str) -> grid_lib.Grid:
         edges = np.empty((_EDGE,) * 3, dtype=np.uint8)
-        return grid_lib.Grid.of(grid_lib.reorient(edges, self._read_affine(case)))
+        return grid_lib.Grid.of(reorientation.reorient(edges, self._read_affine(case)))
 
     def _read_affine(self, case: str) -> npt.NDArray[np.float64]:
         """Returns the affine of the stored cube."""
