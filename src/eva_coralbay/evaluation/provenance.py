@@ -18,7 +18,7 @@ from eva.core import interface
 from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import description, identity
+from eva_coralbay.models import description, recorded_name
 from eva_coralbay.results import record
 
 _PACKAGES = (
@@ -77,7 +77,7 @@ def describe_model(pl_module: pl.LightningModule, name: str | None) -> record.Mo
     """
     encoder: Any = getattr(pl_module, "encoder", None)
     known = isinstance(encoder, nn.Module)
-    model = identity.model_identity(encoder, name)
+    model = recorded_name.find_recorded_name(encoder, name)
     return record.Model(
         id=model.id,
         revision=model.revision,

@@ -30,7 +30,7 @@ from eva_coralbay.evaluation import (
     tracking,
 )
 from eva_coralbay.evaluation import dry_run as dry_run_lib
-from eva_coralbay.evaluation.probe import label_curve, saved
+from eva_coralbay.evaluation.probe import classifier_file, label_curve
 from eva_coralbay.tasks import protocols
 
 _CallbackT = TypeVar("_CallbackT", bound=pl_callbacks.Callback)
@@ -305,6 +305,6 @@ def _of_a_pass(refresh_rate: int) -> list[pl_callbacks.Callback]:
     """Returns what only a closed form has, which goes through the training cases once."""
     return [
         pl_callbacks.TQDMProgressBar(refresh_rate=refresh_rate),
-        saved.SaveProbe(),
+        classifier_file.SaveProbe(),
         label_curve.LabelCurve(),
     ]

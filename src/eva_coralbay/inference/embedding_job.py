@@ -25,7 +25,7 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import devices as places
 from eva_coralbay.inference import embed as embed_lib
 from eva_coralbay.inference import feature_table, model_input, regions, sources
-from eva_coralbay.models import checkpoints, identity
+from eva_coralbay.models import checkpoints, recorded_name
 from eva_coralbay.models.preprocessing import Preprocessing
 
 _MASK_LABELS = range(2**16)
@@ -136,7 +136,7 @@ def embed_scans(
     )
     parts = parts or Regions()
     settings = {
-        "model": identity.model_identity(network, model).id,
+        "model": recorded_name.find_recorded_name(network, model).id,
         "weights_sha256": checkpoints.state_dict_sha256(network.state_dict()),
         "preprocessing": preprocessing.as_dict(),
         "pool": pool,

@@ -25,7 +25,7 @@ from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import dicom_seg, label_files, overlay, segment, sources
 from eva_coralbay.inference import trained as trained_lib
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import bounded_reading
 
 _LABELS = "labels.json"
 
@@ -196,8 +196,8 @@ def _write_labels(out: pathlib.Path, trained: trained_lib.Trained) -> None:
     settings = {"trained": str(trained.path), "trained_sha256": trained.sha256}
     if path.exists():
         try:
-            stated = foreign_files.read_json(path, max_bytes=_MAX_LABELS_BYTES)["trained_sha256"]
-        except (foreign_files.ForeignFileError, KeyError, TypeError):
+            stated = bounded_reading.read_json(path, max_bytes=_MAX_LABELS_BYTES)["trained_sha256"]
+        except (bounded_reading.ForeignFileError, KeyError, TypeError):
             stated = None
         if stated != trained.sha256:
             raise EvaCoralbayError(

@@ -10,7 +10,7 @@ from eva_coralbay import _hashes
 from eva_coralbay.data import transforms
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import native_input, segmentation
-from eva_coralbay.evaluation.probe import saved
+from eva_coralbay.evaluation.probe import classifier_file
 from eva_coralbay.inference import devices
 from eva_coralbay.models import registry
 from eva_coralbay.results import run_config
@@ -63,16 +63,16 @@ def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu
     registry.register_backbones()
     data = run_config.settings(config)["data"].get("init_args", {})
     given = {name: data[name] for name in ("spacing", "hu_window") if data.get(name) is not None}
-    probe, checkpoint = run / saved.NAME, run / "checkpoints" / f"{selection}.ckpt"
+    probe, checkpoint = run / classifier_file.NAME, run / "checkpoints" / f"{selection}.ckpt"
     if probe.exists():
-        path, module = probe, saved.read(probe)
+        path, module = probe, classifier_file.read(probe)
     elif checkpoint.exists():
         path, module = checkpoint, _load_checkpoint(checkpoint)
     else:
         raise EvaCoralbayError(
-            f"'{run}' has neither '{saved.NAME}' nor 'checkpoints/{selection}.ckpt'. Name the "
-            "folder of a finished run of a segmentation, `<logs>/<session>/run_<k>`; probes of "
-            "older versions have to be run again."
+            f"'{run}' has neither '{classifier_file.NAME}' nor 'checkpoints/{selection}.ckpt'. "
+            "Name the folder of a finished run of a segmentation, `<logs>/<session>/run_<k>`; "
+            "probes of older versions have to be run again."
         )
     own = module.own_input
     if own is not None:

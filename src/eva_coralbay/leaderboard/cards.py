@@ -13,7 +13,7 @@ import pydantic
 
 from eva_coralbay import _invalid_fields
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import foreign_files, record
+from eva_coralbay.results import bounded_reading, record
 
 OverlapKind = Literal["none", "unlabeled-train", "labeled-train", "test", "unknown"]
 """What of a task's cases a model was pre-trained on, by the split that is ranked.
@@ -166,8 +166,8 @@ def read(path: str | os.PathLike[str]) -> ModelCard:
         CardError: If the file is not a card, or is not named after the model.
     """
     try:
-        card = ModelCard.model_validate(foreign_files.read_yaml(path, max_bytes=MAX_BYTES))
-    except foreign_files.ForeignFileError as error:
+        card = ModelCard.model_validate(bounded_reading.read_yaml(path, max_bytes=MAX_BYTES))
+    except bounded_reading.ForeignFileError as error:
         message = str(error).removeprefix(f"{path} ")
         raise CardError(path, [("", f"it {message}")]) from error
     except pydantic.ValidationError as error:

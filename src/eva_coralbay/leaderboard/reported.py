@@ -11,7 +11,7 @@ import pydantic
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import bounded_reading
 
 MAX_BYTES: Final = 100_000
 """The most bytes of a file of numbers."""
@@ -80,7 +80,7 @@ def read(path: str | os.PathLike[str]) -> list[Reported]:
         EvaCoralbayError: If the file is not as it should be.
     """
     try:
-        content = foreign_files.read_json(path, max_bytes=MAX_BYTES)
+        content = bounded_reading.read_json(path, max_bytes=MAX_BYTES)
         numbers = pydantic.TypeAdapter(list[Reported]).validate_python(content)
     except ValueError as error:
         raise EvaCoralbayError(f"{path} is not a list of reported numbers: {error}") from error

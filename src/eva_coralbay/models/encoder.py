@@ -13,7 +13,7 @@ from torch.nn import functional
 from typing_extensions import Self
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import checkpoints, export, identity, swin
+from eva_coralbay.models import checkpoints, export, swin, weight_sources
 from eva_coralbay.models import preprocessing as preprocessing_lib
 from eva_coralbay.models.zoo.swin_unetr import FACTORS
 
@@ -126,7 +126,7 @@ class CoralBayEncoder(nn.Module):
         self.patch_merging: swin.PatchMergingVariant = architecture["patch_merging"]
         self.use_v2: bool = architecture["use_v2"]
         self.preprocessing: preprocessing_lib.Preprocessing | None = None
-        self.origin: identity.Origin | None = None
+        self.origin: weight_sources.Origin | None = None
         self._activation_checkpointing = activation_checkpointing
         self._build(drop_path_rate)
         if found is not None:
@@ -336,7 +336,9 @@ class CoralBayEncoder(nn.Module):
         recomputed = self.state_dict().keys() - checkpoint.state_dict.keys()
         self.load_state_dict(checkpoint.state_dict, strict=False)
         self.preprocessing = export.read_preprocessing(checkpoint.config, where=checkpoint.source)
-        self.origin = identity.Origin(checkpoint.source, checkpoint.revision, checkpoint.sha256)
+        self.origin = weight_sources.Origin(
+            checkpoint.source, checkpoint.revision, checkpoint.sha256
+        )
         self.eval()
         report = [*checkpoint.report]
         if recomputed:

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from eva_coralbay import _hashes, _messages
-from eva_coralbay.models import identity, key_layouts, tensor_checks, weight_files
+from eva_coralbay.models import key_layouts, tensor_checks, weight_files, weight_sources
 from eva_coralbay.models.weight_files import CheckpointError
 from eva_coralbay.models.zoo.entry import KeyLayout
 
 
 def load(
     network: nn.Module, source: str, *, keys: KeyLayout, sha256: str | None, md5: str | None
-) -> identity.Origin:
+) -> weight_sources.Origin:
     """Loads weights into a network.
 
     Args:
@@ -44,7 +44,7 @@ def load(
 
 def _load(
     network: nn.Module, source: str, *, keys: KeyLayout, sha256: str | None, md5: str | None
-) -> identity.Origin:
+) -> weight_sources.Origin:
     located = weight_files.locate(source)
     where = str(located.weights)
     weight_files.check_is_binary(located.weights)
@@ -53,7 +53,7 @@ def _load(
     if md5 is not None:
         weight_files.verify_md5(source, md5)
     fill(network, weight_files.read_file(located.weights), keys=keys, where=where)
-    return identity.Origin(source, located.revision, digest)
+    return weight_sources.Origin(source, located.revision, digest)
 
 
 def fill(network: nn.Module, content: Any, *, keys: KeyLayout, where: str) -> None:

@@ -1,5 +1,6 @@
 """Says where published weights are and where they lie on this machine; imports no PyTorch."""
 
+import dataclasses
 import hashlib
 import pathlib
 import re
@@ -20,6 +21,23 @@ _HUB_ID = re.compile(
 """A Hub id with an optional revision and an optional file of the repository."""
 
 _URL_PREFIX = "https://"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the weights of an encoder come from; encoders carry it as `origin`."""
+
+    source: str
+    """The path or Hub id that was asked for."""
+
+    revision: str | None
+    """The revision that was asked of the Hub."""
+
+    sha256: str
+    """SHA-256 of the weights file."""
+
+    published_as: str | None = None
+    """The name in the zoo whose published weights these are; None for all others."""
 
 
 class HubId(NamedTuple):

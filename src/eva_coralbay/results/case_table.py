@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import foreign_files, record
+from eva_coralbay.results import bounded_reading, record
 
 MAX_BYTES: Final = 20_000_000
 """The most bytes of the file of a case table."""
@@ -120,7 +120,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     """
     kinds = {tuple(_columns(kind)): kind for kind in (CaseRow, PredictionRow)}
     rows: list[Row] = []
-    text = foreign_files.read_text(path, max_bytes=MAX_BYTES)
+    text = bounded_reading.read_text(path, max_bytes=MAX_BYTES)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = tuple(next(reader, []))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from eva_coralbay import _atomic_files
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import bounded_reading
 
 MAX_BYTES: Final = 20_000_000
 """The most bytes of a table."""
@@ -115,7 +115,7 @@ def read(path: str | os.PathLike[str]) -> Curve:
     Raises:
         EvaCoralbayError: If it is no such table, naming the line.
     """
-    text = foreign_files.read_text(path, max_bytes=MAX_BYTES)
+    text = bounded_reading.read_text(path, max_bytes=MAX_BYTES)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     points = []
     try:

@@ -20,7 +20,7 @@ import pydantic
 
 from eva_coralbay import _atomic_files, _invalid_fields
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import bounded_reading
 
 SCHEMA_VERSION: Final = 3
 """The version of the schema that is written. It grows whenever a written field changes."""
@@ -279,7 +279,7 @@ class Record(_Part):
             EvaCoralbayError: If the file cannot be read, is not a record, or is from a newer
                 version of this package.
         """
-        content = foreign_files.read_json(path, max_bytes=MAX_BYTES)
+        content = bounded_reading.read_json(path, max_bytes=MAX_BYTES)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise EvaCoralbayError(f"{path} is not a record: it has no `schema_version`.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import bounded_reading
 from eva_coralbay.tasks import protocols
 from eva_coralbay.tasks import settings as task_settings
 
@@ -80,7 +80,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         EvaCoralbayError: If the file is no such configuration.
     """
-    config = foreign_files.read_yaml(path, max_bytes=MAX_BYTES)
+    config = bounded_reading.read_yaml(path, max_bytes=MAX_BYTES)
     try:
         json.dumps(config, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -202,7 +202,7 @@ def _read_texts(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        read = foreign_files.parse_yaml(value)
+        read = bounded_reading.parse_yaml(value)
     except ValueError:
         return value
     return read if isinstance(read, (bool, int, float, list)) else value

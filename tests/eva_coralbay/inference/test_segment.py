@@ -19,7 +19,7 @@ from pydicom import uid
 import eva_coralbay
 from eva_coralbay.data.datasets import NnUNet
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation.probe import saved
+from eva_coralbay.evaluation.probe import classifier_file
 from eva_coralbay.inference import label_files, segment, segmenting_job, trained
 from eva_coralbay.results import case_table
 from tests.eva_coralbay.data import volumes
@@ -246,7 +246,7 @@ def test_refuses_what_is_no_run(tmp_path: pathlib.Path, run: pathlib.Path) -> No
 def test_the_best_checkpoint_can_be_chosen(run: pathlib.Path, probe: pathlib.Path) -> None:
     assert trained.load(run, selection="best").path.name == "best.ckpt"
     assert trained.load(run).path.name == "last.ckpt"
-    assert trained.load(probe, selection="best").path.name == saved.NAME
+    assert trained.load(probe, selection="best").path.name == classifier_file.NAME
     for loaded in (trained.load(run), trained.load(probe)):
         assert loaded.transform.preparation == ((8.0, 8.0, 8.0), -200.0)
 

@@ -24,7 +24,7 @@ class ProbeModule(base.FrozenModule):
     :func:`eva_coralbay.evaluation.probe.subsets.draw` names; that of all cases is the one that
     segments, the others give the label-efficiency curve. Nothing is trained, so a run equals its
     repetition, and neither the batch size nor the number of workers matters. The classifier of all
-    cases is what :mod:`eva_coralbay.evaluation.probe.saved` keeps.
+    cases is what :mod:`eva_coralbay.evaluation.probe.classifier_file` keeps.
     """
 
     def __init__(

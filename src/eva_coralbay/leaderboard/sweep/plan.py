@@ -18,8 +18,8 @@ from eva_coralbay import _hashes, _invalid_fields
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import submission
 from eva_coralbay.models import work, zoo
+from eva_coralbay.results import bounded_reading, run_config
 from eva_coralbay.results import folder as results_folder
-from eva_coralbay.results import foreign_files, run_config
 
 _MACHINE_VARIABLES = (
     "ACCELERATOR",
@@ -187,7 +187,7 @@ def read(path: str | os.PathLike[str]) -> Plan:
     Raises:
         EvaCoralbayError: If the file is not a sweep, naming the field.
     """
-    content = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES)
+    content = bounded_reading.read_yaml(path, max_bytes=_MAX_BYTES)
     if not isinstance(content, dict):
         raise EvaCoralbayError(
             f"{path} is not a sweep: a sweep needs `models` and `tasks`; see docs/submit.md."
@@ -374,12 +374,12 @@ def _read_config(path: str) -> _Config:
     Raises:
         EvaCoralbayError: If it cannot be read, or is that of a pre-training.
     """
-    text = foreign_files.read_text(path, max_bytes=_MAX_BYTES)
-    own, shared = foreign_files.read_yaml(path, max_bytes=_MAX_BYTES), None
+    text = bounded_reading.read_text(path, max_bytes=_MAX_BYTES)
+    own, shared = bounded_reading.read_yaml(path, max_bytes=_MAX_BYTES), None
     if isinstance(own, dict) and isinstance(own.get("config"), str):
         shared_path = pathlib.Path(path).parent / own["config"]
-        text += foreign_files.read_text(shared_path, max_bytes=_MAX_BYTES)
-        shared = foreign_files.read_yaml(shared_path, max_bytes=_MAX_BYTES)
+        text += bounded_reading.read_text(shared_path, max_bytes=_MAX_BYTES)
+        shared = bounded_reading.read_yaml(shared_path, max_bytes=_MAX_BYTES)
     if str(_fill(own, {}).get("trainer.class_path")).startswith(_PRETRAINING):
         raise EvaCoralbayError(
             f"{path} is the config of a pre-training, which a sweep does not compare: run it by "
@@ -407,7 +407,7 @@ def _fill(content: Any, environment: Mapping[str, str]) -> dict[str, Any]:
 def _parse(text: str) -> Any:
     """Parses the value of a variable; what is not YAML is text."""
     try:
-        return foreign_files.parse_yaml(text)
+        return bounded_reading.parse_yaml(text)
     except ValueError:
         return text
 

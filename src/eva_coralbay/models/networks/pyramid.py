@@ -8,7 +8,7 @@ from torch import nn
 from typing_extensions import override
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import identity
+from eva_coralbay.models import weight_sources
 from eva_coralbay.models.preprocessing import Preprocessing
 
 
@@ -40,7 +40,7 @@ class PyramidEncoder(nn.Module, abc.ABC):
             )
         self.out_indices = out_indices
         self.embedded_maps = (num_maps - 1,)
-        self.origin: identity.Origin | None = None
+        self.origin: weight_sources.Origin | None = None
         self.preprocessing: Preprocessing | None = None
 
     @abc.abstractmethod

@@ -10,7 +10,7 @@ from eva_coralbay.data import SegmentationData, phantom, transforms
 from eva_coralbay.data.datasets import NnUNet
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import ProbeModule, Trainer
-from eva_coralbay.evaluation.probe import curve_metric, saved
+from eva_coralbay.evaluation.probe import classifier_file, curve_metric
 from eva_coralbay.results import case_table, label_curves, record, scores
 from tests.eva_coralbay.evaluation.probe import toy
 
@@ -114,7 +114,7 @@ def test_the_saved_probe_segments_as_the_run_did(
     run: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """The Dice of the first case, from the file, is that of the case table."""
-    module = saved.read(run / saved.NAME)
+    module = classifier_file.read(run / classifier_file.NAME)
     dataset = NnUNet(str(data), "val", transforms=transforms.EvalTransform(spacing=(8.0, 8.0, 8.0)))
     dataset.setup()
     image, mask, metadata = dataset[0]
@@ -133,11 +133,11 @@ def test_the_saved_probe_segments_as_the_run_did(
 def test_a_saved_probe_is_refused_with_another_encoder_and_when_damaged(
     run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    module = saved.read(run / saved.NAME)
+    module = classifier_file.read(run / classifier_file.NAME)
     module.encoder_sha256 = "0" * 64
-    saved.write(tmp_path / "other.safetensors", module)
+    classifier_file.write(tmp_path / "other.safetensors", module)
     with pytest.raises(EvaCoralbayError, match="other weights"):
-        saved.read(tmp_path / "other.safetensors")
-    (tmp_path / "damaged.safetensors").write_bytes((run / saved.NAME).read_bytes()[:100])
+        classifier_file.read(tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes((run / classifier_file.NAME).read_bytes()[:100])
     with pytest.raises(EvaCoralbayError, match=r"damaged\.safetensors.*run the probe again"):
-        saved.read(tmp_path / "damaged.safetensors")
+        classifier_file.read(tmp_path / "damaged.safetensors")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eva_coralbay.results import foreign_files
+from eva_coralbay.results import bounded_reading
 
 _BOMB = "a: &a [x]\n" + "\n".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]"
@@ -41,8 +41,8 @@ def test_yaml_that_harms_is_refused_at_once(
 ) -> None:
     path = _write(tmp_path, content)
     before = time.process_time()
-    with pytest.raises(foreign_files.ForeignFileError, match=message) as error:
-        foreign_files.read_yaml(path, max_bytes=100_000)
+    with pytest.raises(bounded_reading.ForeignFileError, match=message) as error:
+        bounded_reading.read_yaml(path, max_bytes=100_000)
     assert str(path) in str(error.value)
     assert time.process_time() - before < 5
 
@@ -50,7 +50,7 @@ def test_yaml_that_harms_is_refused_at_once(
 def test_dates_are_text(tmp_path: pathlib.Path) -> None:
     """One that is none, too."""
     path = _write(tmp_path, "a: 2026-01-01\nb: 2026-13-45\nc: {d: 1.5e-3, e: 0x10}")
-    read = foreign_files.read_yaml(path, max_bytes=100)
+    read = bounded_reading.read_yaml(path, max_bytes=100)
     assert read == {"a": "2026-01-01", "b": "2026-13-45", "c": {"d": 1.5e-3, "e": 16}}
 
 
@@ -66,8 +66,8 @@ def test_dates_are_text(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_json_that_harms_is_refused(tmp_path: pathlib.Path, content: str, message: str) -> None:
-    with pytest.raises(foreign_files.ForeignFileError, match=message):
-        foreign_files.read_json(_write(tmp_path, content), max_bytes=100_000)
+    with pytest.raises(bounded_reading.ForeignFileError, match=message):
+        bounded_reading.read_json(_write(tmp_path, content), max_bytes=100_000)
 
 
 def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: pathlib.Path) -> None:
@@ -75,12 +75,12 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: pathlib.Path) -
     (tmp_path / "device").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe")
     for name in ("device", "pipe", "."):
-        with pytest.raises(foreign_files.ForeignFileError, match="is not a regular file"):
-            foreign_files.read_json(tmp_path / name, max_bytes=100)
-    with pytest.raises(foreign_files.ForeignFileError, match="has 101 bytes.* at most 100"):
-        foreign_files.read_json(_write(tmp_path, "1" * 101), max_bytes=100)
-    with pytest.raises(foreign_files.ForeignFileError, match="No such file"):
-        foreign_files.read_json(tmp_path / "nothing", max_bytes=100)
+        with pytest.raises(bounded_reading.ForeignFileError, match="is not a regular file"):
+            bounded_reading.read_json(tmp_path / name, max_bytes=100)
+    with pytest.raises(bounded_reading.ForeignFileError, match="has 101 bytes.* at most 100"):
+        bounded_reading.read_json(_write(tmp_path, "1" * 101), max_bytes=100)
+    with pytest.raises(bounded_reading.ForeignFileError, match="No such file"):
+        bounded_reading.read_json(tmp_path / "nothing", max_bytes=100)
     (tmp_path / "latin").write_bytes(b"\xff")
-    with pytest.raises(foreign_files.ForeignFileError, match="is not text in UTF-8"):
-        foreign_files.read_json(tmp_path / "latin", max_bytes=100)
+    with pytest.raises(bounded_reading.ForeignFileError, match="is not text in UTF-8"):
+        bounded_reading.read_json(tmp_path / "latin", max_bytes=100)

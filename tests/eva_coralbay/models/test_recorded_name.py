@@ -9,13 +9,15 @@ from eva.vision.models import ModelFromRegistry
 from eva.vision.models.networks.backbones import radiology
 
 from eva_coralbay.models import CoralBayEncoder, registry
-from eva_coralbay.models.identity import Identity, model_identity
+from eva_coralbay.models.recorded_name import RecordedName, find_recorded_name
 
 
 def test_published_weights_have_their_name() -> None:
     encoder = _loaded_from("kaiko-ai/coralbay@v1", published_as="radiology/coralbay")
 
-    assert model_identity(encoder, "radiology/coralbay") == Identity("radiology/coralbay", "v1")
+    assert find_recorded_name(encoder, "radiology/coralbay") == RecordedName(
+        "radiology/coralbay", "v1"
+    )
 
 
 def test_own_weights_cannot_claim_a_published_name(tmp_path: pathlib.Path) -> None:
@@ -25,12 +27,12 @@ def test_own_weights_cannot_claim_a_published_name(tmp_path: pathlib.Path) -> No
     wrapped = ModelFromRegistry("radiology/coralbay", {"checkpoint": str(tmp_path / "my run")})
     sha256 = wrapped.model.origin.sha256
 
-    identity = model_identity(wrapped, "radiology/coralbay")
+    recorded = find_recorded_name(wrapped, "radiology/coralbay")
 
-    assert identity == Identity(f"local/my-run-{sha256[:8]}", None)
-    assert model_identity(wrapped, "lab/mine").id == "lab/mine"
+    assert recorded == RecordedName(f"local/my-run-{sha256[:8]}", None)
+    assert find_recorded_name(wrapped, "lab/mine").id == "lab/mine"
     file = CoralBayEncoder(checkpoint=tmp_path / "my run" / "model.safetensors")
-    assert model_identity(file, "radiology/voco_b").id == f"local/model-{sha256[:8]}"
+    assert find_recorded_name(file, "radiology/voco_b").id == f"local/model-{sha256[:8]}"
 
 
 @pytest.mark.parametrize(
@@ -52,27 +54,27 @@ def test_no_spelling_of_a_published_name_can_be_claimed(name: str, tmp_path: pat
     """Neither in other letters, nor by the Hub repository of the published weights."""
     CoralBayEncoder(12).save_pretrained(tmp_path / "own")
 
-    identity = model_identity(CoralBayEncoder(checkpoint=tmp_path / "own"), name)
+    recorded = find_recorded_name(CoralBayEncoder(checkpoint=tmp_path / "own"), name)
 
-    assert str(identity.id).startswith("local/own-")
+    assert str(recorded.id).startswith("local/own-")
     published = _loaded_from("kaiko-ai/coralbay@v1", published_as="radiology/coralbay")
     other = _loaded_from("kaiko-ai/coralbay@v1", published_as=None)
     if "coralbay" in name.lower():
-        assert model_identity(published, name).id == "radiology/coralbay"
-        assert model_identity(other, name) == Identity("kaiko-ai/coralbay", "v1")
+        assert find_recorded_name(published, name).id == "radiology/coralbay"
+        assert find_recorded_name(other, name) == RecordedName("kaiko-ai/coralbay", "v1")
 
 
 def test_weights_of_the_hub_have_its_id() -> None:
     encoder = _loaded_from("lab/net@v2", published_as=None)
 
-    assert model_identity(encoder, "radiology/coralbay") == Identity("lab/net", "v2")
-    assert model_identity(encoder, "lab/other") == Identity("lab/other", "v2")
+    assert find_recorded_name(encoder, "radiology/coralbay") == RecordedName("lab/net", "v2")
+    assert find_recorded_name(encoder, "lab/other") == RecordedName("lab/other", "v2")
 
 
 def test_one_published_model_cannot_claim_the_name_of_another() -> None:
     encoder = _loaded_from("Luffy503/VoCo@v1#x.pt", published_as="radiology/voco_b")
 
-    assert model_identity(encoder, "radiology/coralbay").id == "radiology/voco_b"
+    assert find_recorded_name(encoder, "radiology/coralbay").id == "radiology/voco_b"
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,12 @@ def test_one_published_model_cannot_claim_the_name_of_another() -> None:
 def test_networks_without_known_weights(
     network: torch.nn.Module, name: str | None, expected: str | None
 ) -> None:
-    assert model_identity(network, name) == Identity(expected, None)
+    assert find_recorded_name(network, name) == RecordedName(expected, None)
 
 
 def _loaded_from(source: str, *, published_as: str | None) -> CoralBayEncoder:
     """An encoder as it is after its weights were read from a Hub."""
-    from eva_coralbay.models.identity import Origin
+    from eva_coralbay.models.weight_sources import Origin
 
     encoder = CoralBayEncoder(12)
     origin = Origin(source, source.partition("@")[2].partition("#")[0], "0" * 64)

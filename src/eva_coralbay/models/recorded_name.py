@@ -14,24 +14,7 @@ _LOCAL = "local"
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where the weights of an encoder come from; encoders carry it as `origin`."""
-
-    source: str
-    """The path or Hub id that was asked for."""
-
-    revision: str | None
-    """The revision that was asked of the Hub."""
-
-    sha256: str
-    """SHA-256 of the weights file."""
-
-    published_as: str | None = None
-    """The name in the zoo whose published weights these are; None for all others."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity:
+class RecordedName:
     """The name that a model is recorded under."""
 
     id: str | None
@@ -41,7 +24,7 @@ class Identity:
     """The revision of its weights, where they are from the Hub."""
 
 
-def model_identity(encoder: Any, name: str | None) -> Identity:
+def find_recorded_name(encoder: Any, name: str | None) -> RecordedName:
     """Decides under which name the results of an encoder are recorded.
 
     A name of the zoo, or of the Hub repository of its weights, can be taken by an encoder with
@@ -57,24 +40,24 @@ def model_identity(encoder: Any, name: str | None) -> Identity:
         The name and the revision to record.
     """
     network = getattr(encoder, "model", encoder)
-    origin: Origin | None = getattr(network, "origin", None)
+    origin: weight_sources.Origin | None = getattr(network, "origin", None)
     revision = origin.revision if origin is not None else None
     claimed = [] if name is None else _find_published(name)
     if name is None or not claimed:
-        return Identity(name, revision)
+        return RecordedName(name, revision)
     published_as = origin.published_as if origin is not None else None
     for entry in claimed:
         if published_as == entry.name or (entry.weights is None and origin is None):
-            return Identity(entry.name, revision)
+            return RecordedName(entry.name, revision)
     derived = _derive(network, origin)
     if _is_same(derived, name):
-        return Identity(derived, revision)
+        return RecordedName(derived, revision)
     logger.warning(
         f"'{name}' is the name of published weights, and these are others "
         f"({origin.source if origin is not None else 'random, or loaded by other code'}). They are "
         f"recorded as '{derived}'. Give the run a name of your own as the trainer's `model`."
     )
-    return Identity(derived, revision)
+    return RecordedName(derived, revision)
 
 
 def _find_published(name: str) -> list[zoo.Entry]:
@@ -101,7 +84,7 @@ def _without_place(name: str) -> str:
     return name.partition("#")[0].partition("@")[0].strip().casefold()
 
 
-def _derive(network: Any, origin: Origin | None) -> str:
+def _derive(network: Any, origin: weight_sources.Origin | None) -> str:
     """Returns a name that follows from the weights."""
     if origin is None:
         return f"{_LOCAL}/{type(network).__name__}"
