@@ -33,7 +33,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -48,6 +47,7 @@ from loguru import logger
 from torch.utils import data as torch_data
 
 from eva_coralbay.data import phantom
+from eva_coralbay.evaluation import tracking
 from eva_coralbay.pretraining import PretrainingData, views
 from eva_coralbay.pretraining.intake import prepare as prepare_lib
 
@@ -285,10 +285,9 @@ def _describe(sizes: views.Views) -> str:
 def _begin(threads: int) -> None:
     """Sets the threads, and keeps the libraries quiet."""
     torch.set_num_threads(threads)
+    tracking.silence_no_news()
     logger.remove()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    # advice to a training, such as on the number of workers, which the comparison has fixed
-    warnings.filterwarnings("ignore", module="lightning|monai|torch")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

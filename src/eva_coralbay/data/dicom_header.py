@@ -92,6 +92,8 @@ FAILURES = (
 def silent() -> Iterator[None]:
     """Keeps what pydicom says of a header from the terminal and from logs, in all threads.
 
+    All of it, whatever the message, as it repeats values of the header, which may name a patient.
+
     Use it in the thread that starts others, as the filters of warnings belong to the process.
     """
     pydicom_logger = logging.getLogger("pydicom")
