@@ -1,5 +1,6 @@
 """Adds a task as CONTRIBUTING.md says, step by step, to a copy of the repository."""
 
+import json
 import os
 import pathlib
 import re
@@ -11,8 +12,6 @@ import time
 import pytest
 
 from tests.eva_coralbay.data.datasets import task_layouts
-
-pytestmark = pytest.mark.slow
 
 _ROOT = pathlib.Path(__file__).parents[2]
 """The top of the repository."""
@@ -45,16 +44,39 @@ def _list_files(folder: pathlib.Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+def _write_files(guide: str, copy: pathlib.Path) -> None:
+    """Writes the files of the guide, or adds to those that are there."""
+    for step in _STEP.finditer(guide):
+        path = copy / step["path"]
+        text = path.read_text(encoding="utf-8") + "\n\n" if path.is_file() else ""
+        path.write_text(text + step["text"], encoding="utf-8")
+
+
+def test_the_catalog_takes_the_entry_of_the_guide(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(_ROOT / "src", tmp_path / "src")
+    _write_files(_read_guide(), tmp_path)
+
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+    result = subprocess.run(
+        [sys.executable, "-m", "eva_coralbay", "tasks", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 0, result.stderr
+    listed = {task["task"]: task for task in json.loads(result.stdout)}
+    assert listed["toy"]["cases"] == {"train": 6, "val": 1, "test": 3}
+
+
+@pytest.mark.slow
 def test_two_files_and_the_split_make_a_task(tmp_path: pathlib.Path) -> None:
     guide, started = _read_guide(), time.perf_counter()
     copy = _copy_repository(tmp_path / "clone")
     before = _list_files(copy)
     (copy / "data").mkdir()
 
-    for step in _STEP.finditer(guide):
-        path = copy / step["path"]
-        text = path.read_text(encoding="utf-8") + "\n\n" if path.is_file() else ""
-        path.write_text(text + step["text"], encoding="utf-8")
+    _write_files(guide, copy)
     by_hand = {name for name, content in _list_files(copy).items() if before.get(name) != content}
 
     files = {
