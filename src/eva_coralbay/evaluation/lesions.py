@@ -3,14 +3,16 @@
 A lesion is a connected component, with neighbors over faces, edges and corners (26). A predicted
 and a true lesion may be matched if their intersection over union is at least 0.1, the threshold of
 nnDetection (Baumgartner et al. 2021, https://arxiv.org/abs/2106.00817). Each is matched once at
-most; of all assignments it is the one with the highest sum of intersections over unions.
+most, and as many pairs are matched as possible, which is the rule of the PI-CAI challenge
+(`evaluate_case` in picai_eval/eval.py, https://github.com/DIAGNijmegen/picai_eval).
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, optimize
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
 
 _MIN_IOU = 0.1
 """The intersection over union from which on two lesions may be matched."""
@@ -63,10 +65,11 @@ def detect(truth: npt.NDArray[np.bool_], prediction: npt.NDArray[np.bool_]) -> D
     pairs, common = np.unique(np.stack([true[both], predicted[both]]), axis=1, return_counts=True)
     sizes = np.bincount(true.ravel())[pairs[0]] + np.bincount(predicted.ravel())[pairs[1]]
     iou = common / (sizes - common)
-    rows, columns = (np.unique(labels, return_inverse=True)[1] for labels in pairs)
-    scores = np.zeros((rows.max() + 1, columns.max() + 1))
-    scores[rows, columns] = np.where(iou >= _MIN_IOU, iou, 0.0)
-    matched = scores[optimize.linear_sum_assignment(scores, maximize=True)] > 0
+    rows, columns = pairs[:, iou >= _MIN_IOU]
+    # sparse, as tens of thousands of specks on each side would be a table of gigabytes
+    shape = n_true + 1, n_predicted + 1
+    may_match = sparse.csr_array((np.ones_like(rows), (rows, columns)), shape=shape)
+    matched = csgraph.maximum_bipartite_matching(may_match) >= 0
     return Detection(n_true, n_predicted, int(matched.sum()))
 
 
