@@ -12,10 +12,13 @@ from eva_coralbay import _messages
 from eva_coralbay.cli import _output, _subcommand
 from eva_coralbay.results import scores, summary
 
-_GROUP = ("model", "task", "protocol", "part", "checkpoint", "settings", "seeds", "cases")
+_GROUP = (
+    "model", "task", "protocol", "part", "checkpoint", "settings", "seeds", "weights", "cases",
+)  # fmt: skip
 """The columns that say what was run.
 
-The settings, which are a part of a hash, are shown where a task was run with several.
+The settings and the weights are parts of hashes. The settings are shown where a task was run with
+several, the weights where they differ between the seeds of a row.
 """
 
 _LARGE = 1e6
@@ -28,7 +31,9 @@ class Results(_subcommand.Subcommand):
     Each row shows a model on one task, protocol and part of the split (val or test): the mean over
     the seeds and their standard deviation. If a run has scored several checkpoints, the table shows
     the one that its protocol ranks. Runs whose settings differ (steps, spacing, ...) have separate
-    rows, which a hash tells apart. --json and --csv also have the values of each class.
+    rows, which a hash tells apart. If the weights of the encoder differ between the seeds, as those
+    of random encoders do, the column "weights" and a warning say so. --json and --csv also have the
+    values of each class.
     """
 
     name = "results"
@@ -73,7 +78,12 @@ def _print_tables(summaries: Sequence[summary.Summary]) -> None:
     if not summaries:
         return
     metrics = scores.list_overall({name for each in summaries for name in each.metrics})
-    shown = [name for name in _GROUP if name != "settings" or _have_several_settings(summaries)]
+    hidden = set()
+    if not _have_several_settings(summaries):
+        hidden.add("settings")
+    if all(len(set(each.weights)) == 1 for each in summaries):
+        hidden.add("weights")
+    shown = [name for name in _GROUP if name not in hidden]
     _output.print_table(
         (*shown, *metrics),
         [
@@ -85,7 +95,7 @@ def _print_tables(summaries: Sequence[summary.Summary]) -> None:
         ],
         title="Mean over cases and seeds ± standard deviation over seeds",
         numbers=("seeds", "cases", *metrics),
-        whole=("model", "task", "protocol", "settings", *metrics),
+        whole=("model", "task", "protocol", "settings", "weights", *metrics),
     )
     if len(summaries) == 1:
         _print_classes(summaries[0], metrics)
@@ -125,8 +135,9 @@ def _have_several_settings(summaries: Sequence[summary.Summary]) -> bool:
 def _describe(each: summary.Summary) -> dict[str, str]:
     """Returns what was run, by the columns in their order."""
     seeds = ", ".join(str(seed) for seed in each.seeds)
+    weights = ", ".join(dict.fromkeys(digits or "unknown" for digits in each.weights))
     names = (each.model, each.task, each.protocol, each.part, each.checkpoint)
-    values = (*names, each.settings or "-", seeds, str(each.n_cases))
+    values = (*names, each.settings or "-", seeds, weights, str(each.n_cases))
     return dict(zip(_GROUP, values, strict=True))
 
 

@@ -67,6 +67,10 @@ class Summary:
     seeds: tuple[int | None, ...]
     """The seed of each run."""
 
+    weights: tuple[str | None, ...]
+    """The first digits of the hash of the encoder's weights of each run, `None` if not known. They
+    differ between seeds if the encoder is random, or was pre-trained once for each seed."""
+
     n_cases: int
     """The number of cases that each run was scored on."""
 
@@ -108,7 +112,8 @@ def summarize(records: Sequence[record.Record]) -> list[Summary]:
     of other models, tasks, versions, settings, protocols, parts, cases or files of the data are
     never averaged, nor are those of a demonstration and of a measurement, nor those of other
     weights of one seed under one name. A copy of a record counts once, and so does a seed that was
-    run several times: by its newest run, with a warning.
+    run several times: by its newest run, with a warning. There is a warning, too, if the weights
+    differ between the seeds of a model, as their deviation is then part of what is shown.
 
     Args:
         records: The records, of any runs.
@@ -129,7 +134,9 @@ def summarize(records: Sequence[record.Record]) -> list[Summary]:
         if is_mixed and result.kind == "demo":
             name = f"{name} (demo)"
         groups.setdefault(_key(result, name), []).append(result)
-    return [_summarize(groups[key], key[-1]) for key in sorted(groups)]
+    summaries = [_summarize(groups[key], key[-1]) for key in sorted(groups)]
+    _warn_of_weights(summaries)
+    return summaries
 
 
 def _find_ambiguous(records: Sequence[record.Record]) -> set[str]:
@@ -205,6 +212,7 @@ def _summarize(results: list[record.Record], name: str) -> Summary:
         checkpoint=selection,
         settings=_shorten(first.task.config_sha256),
         seeds=tuple(result.seed for result in counted),
+        weights=tuple(_shorten(result.model.weights_sha256) for result in counted),
         n_cases=first.split.n,
         metrics={
             metric: _average([result.metrics.get(metric) for result in counted])
@@ -230,6 +238,26 @@ def _take_newest(results: Sequence[record.Record], name: str) -> list[record.Rec
             f"{results[0].task.id}: the newest counts."
         )
     return list(newest.values())
+
+
+def _warn_of_weights(summaries: Sequence[Summary]) -> None:
+    """Says once of each model which seeds had which weights, if they are not all the same."""
+    lines = dict.fromkeys(
+        f"{each.model} has different weights for different seeds "
+        f"({_messages.list_names(_pair_with_seeds(each))}): the mean and the deviation are over "
+        "these weights, too. If the weights should be the same, check which checkpoint each run "
+        "loaded, and give others a model id of their own."
+        for each in summaries
+        if len(set(each.weights)) > 1
+    )
+    for line in lines:
+        logger.warning(line)
+
+
+def _pair_with_seeds(each: Summary) -> list[str]:
+    """Returns the weights of each seed, as "seed 0: 0123abcd"."""
+    pairs = zip(each.seeds, each.weights, strict=True)
+    return [f"seed {seed}: {weights or 'unknown'}" for seed, weights in pairs]
 
 
 def _day(result: record.Record) -> datetime.date:

@@ -84,16 +84,45 @@ def test_runs_with_other_settings_or_weights_are_not_averaged(
     assert "0.800 ± 0.000" in text
 
 
-def test_random_weights_of_several_seeds_are_one_model(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+def test_seeds_with_other_weights_are_averaged_and_named(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], log: list[str]
 ) -> None:
+    """Random encoders, and those that were pre-trained once for each seed, are one model."""
     for seed in (0, 1):
         weights = {"weights_sha256": str(seed) * 64}
-        _write(tmp_path, f"run_{seed}", {"dice": 0.5}, seed=seed, model=weights)
+        for part in ("val", "test"):
+            _write(
+                tmp_path,
+                f"run_{seed}",
+                {"dice": seed},
+                seed=seed,
+                model=weights,
+                split={"part": part},
+            )
+        _write(tmp_path, f"same_{seed}", {"dice": 0.5}, seed=seed, model={"id": "lab/net"})
 
     assert main.main(["results", str(tmp_path)]) == 0
+
     text = capsys.readouterr().out
-    assert "0.500 ± 0.000" in text and "settings" not in text
+    assert "0.500 ± 0.707" in text and "settings" not in text
+    assert "00000000" in text and "11111111" in text
+    (warning,) = [message for message in log if "different weights" in message]
+    assert warning.startswith("radiology/coralbay has")
+    assert "(seed 0: 00000000, seed 1: 11111111)" in warning
+
+
+def test_equal_weights_are_no_news(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], log: list[str]
+) -> None:
+    for seed in (0, 1):
+        _write(tmp_path, f"run_{seed}", {"dice": 0.5}, seed=seed)
+
+    assert main.main(["results", str(tmp_path)]) == 0
+    assert "weights" not in capsys.readouterr().out + "".join(log)
+
+    assert main.main(["results", str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert len(row["weights"]) == 2 and len(set(row["weights"])) == 1
 
 
 def test_a_copy_of_a_run_counts_once(
