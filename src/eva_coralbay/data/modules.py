@@ -13,11 +13,10 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import _messages
 from eva_coralbay.data import loader_workers, seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.tasks import facts, protocols, splits
+from eva_coralbay.tasks import facts, protocols, sides, splits
 
 
 class _NumberedData(datamodules.DataModule):
@@ -80,6 +79,7 @@ class SegmentationData(_NumberedData):
         self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
         self._dataset = _with_scheme(dataset, protocol)
         self._spacing = spacing
+        self._has_described_mirroring = False
         self._own_input: tuple[Sequence[float], tuple[float, float]] | None = None
         self._crops = {
             "roi_size": roi_size,
@@ -133,8 +133,11 @@ class SegmentationData(_NumberedData):
         super().setup(stage)
         train = typing.cast(base.SegmentationDataset, self.datasets.train)
         pairs = _find_mirror_pairs(train.classes)
-        if self._scoring.mirror_pairs != pairs and getattr(train, "facts", None) is None:
-            _say_what_is_paired(train.classes)
+        if not self._has_described_mirroring:  # it is called for each run
+            self._has_described_mirroring = True
+            logger.info(_describe_mirroring(train.classes))
+            if self.protocol == "frozen-eva":
+                logger.info("But the training by frozen-eva mirrors scans and keeps all labels.")
         self._scoring.mirror_pairs = pairs
         # eva flips scans and keeps their labels, so a flipped left kidney is still a left one
         self._training.mirror_pairs = () if self.protocol == "frozen-eva" else pairs
@@ -229,23 +232,27 @@ def _find_mirror_pairs(classes: Sequence[str]) -> list[tuple[int, int]] | None:
     Returns:
         The pairs of label values, None if a class of one side has no partner.
     """
-    if facts.find_one_sided(classes):
+    if sides.find_unpaired(classes):
         return None
-    return [(classes.index(a), classes.index(b)) for a, b in facts.find_pairs(classes)]
+    return [(classes.index(a), classes.index(b)) for a, b in sides.find_pairs(classes)]
 
 
-def _say_what_is_paired(classes: Sequence[str]) -> None:
-    """Says what the names of one's own classes are taken to mean."""
-    one_sided = facts.find_one_sided(classes)
-    if one_sided:
-        logger.info(
-            f"{_messages.list_names(one_sided)}: of one side only, so no mirror images are made."
+def _describe_mirroring(classes: Sequence[str]) -> str:
+    """Says what the names of the classes are taken to mean in mirror images."""
+    unpaired = sides.find_unpaired(classes)
+    if unpaired:
+        return (
+            f"No mirror images are made, as their labels are not known for: {', '.join(unpaired)}. "
+            "Classes of the left and the right are known by names such as left_kidney and "
+            "right_kidney; parts of the heart and the liver are no such pairs."
         )
-        return
-    pairs = [f"{first} and {second}" for first, second in facts.find_pairs(classes)]
-    logger.info(
-        f"Labels that trade places in mirror images: {_messages.list_names(pairs) or 'none'}. "
-        "Paired organs are known by names such as left_kidney, LKidney or Kidney_L."
+    pairs = sides.find_pairs(classes)
+    paired = {name for pair in pairs for name in pair}
+    others = [name for name in classes if name not in paired and name != facts.BACKGROUND]
+    swapped = ", ".join(f"{first} and {second}" for first, second in pairs)
+    return (
+        f"In mirror images these labels trade places: {swapped or 'none'}. "
+        f"These keep theirs: {', '.join(others) or 'none'}."
     )
 
 

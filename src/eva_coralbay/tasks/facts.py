@@ -1,8 +1,7 @@
 """What is known of a task: the facts that all other rooms read, each of which stands once."""
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from typing_extensions import override
@@ -26,21 +25,6 @@ SPACING_MM = (1.5, 1.5, 1.5)
 NSD_TOLERANCE_MM = 2.0
 """The tolerance of the normalized surface Dice where nothing else is stated, in mm."""
 
-_SIDE = re.compile(
-    r"(?<![A-Za-z])(?:left|right|LEFT|RIGHT)(?![A-Za-z])"
-    r"|(?<![A-Za-z])(?:left|right)(?=[A-Z])|(?:Left|Right)(?![a-z])"
-    r"|(?<![A-Za-z])(?:[lr]t?|[LR][Tt]?)(?![A-Za-z0-9])"
-    r"|(?<![A-Za-z])[LR](?=[A-Z][a-z])|(?<=[a-z])[LR](?![A-Za-z0-9])"
-)
-"""What in the name of a class says on which side of the body it is: `left_kidney`, `KidneyRight`,
-`LEFT KIDNEY`, `Lung_L`, `Kidney (R)`, `Lt kidney`, `LKidney`, `kidneyR`."""
-
-_OTHER_SIDE = {
-    "left": "right", "Left": "Right", "LEFT": "RIGHT",
-    "l": "r", "L": "R", "lt": "rt", "Lt": "Rt", "LT": "RT",
-}  # fmt: skip
-_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
-
 _HEADLINE_METRICS: Mapping[Kind, str] = {
     "segmentation": "dice",
     "classification": "balanced_accuracy",
@@ -54,38 +38,6 @@ def headline_metric(kind: Kind) -> str:
         kind: The kind of the task.
     """
     return _HEADLINE_METRICS[kind]
-
-
-def find_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Finds the classes of which there is one on the left and one on the right.
-
-    Args:
-        labels: The names of the classes, such as "left_kidney" or "RightParotid".
-
-    Returns:
-        The two names of each pair, in the order of the labels; a class that is on one side only,
-        such as the right middle lobe of the lung, is in none.
-    """
-    pairs = ((name, _SIDE.sub(_swap_side, name)) for name in labels)
-    known = {name: index for index, name in enumerate(labels)}
-    return tuple((a, b) for a, b in pairs if known[a] < known.get(b, -1))
-
-
-def find_one_sided(labels: Sequence[str]) -> tuple[str, ...]:
-    """Finds the classes that are on one side of the body and have no partner on the other.
-
-    Args:
-        labels: The names of the classes.
-
-    Returns:
-        Their names, such as "lung_middle_lobe_right".
-    """
-    paired = {name for pair in find_pairs(labels) for name in pair}
-    return tuple(name for name in labels if _SIDE.search(name) and name not in paired)
-
-
-def _swap_side(match: re.Match[str]) -> str:
-    return _OTHER_SIDE[match[0]]
 
 
 class License(NamedTuple):

@@ -77,15 +77,41 @@ def test_the_kidneys_of_mirror_images_are_swapped_but_by_eva(
     assert data.datasets.val.transforms.mirror_pairs == [(3, 4)]
 
 
-def test_a_class_of_one_side_forbids_mirror_images(tmp_path: pathlib.Path) -> None:
+def test_the_log_lists_what_trades_places_in_mirror_images(
+    root: pathlib.Path, log: list[str]
+) -> None:
+    data = _data(root)
+    for stage in ("fit", "validate"):
+        data.setup(stage)
+    (line,) = [message for message in log if "trade places" in message]
+    assert "right_kidney and left_kidney" in line
+    assert "These keep theirs: liver, spleen, lungs, spine." in line
+
+
+@pytest.mark.parametrize(
+    ("names", "unpaired"),
+    [
+        (("right_kidney", "kidney_of_the_other_side"), "right_kidney"),
+        (("right ventricle", "left ventricle"), "right ventricle, left ventricle"),
+        (("rechte Niere", "linke Niere"), "rechte Niere, linke Niere"),
+    ],
+)
+def test_a_class_without_a_partner_forbids_mirror_images(
+    tmp_path: pathlib.Path, log: list[str], names: tuple[str, str], unpaired: str
+) -> None:
     phantom.write_dataset(
         str(tmp_path), cases=3, val_cases=1, shape=(16, 24, 24), spacing_mm=(20.0, 18.0, 18.0)
     )
     path = tmp_path / "dataset.json"
-    path.write_text(path.read_text().replace("left_kidney", "kidney_of_the_other_side"))
+    text = path.read_text()
+    for old, new in zip(("right_kidney", "left_kidney"), names, strict=True):
+        text = text.replace(old, new)
+    path.write_text(text)
     data = _data(tmp_path)
     data.setup("fit")
     assert data.datasets.train.transforms.mirror_pairs is None
+    (line,) = [message for message in log if "mirror images" in message]
+    assert f"not known for: {unpaired}." in line
 
 
 def test_splits_have_their_transforms_and_loaders(root: pathlib.Path) -> None:

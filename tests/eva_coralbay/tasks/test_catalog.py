@@ -75,56 +75,6 @@ def test_headline_metric(kind: facts.Kind, metric: str) -> None:
     assert {task.headline_metric for task in tasks} == {catalog.headline_metric(kind)} == {metric}
 
 
-def test_pairs_of_left_and_right() -> None:
-    assert facts.find_pairs(catalog.TASKS["btcv"].labels) == (
-        ("right_kidney", "left_kidney"),
-        ("right_adrenal_gland", "left_adrenal_gland"),
-    )
-    assert facts.find_pairs(catalog.TASKS["organ_mnist_3d"].labels) == (
-        ("kidney-right", "kidney-left"),
-        ("femur-right", "femur-left"),
-        ("lung-right", "lung-left"),
-    )
-    assert facts.find_pairs(catalog.TASKS["lits17"].labels) == ()
-    total = dict(facts.find_pairs(catalog.TASKS["totalsegmentator"].labels))
-    assert len(total) == 32
-    assert total["rib_left_3"] == "rib_right_3"
-    assert "lung_middle_lobe_right" not in {*total, *total.values()}
-
-
-@pytest.mark.parametrize(
-    ("labels", "pairs"),
-    [
-        (("RightParotid", "LeftParotid"), (("RightParotid", "LeftParotid"),)),
-        (("lung left", "lung right"), (("lung left", "lung right"),)),
-        (("left_kidney", "kidney"), ()),
-        (("bright_spot", "bleft_spot", "rightful", "leftful"), ()),
-        (("Lung_L", "Lung_R"), (("Lung_L", "Lung_R"),)),  # TG-263
-        (("LEFT_KIDNEY", "RIGHT_KIDNEY"), (("LEFT_KIDNEY", "RIGHT_KIDNEY"),)),
-        (("Kidney (R)", "Kidney (L)"), (("Kidney (R)", "Kidney (L)"),)),
-        (("Lt kidney", "Rt kidney"), (("Lt kidney", "Rt kidney"),)),
-        (
-            ("LKidney", "RKidney", "kidneyL", "kidneyR"),
-            (("LKidney", "RKidney"), ("kidneyL", "kidneyR")),
-        ),
-        (("vertebrae_L1", "vertebrae_R1", "LAD", "RCA", "cleft", "ventricle", "lt2", "rt2"), ()),
-    ],
-)
-def test_names_of_pairs(labels: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> None:
-    assert facts.find_pairs(labels) == pairs
-
-
-def test_classes_of_one_side() -> None:
-    lobes = ("lung_middle_lobe_right", "lung_upper_lobe_right", "lung_upper_lobe_left", "liver")
-    assert facts.find_one_sided(lobes) == ("lung_middle_lobe_right",)
-    assert facts.find_one_sided(("Parotid_L", "liver", "left_kidney")) == (
-        "Parotid_L",
-        "left_kidney",
-    )
-    one_sided = [task.id for task in catalog.TASKS.values() if facts.find_one_sided(task.labels)]
-    assert one_sided == ["totalsegmentator"]
-
-
 @pytest.mark.parametrize(
     ("window", "tasks"),
     [
