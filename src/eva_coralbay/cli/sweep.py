@@ -23,7 +23,8 @@ class Sweep(_subcommand.Subcommand):
 
     By default it prints the commands and, on standard error, a table of the runs that are done,
     have failed or are still to do, with the memory and the hours that each will take. With
-    --local or --slurm it starts the runs, except those that are finished with the same settings.
+    --local or --slurm it starts the runs, except those that are finished with the same settings
+    and those that the table says cannot run.
     After an interruption, the same command continues.
     docs/submit.md describes the file.
     """
@@ -102,8 +103,9 @@ class Sweep(_subcommand.Subcommand):
 
         plan, cells = _list_cells(arguments)
         tflops = arguments.tflops or sweep.TFLOPS
+        runnable = [cell for cell in cells if sweep.can_run(cell)]
         if not arguments.local and arguments.slurm is None:
-            for cell in cells:
+            for cell in runnable:
                 print(cell.command)
             _print_cells(sweep.look_up(cells), tflops, to_stderr=True)
             return 0
@@ -111,10 +113,10 @@ class Sweep(_subcommand.Subcommand):
         _print_cells(sweep.look_up(cells), tflops)
 
         outcomes = sweep.run(
-            cells,
+            runnable,
             "local" if arguments.local else "slurm",
             folder=pathlib.Path(plan.output, "jobs"),
-            at_once=arguments.jobs or (1 if arguments.local else len(cells)),
+            at_once=arguments.jobs or (1 if arguments.local else max(1, len(runnable))),
             parameters=dict(arguments.slurm or ()),
             retries=arguments.retries,
             report=lambda line: print(line, flush=True),

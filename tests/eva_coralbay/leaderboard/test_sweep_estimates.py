@@ -68,12 +68,13 @@ def test_a_pre_training_is_no_cell(name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_one_feature_size_of_the_shell_is_not_that_of_all_models(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("variable", ["IN_FEATURES", "CHECKPOINT"])
+def test_what_the_shell_sets_for_one_model_is_not_that_of_all(
+    variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IN_FEATURES", "12")
+    monkeypatch.setenv(variable, "12")
 
-    with pytest.raises(EvaCoralbayError, match="The shell sets IN_FEATURES"):
+    with pytest.raises(EvaCoralbayError, match=f"The shell sets {variable}"):
         _cells("probe/openkbp", "all")
 
 
@@ -214,15 +215,21 @@ def test_the_input_of_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot run: its own input is not known" in sweep.list_remarks(cell)
 
 
-def test_what_cannot_run_is_not_to_do(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_run_is_not_started(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     monkeypatch.setenv("PROTOCOL", "probe-native")
-    models = ["slices/resnet50", "radiology/spectre_local"]
+    monkeypatch.chdir(tmp_path)
+    command = ["leaderboard", "sweep", "probe/openkbp", "--models", "slices/resnet50"]
 
-    assert main.main(["leaderboard", "sweep", "probe/openkbp", "--models", *models]) == 0
+    assert main.main([*command, "radiology/spectre_local"]) == 0
+    printed = capsys.readouterr()
+    assert "To do: 1 cells" in printed.err
+    assert printed.out.count("MODEL_NAME=") == 1
 
-    assert "To do: 1 cells" in capsys.readouterr().err
+    assert main.main([*command, "--local"]) == 0
+    assert "cannot run" in capsys.readouterr().out
+    assert list(tmp_path.rglob("*.out")) == []
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:

@@ -62,6 +62,9 @@ _SHELL_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _WIDTH = "IN_FEATURES"
 """The variable of the feature size."""
 
+_OF_ONE_MODEL = (_WIDTH, "CHECKPOINT")
+"""The variables that are right for a single model of the zoo."""
+
 _MAX_BYTES = 1_000_000
 """The most bytes of a sweep or of a config."""
 
@@ -218,13 +221,13 @@ def plan_config(
         seeds: The seeds.
 
     Raises:
-        EvaCoralbayError: If a model is not in the zoo, or the shell sets IN_FEATURES, which would
-            be that of all models.
+        EvaCoralbayError: If a model is not in the zoo, or the shell sets IN_FEATURES or CHECKPOINT,
+            which would be those of all models.
     """
-    if os.environ.get(_WIDTH):
+    for variable in filter(os.environ.get, _OF_ONE_MODEL):
         raise EvaCoralbayError(
-            f"The shell sets {_WIDTH}, but each model gets the feature size that it needs: unset "
-            "it, or choose feature sizes in a sweep's YAML file."
+            f"The shell sets {variable}, which would be that of all models: unset it, as each gets "
+            "its own, or set it for some in a sweep's YAML file."
         )
     names = list(zoo.ENTRIES) if list(models) == [_ALL] else list(models)
     unknown = [model for model in names if model not in zoo.ENTRIES]
