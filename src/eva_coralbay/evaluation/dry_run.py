@@ -218,7 +218,7 @@ def _report(setting: _Setting, estimate: _Estimate) -> str:
         [
             "Dry run: estimates for this machine. Nothing was trained, prepared or recorded.",
             *(f"  {name:{width}}  {value}" for name, value in rows),
-            "Not included: loading and preparing scans, computing metrics, fitting classifiers.",
+            "Not included: loading and preparing scans, metrics, classifiers of embeddings.",
             *_find_problems(estimate, data),
         ]
     )
@@ -301,7 +301,7 @@ def _estimate_segmentation(setting: _Setting) -> _Estimate:
 
 
 def _estimate_probe(setting: _Setting) -> _Estimate:
-    """Estimates one pass over the training scans and one over those that are scored."""
+    """Estimates a pass over the training scans, the fits, and a pass over what is scored."""
     module, data, runs = setting.module, setting.data, setting.trainer.n_runs
     module.build_encoder()
     setting.place()
@@ -311,7 +311,14 @@ def _estimate_probe(setting: _Setting) -> _Estimate:
     with torch.no_grad(), setting.precision.val_step_context():
         channels = [feature_map.shape[1] for feature_map in module.encoder(images)]
     train = data.parts["train"].case_ids
-    fitted = _blank_classifiers(module, channels, len(subsets.draw(module.task, train or ["0"])))
+    chosen = subsets.draw(module.task, train or ["0"])
+    blank = _blank_classifier(module, channels)
+    width = blank.weights.shape[1]
+    total = _blank_sums(len(module.classes), width, setting.device)
+    fitting = setting.measure(lambda: classifier.solve(total, classifier.STRENGTHS))
+    # each case is left out once to choose the strength, unless there is only one
+    fits = sum(1 + (subset.size if subset.size > 1 else 0) for subset in chosen)
+    fitted = [blank] * len(chosen)
     scoring = setting.measure(
         lambda: scans.segment_scan(module.encoder, images[0], fitted, sliding=sliding)
     )
@@ -322,22 +329,32 @@ def _estimate_probe(setting: _Setting) -> _Estimate:
     return _Estimate(
         [
             _Stage("features", unit, _times(runs * len(train), number), encoding),
+            _Stage(
+                "classifiers", f"a fit to {width} channels", runs * fits if train else None, fitting
+            ),
             _Stage("scoring", unit, _times(runs * scored, number), scoring),
         ],
-        [("kept features", f"at most {_in_gib(4.0 * len(train) * voxels * sum(channels))}")],
+        [
+            ("kept features", f"at most {_in_gib(4.0 * len(train) * voxels * sum(channels))}"),
+            ("sums of the cases", _in_gib(8.0 * len(train) * width**2)),
+        ],
     )
 
 
-def _blank_classifiers(
-    module: Any, channels: list[int], number: int
-) -> list[classifier.Classifier]:
-    """Returns as many classifiers as a probe fits, without what they have learned."""
+def _blank_classifier(module: Any, channels: list[int]) -> classifier.Classifier:
+    """Returns a classifier as a probe fits it, without what it has learned."""
     maps = sums.resolve_maps(module.arguments["maps"], len(channels))
     width = sum(channels[index] for index in maps)
     bias = torch.zeros(len(module.classes), dtype=torch.float64)
     weights = torch.zeros(len(bias), width, dtype=torch.float64)
-    blank = classifier.Classifier(weights, bias, maps, classifier.DEFAULT_STRENGTH, bias)
-    return [blank] * number
+    return classifier.Classifier(weights, bias, maps, classifier.DEFAULT_STRENGTH, bias)
+
+
+def _blank_sums(classes: int, width: int, device: torch.device) -> sums.Sums:
+    """Returns sums of uncorrelated features, to which a classifier can be fitted."""
+    ones = torch.ones(classes, dtype=torch.float64, device=device)
+    firsts = torch.zeros(width, classes, dtype=torch.float64, device=device)
+    return sums.Sums(ones, firsts, torch.eye(width, dtype=torch.float64, device=device), ones)
 
 
 def _estimate_classification(setting: _Setting) -> _Estimate:

@@ -132,6 +132,9 @@ def test_a_probe_of_a_segmentation(
 
     assert rows["features"].startswith(f"{3 * 3 * 4} x a window of 16 x 16 x 16: ")
     assert rows["scoring"].startswith(f"{3 * 2 * 4} x a window of 16 x 16 x 16: ")
+    # ten sets of one case, ten of two and one of three, with one left out at a time
+    fits = 10 * 1 + 10 * (1 + 2) + (1 + 3)
+    assert rows["classifiers"].startswith(f"{3 * fits} x a fit to 9 channels: ")
     assert rows["kept features"].startswith("at most 0.0")
     assert rows["end"] == "It fits."
 
