@@ -27,6 +27,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "pretraining": {_HELPERS, "tasks", "models", "data"},
     "evaluation": {_HELPERS, "tasks", "models", "data", "results"},
     "inference": {_HELPERS, "tasks", "models", "data", "results", "evaluation"},
+    "nnunet": {_HELPERS, "tasks", "models", "data"},
     # of the models the facts alone, as it must start at once
     "leaderboard": {_HELPERS, "tasks", "results", "models"},
 }

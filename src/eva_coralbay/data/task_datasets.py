@@ -35,6 +35,24 @@ def build(name: str, root: str, **arguments: Any) -> AnyDataset:
     return pkgutil.resolve_name(path)(root, **arguments)
 
 
+def build_segmentation(name: str, root: str, **arguments: Any) -> datasets.SegmentationDataset:
+    """Builds the data set of a segmentation, as `build` does.
+
+    Args:
+        name: The id of the task, or "nnunet" or "msd" for own scans in that layout.
+        root: The folder of the data set.
+        arguments: Further arguments of the data set.
+
+    Raises:
+        EvaCoralbayError: If the task is unknown, or a classification.
+        DatasetError: If there is no such folder.
+    """
+    dataset = build(name, root, **arguments)
+    if not isinstance(dataset, datasets.SegmentationDataset):
+        raise EvaCoralbayError(f"'{name}' is a classification, which has no label maps.")
+    return dataset
+
+
 def prepare(
     name: str,
     root: str,

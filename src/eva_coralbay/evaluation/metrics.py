@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import label_maps, lesions, native_grid, surfaces
-from eva_coralbay.results import case_table, scores
+from eva_coralbay.results import case_table, class_names, scores
 from eva_coralbay.tasks import facts
 
 RowT = TypeVar("RowT", case_table.CaseRow, case_table.PredictionRow)
@@ -201,6 +201,20 @@ class CaseSegmentation(CaseMetric[case_table.CaseRow]):
                 self._rows += self._score_native(case, own)
                 self._rows += self._score_dice(case, predicted, truth, "dice_resampled")
 
+    def add(self, case: str, native: native_grid.NativeCase) -> None:
+        """Scores a case of which there is nothing but its own grid.
+
+        Args:
+            case: The id of the case.
+            native: Prediction and truth.
+
+        Raises:
+            EvaCoralbayError: As for `update`.
+        """
+        self._check_ready()
+        (known,) = self._case_ids(1, {"case": [case]})
+        self._rows += self._score_native(known, native)
+
     def _score_dice(
         self, case: str, predicted: torch.Tensor, truth: torch.Tensor, metric: str
     ) -> Iterator[case_table.CaseRow]:
@@ -304,6 +318,28 @@ class CaseClassification(CaseMetric[case_table.PredictionRow]):
                 )
                 for label, (name, value) in enumerate(zip(self.classes, probabilities, strict=True))
             ]
+
+
+def configure(metric: CaseMetric[Any], dataset: Any) -> None:
+    """Tells a metric what it needs to know of a data set: the classes, and the facts of its task.
+
+    Args:
+        metric: The metric.
+        dataset: The data set.
+
+    Raises:
+        EvaCoralbayError: If the names of the classes of a segmentation cannot be told apart in a
+            record.
+    """
+    metric.classes = list(dataset.classes)
+    if isinstance(metric, CaseSegmentation):
+        class_names.check(metric.classes)
+    task: facts.Task | None = getattr(dataset, "facts", None)
+    if task is not None and isinstance(metric, CaseSegmentation):
+        metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
+        metric.lesion_classes = task.lesion_classes
+    if task is not None and isinstance(metric, CaseClassification):
+        metric.unit = task.unit
 
 
 def find_case_metric(collection: torchmetrics.MetricCollection) -> CaseMetric[Any] | None:

@@ -18,8 +18,7 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, native_input
 from eva_coralbay.models import checkpoints
 from eva_coralbay.models.preprocessing import Preprocessing
-from eva_coralbay.results import class_names
-from eva_coralbay.tasks import facts, protocols
+from eva_coralbay.tasks import protocols
 
 STATE = "eva_coralbay"
 """What of a checkpoint is ours."""
@@ -160,19 +159,7 @@ class RunModule(module.ModelModule):
         for collection in (self.metrics.validation_metrics, self.metrics.test_metrics):
             metric = metrics.find_case_metric(collection)
             if metric is not None:
-                self._configure_metric(metric, dataset)
-
-    def _configure_metric(self, metric: metrics.CaseMetric[Any], dataset: Any) -> None:
-        """Tells a metric what it needs to know of the data."""
-        if isinstance(metric, metrics.CaseSegmentation):
-            class_names.check(self.classes)
-        metric.classes = self.classes
-        task: facts.Task | None = getattr(dataset, "facts", None)
-        if task is not None and isinstance(metric, metrics.CaseSegmentation):
-            metric.tolerances_mm = {name: task.tolerance_of(name) for name in task.classes}
-            metric.lesion_classes = task.lesion_classes
-        if task is not None and isinstance(metric, metrics.CaseClassification):
-            metric.unit = task.unit
+                metrics.configure(metric, dataset)
 
 
 def datasets(trainer: pl.Trainer) -> Any:

@@ -61,13 +61,16 @@ class _Result:
 
     record: record.Record
     cases: bytes
-    config: bytes
+
+    config: bytes | None
+    """The configuration, None of what another program has predicted."""
 
     def write(self, root: pathlib.Path) -> results_folder.Entry:
         """Writes the files, the record as the last; returns where it is."""
         entry = results_folder.Entry(root / results_folder.relative_path(self.record), self.record)
         _atomic_files.write_atomically(entry.cases_path, self.cases)
-        _atomic_files.write_atomically(entry.config_path, self.config)
+        if self.config is not None:
+            _atomic_files.write_atomically(entry.config_path, self.config)
         self.record.write(entry.path)
         return entry
 
@@ -183,29 +186,30 @@ def _adapt(
     is_demo: bool,
 ) -> _Result:
     """Makes the result of a run one of the results folder."""
-    config = _read_config(entry)
-    name = model_id or _name(entry, config)
-    card = cards.get(name)
-    config["trainer"]["init_args"] |= {"model": name, "n_runs": 1}
-    config["model"]["init_args"]["seed"] = entry.record.seed
-    config = private_text.clean(config)
-    content = yaml.safe_dump(config, sort_keys=False).encode()
-
     result = entry.record
+    config = {} if protocols.is_external(result.protocol) else _read_config(entry)
+    name = model_id or _name(entry, config)
     stem = f"seed_{result.seed}"
-    result = result.model_copy(
-        update={
-            "kind": "demo" if is_demo else result.kind,
+    changes: dict[str, Any] = {
+        "kind": "demo" if is_demo else result.kind,
+        "model": result.model.model_copy(update={"id": name, **_facts(cards.get(name))}),
+        "cases": result.cases.model_copy(update={"file": f"{stem}.cases.csv"}),
+    }
+    content = None
+    if config:
+        config["trainer"]["init_args"] |= {"model": name, "n_runs": 1}
+        config["model"]["init_args"]["seed"] = result.seed
+        config = private_text.clean(config)
+        content = yaml.safe_dump(config, sort_keys=False).encode()
+        changes |= {
             "task": result.task.model_copy(update={"config_sha256": run_config.sha256(config)}),
-            "model": result.model.model_copy(update={"id": name, **_facts(card)}),
-            "cases": result.cases.model_copy(update={"file": f"{stem}.cases.csv"}),
             "config": record.ConfigFile(
                 file=f"{stem}.config.yaml", sha256=hashlib.sha256(content).hexdigest()
             ),
         }
-    )
-    cases = _read_bytes(_find_beside(entry, entry.record.cases.file))
-    return _Result(record.Record.model_validate(result.model_dump()), cases, content)
+    adapted = result.model_copy(update=changes)
+    cases = _read_bytes(_find_beside(entry, result.cases.file))
+    return _Result(record.Record.model_validate(adapted.model_dump()), cases, content)
 
 
 def _read_config(entry: results_folder.Entry) -> dict[str, Any]:
@@ -256,7 +260,7 @@ def _name(entry: results_folder.Entry, config: Mapping[str, Any]) -> str:
     problem = results_folder.find_bad_names(entry.record).get("model.id")
     if problem is not None:
         raise EvaCoralbayError(f"{entry.path}: `model.id` {problem} Give it by --model-id.")
-    encoder = config["model"]["init_args"].get("encoder") or {}
+    encoder = config["model"]["init_args"].get("encoder") or {} if config else {}
     arguments = encoder.get("init_args") or {}
     checkpoint = (arguments.get("model_kwargs") or {}).get("checkpoint")
     name = str(entry.record.model.id)

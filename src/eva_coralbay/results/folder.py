@@ -126,17 +126,29 @@ def find_bad_names(result: record_lib.Record) -> dict[str, str]:
         "model.revision": UNVERSIONED if result.model.revision is None else result.model.revision,
     }
     problems = {field: _NAME_RULE.format(name) for field, name in names.items() if _is_bad(name)}
-    parts = (result.model.id or "").split("/")
-    if len(parts) < 2 or not all(map(_MODEL_NAME.fullmatch, parts)):
-        problems["model.id"] = (
-            f"is {result.model.id!r}, but a model is named <organization>/<model>, both of "
-            "letters, digits, dots, underscores and hyphens, without two underscores in a row, "
-            "which stand for the slash in the name of its folder, and without a dot or an "
-            "underscore at the start or an underscore at the end."
-        )
+    problem = find_bad_model_name(result.model.id)
+    if problem is not None:
+        problems["model.id"] = problem
     if result.seed is None or result.seed < 0:
         problems["seed"] = f"is {result.seed}, but a result has one from 0 on."
     return problems
+
+
+def find_bad_model_name(name: str | None) -> str | None:
+    """Returns what is wrong with the name of a model and what it should be; None if nothing is.
+
+    Args:
+        name: The name.
+    """
+    parts = (name or "").split("/")
+    if len(parts) > 1 and all(map(_MODEL_NAME.fullmatch, parts)):
+        return None
+    return (
+        f"is {name!r}, but a model is named <organization>/<model>, both of letters, digits, dots, "
+        "underscores and hyphens, without two underscores in a row, which stand for the slash in "
+        "the name of its folder, and without a dot or an underscore at the start or an underscore "
+        "at the end."
+    )
 
 
 def read_verified(root: str | os.PathLike[str]) -> dict[pathlib.Path, str]:

@@ -13,7 +13,7 @@ ProtocolName = Literal[
     "finetuned",
     "scratch",
 ]
-"""The names of the protocols."""
+"""The names of the protocols that a run here can have."""
 
 
 class Protocol(NamedTuple):
@@ -31,9 +31,10 @@ class Protocol(NamedTuple):
     monitor_overlap: float = 0.25
     """The same for the validation during the training."""
 
-    mode: Literal["online", "offline", "probe"] = "online"
-    """Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
-    classifier is fitted in one pass over the training cases, without a step."""
+    mode: Literal["online", "offline", "probe", "external"] = "online"
+    """Whether the encoder sees every crop anew, its embeddings are computed once, a linear
+    classifier is fitted in one pass over the training cases, without a step, or all of that was
+    done by another program, whose label maps are scored."""
 
     has_native_input: bool = False
     """Whether each encoder of a segmentation gets the spacing, the orientation and the intensities
@@ -54,6 +55,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "probe-native": Protocol(mode="probe", overlap=0.25, has_native_input=True),
     "finetuned": Protocol(trains_encoder=True),
     "scratch": Protocol(trains_encoder=True),
+    "external": Protocol(trains_encoder=True, mode="external"),
 }
 """`frozen` is ranked. `frozen-eva` is what eva publishes: the best checkpoint on the validation
 cases, reported on them, on the splits that eva uses. `frozen-offline` trains heads of a
@@ -61,4 +63,15 @@ classification on embeddings without augmentation, which takes minutes. `probe` 
 classifier on the features, or fits a logistic regression to the embeddings of a classification,
 with all training cases and with few of them, which takes minutes too. `finetuned` trains
 the encoder from its weights, `scratch` from random ones: the floor. `frozen-native` and
-`probe-native` are `frozen` and `probe` with the input that each encoder was trained on."""
+`probe-native` are `frozen` and `probe` with the input that each encoder was trained on. `external`
+is what another program, such as nnU-Net, has trained and predicted in its own way."""
+
+
+def is_external(name: str | None) -> bool:
+    """Whether results by a protocol are label maps of another program, without a configuration.
+
+    Args:
+        name: The name of the protocol, which may be unknown.
+    """
+    protocol = PROTOCOLS.get(str(name))
+    return protocol is not None and protocol.mode == "external"

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from eva_coralbay.tasks import catalog, facts
 
-Mode = Literal["online", "offline", "probe"]
-"""Whether the encoder sees every crop anew, its embeddings are computed once, or a linear
-classifier is solved for."""
+Mode = Literal["online", "offline", "probe", "external"]
+"""Whether the encoder sees every crop anew, its embeddings are computed once, a linear classifier
+is solved for, or another program has done all of it."""
 
 _OFFLINE_STEPS = 12_500
 """The number of training steps on embeddings, which cost next to nothing."""
@@ -73,8 +73,11 @@ def settings(task: catalog.Task, mode: Mode) -> dict[str, Any] | None:
         mode: How its encoder is used.
 
     Returns:
-        The settings, None if the task has no such mode: a segmentation needs every crop anew.
+        The settings, None if the task has no such mode: a segmentation needs every crop anew,
+        and of other programs none are known.
     """
+    if mode == "external":
+        return None
     if task.kind == "classification":
         return _embedding_probe(task) if mode == "probe" else _classification(task, mode)
     if mode == "offline":

@@ -16,6 +16,7 @@ from eva_coralbay.leaderboard.validation.fault import Fault
 from eva_coralbay.leaderboard.validation.table import TOLERANCE
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import record, run_config
+from eva_coralbay.tasks import protocols
 
 __all__ = ["TOLERANCE", "Fault", "validate"]
 
@@ -84,6 +85,8 @@ def _read_config(
 ) -> tuple[dict[str, Any] | None, list[Fault]]:
     """Reads the configuration of a record, `None` if it cannot be read, with what is wrong."""
     path, stated = entry.config_path, entry.record.config
+    if stated is None and protocols.is_external(entry.record.protocol):
+        return None, []
     if stated is None:
         message = "there is none, but without it nobody can repeat the run."
         return None, [Fault(entry.path, "config", message)]

@@ -46,6 +46,7 @@ def check_encoder(
     """
     yield from _check_description(entry)
     yield from _check_input(entry)
+    yield from _check_external_name(entry)
     if config is not None:
         yield from _check_name(entry, config)
     yield from _check_weights(entry, cards.get(str(entry.record.model.id)))
@@ -126,6 +127,19 @@ def _check_name(entry: results_folder.Entry, config: Mapping[str, Any]) -> Itera
             where,
             f"is not the encoder {name} of the registry, but the record bears its name: give your "
             "model a name of its own.",
+        )
+
+
+def _check_external_name(entry: results_folder.Entry) -> Iterator[Fault]:
+    """Checks that what another program has trained does not bear the name of an encoder."""
+    result = entry.record
+    name = str(result.model.id)
+    if protocols.is_external(result.protocol) and name.casefold().startswith(_REGISTRY):
+        yield Fault(
+            entry.path,
+            "model.id",
+            f"is {name}, the name of an encoder, but another program has trained the network: "
+            "name the two of them, such as nnunet/resenc_m.",
         )
 
 

@@ -69,7 +69,8 @@ def _check_kind(entry: results_folder.Entry, protocol: protocols.Protocol) -> It
     if catalog.TASKS[entry.record.task.id].kind == "segmentation":
         is_other, only = protocol.mode == "offline", "a classification"
     else:
-        is_other, only = protocol.has_native_input, "a segmentation"
+        is_other = protocol.has_native_input or protocol.mode == "external"
+        only = "a segmentation"
     if is_other:
         name = entry.record.protocol
         yield Fault(entry.path, "protocol", f"is {name}, which only {only} has: take another.")

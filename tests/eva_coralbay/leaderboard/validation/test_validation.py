@@ -239,3 +239,31 @@ def test_a_probe_takes_no_step(tmp_path: pathlib.Path, step: int, is_refused: bo
     editing.edit(entry, checkpoint__step=step)
     places = [fault.where for fault in validation.validate(tmp_path)]
     assert ("checkpoint.step" in places) == is_refused
+
+
+def test_label_maps_of_other_programs_need_no_configuration(tmp_path: pathlib.Path) -> None:
+    entry = result_files.write(
+        tmp_path,
+        protocol="external",
+        config=None,
+        checkpoint={"selection": "last", "step": None},
+    )
+    entry.config_path.unlink()
+    assert validation.validate(tmp_path) == []
+    other = result_files.write(tmp_path, config=None)
+    faults = [fault for fault in validation.validate(tmp_path) if not fault.is_warning]
+    assert [(fault.path, fault.where) for fault in faults] == [(other.path, "config")]
+
+
+def test_what_other_programs_have_trained_is_no_encoder_of_the_registry(
+    tmp_path: pathlib.Path,
+) -> None:
+    result_files.write(tmp_path, protocol="external", config=None, model="radiology/voco_b")
+    messages = [fault.message for fault in validation.validate(tmp_path)]
+    assert any("the name of an encoder, but another program" in message for message in messages)
+
+
+def test_a_classification_has_no_label_maps(tmp_path: pathlib.Path) -> None:
+    result_files.write(tmp_path, task="luna25", protocol="external", config=None)
+    messages = [fault.message for fault in validation.validate(tmp_path)]
+    assert any("which only a segmentation has" in message for message in messages)
