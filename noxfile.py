@@ -130,6 +130,14 @@ def test_slow(session: nox.Session) -> None:
 
 
 @nox.session
+def nnunet(session: nox.Session) -> None:
+    """Trains, predicts and scores with nnU-Net, which is installed beside the package; minutes."""
+    _install_package(session, "test")
+    session.install("nnunetv2>=2.8,<3")
+    session.run("pytest", "-m", "slow", "tests/eva_coralbay/nnunet", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("version", JSONARGPARSE_VERSIONS)
 def configs(session: nox.Session, version: str) -> None:
     """Parses and instantiates every config on every jsonargparse that is allowed."""
