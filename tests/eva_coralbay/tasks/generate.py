@@ -96,7 +96,7 @@ def render_config(task: catalog.Task, mode: settings_lib.Mode) -> str:
             f"  class_path: eva_coralbay.evaluation.{probe}",
             f"  init_args: {{task: {task.id}}}",
         ]
-    elif is_segmentation:
+    elif mode == "online":
         lines += [
             f"    max_steps: ${{oc.env:MAX_STEPS, {task.steps}}}",
             f"    val_check_interval: ${{oc.env:VAL_CHECK_INTERVAL, {task.val_interval}}}",
