@@ -3,7 +3,8 @@
 The file is that of `benchmarks/gpu.py --sections experiment --out FILE`, or its `results` alone.
 Encoder `seed` of a recipe is compared with random encoder `seed`, whose weights it started from, on
 the same test scans. The difference at a number of labeled scans is that of the balanced accuracy,
-averaged over the draws of these scans; `area` is the mean over the numbers of scans. Intervals of
+averaged over the draws of these scans; `area` is the mean over the numbers of scans. A loss is the
+accuracy with all labels in the HU window of the fit less that in another window. Intervals of
 95 % are percentiles of a bootstrap over test scans and, where there are several, over seeds, which
 is too narrow for few seeds. Below are differences of the mean area by t-tests in which every
 encoder is one value: Welch's, and that of pairs of one seed, which start from the same weights.
@@ -34,6 +35,7 @@ def main() -> None:
     results = content.get("experiment", content).get("results", content)
     for maps in ("all", "swin", "last"):
         _print_table(results, maps)
+        _print_windows(results, maps)
 
 
 def _print_table(results: dict[str, Any], maps: str) -> None:
@@ -60,6 +62,31 @@ def _print_table(results: dict[str, Any], maps: str) -> None:
             for name, curves in runs.items()
         }
     )
+
+
+def _print_windows(results: dict[str, Any], maps: str) -> None:
+    """Prints what the probe with all labels loses in HU windows that it was not fitted in."""
+    losses: dict[str, dict[int, npt.NDArray[np.float64]]] = {}
+    windows: list[str] = []
+    for name, result in results.items():
+        if result.get("windows"):
+            recipe, _, seed = name.rpartition("/")
+            *_, fitted = result["curves"][maps].values()
+            windows = [*result["windows"][maps]]
+            others = np.stack([*result["windows"][maps].values()])
+            losses.setdefault(recipe, {})[int(seed)] = np.mean(fitted, axis=0) - others
+    if not losses:
+        return
+    print(f"\n| loss in another window | seeds | {' | '.join(windows)} |")
+    print(f"|---|---|{'---|' * len(windows)}")
+    for recipe, known in losses.items():
+        means = np.mean([*known.values()], axis=(0, 2))
+        print(f"| {recipe} | {len(known)} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    for recipe, known in losses.items():
+        seeds = sorted(known.keys() & losses.get("random", {}).keys())
+        if recipe != "random" and seeds:
+            cells = _describe(np.stack([known[seed] - losses["random"][seed] for seed in seeds]))
+            print(f"| {recipe} less random | {len(seeds)} | {' | '.join(cells)} |")
 
 
 def _print_areas(areas: dict[str, dict[int, float]]) -> None:
