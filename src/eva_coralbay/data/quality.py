@@ -67,6 +67,31 @@ the scan is inverted, or its intercept of -1024 was left out."""
 _MIN_GAS = -4096.0
 """The HU that no more than one percent is below, but for the padding: half of them are scaled."""
 
+_GAS_PEAK = (-1150.0, -550.0)
+"""Between which HU the most frequent one of gas lies: from air to the lung of somebody who breathes
+out. It is between -1010 and -650 in the 247 real scans that the tests know."""
+
+_MIN_PART = 0.02
+"""From which part of a scan on the HU of gas, or of soft tissue, say something."""
+
+_SOFT = (-250.0, 300.0)
+_FATTY = (-150.0, -50.0)
+_WATERY = (-20.0, 120.0)
+"""The HU of soft tissue, of fat, and of muscles, organs and blood."""
+
+_MIN_WATERY = 0.15
+"""The part of the soft tissue that is watery at least. It is 0.32 in the same scans."""
+
+_MIN_FATTY = 0.03
+"""The part of the soft tissue that is fat at least where its median is above `_MAX_SOFT`."""
+
+_MAX_SOFT = 90.0
+"""The highest median of the soft tissue of a scan without fat. It is 65 in the same scans."""
+
+_COMPARE = (
+    "are the HU multiplied or shifted? Compare slope and intercept with those of the original"
+)
+
 _MANY_VOXELS = 2**20
 """From how many voxels on one in eight is looked at."""
 
@@ -121,6 +146,45 @@ def find_problem(
     return _find_problem_of_values(values, statistics) or _find_excess(
         grid_lib.Grid.of(volume), spacing
     )
+
+
+def find_doubt(volume: eva_tv_tensors.Volume) -> str | None:
+    """Returns why the HU of a CT scan seem to be scaled or shifted; None if they do not.
+
+    Air or lung, and fat and muscles, are where they should be in every scan that shows enough of
+    them. A scan may be odd for other reasons, so that this is no more than a reason to look at it.
+
+    Args:
+        volume: The volume, of shape [1, D, H, W], of which `find_problem` finds none.
+    """
+    content = _find_content(volume.as_subclass(torch.Tensor).numpy()[0])
+    gas = content[content < -400.0]
+    if gas.size > _MIN_PART * content.size:
+        peak = _find_peak(gas)
+        if not _GAS_PEAK[0] <= peak <= _GAS_PEAK[1]:
+            return (
+                f"most of its gas has about {peak:.0f} HU, but air has -1000 and lung -850 "
+                f"({_COMPARE})"
+            )
+    soft = content[(content > _SOFT[0]) & (content < _SOFT[1])]
+    if soft.size <= _MIN_PART * content.size:
+        return None
+    fatty, watery = (
+        float(np.mean((soft > low) & (soft < high))) for low, high in (_FATTY, _WATERY)
+    )
+    median = float(np.median(soft))
+    if watery < _MIN_WATERY or (fatty < _MIN_FATTY and median > _MAX_SOFT):
+        return (
+            f"its soft tissue has about {median:.0f} HU, {watery:.0%} of it those of muscles and "
+            f"organs and {fatty:.0%} those of fat ({_COMPARE})"
+        )
+    return None
+
+
+def _find_peak(values: npt.NDArray[np.float32]) -> float:
+    """Returns the most frequent of values below -400, to 20 HU."""
+    counts, edges = np.histogram(values, bins=np.arange(_MIN_GAS, -380.0, 20.0))
+    return float(edges[counts.argmax()] + 10.0)
 
 
 def find_lack(grid: grid_lib.Grid) -> str | None:
@@ -194,9 +258,8 @@ def _describe_positive(values: npt.NDArray[np.float32], high: float, found: str)
 
 
 def _find_problem_of_content(values: npt.NDArray[np.float32]) -> str | None:
-    """Returns why what is not padding is not in HU. The padding is the lowest value."""
-    sample = values[::2, ::2, ::2] if values.size > _MANY_VOXELS else values
-    content = sample[sample > sample.min()]
+    """Returns why what is not padding is not in HU."""
+    content = _find_content(values)
     if not content.size:
         return "constant, but for a few voxels"
     low, high = (float(value) for value in np.percentile(content, (1, 99)))
@@ -216,6 +279,12 @@ def _find_problem_of_content(values: npt.NDArray[np.float32]) -> str | None:
             "(is it inverted, or was the intercept left out?)"
         )
     return None
+
+
+def _find_content(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Returns the values that are not padding, which is the lowest one; of many one in eight."""
+    sample = values[::2, ::2, ::2] if values.size > _MANY_VOXELS else values
+    return sample[sample > sample.min()]
 
 
 def _is_label_map(values: npt.NDArray[np.float32]) -> bool:

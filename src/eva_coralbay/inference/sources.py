@@ -119,6 +119,8 @@ def to_volume(scan: scans.Scan | str | os.PathLike[str]) -> eva_tv_tensors.Volum
 def check_quality(volume: eva_tv_tensors.Volume, *, spacing: Sequence[float], place: str) -> None:
     """Checks that a volume is a CT scan in HU, as the evaluation and the pre-training do.
 
+    If the HU only seem to be scaled or shifted, there is a warning.
+
     Args:
         volume: The volume, of shape [1, D, H, W], with its affine.
         spacing: The voxel spacing (D, H, W) that it will be resampled to, in mm.
@@ -130,6 +132,9 @@ def check_quality(volume: eva_tv_tensors.Volume, *, spacing: Sequence[float], pl
     problem = quality.find_problem(volume, quality.measure(volume), spacing=spacing)
     if problem is not None:
         raise EvaCoralbayError(f"{place}: {problem}.")
+    doubt = quality.find_doubt(volume)
+    if doubt is not None:
+        logger.warning(f"{place} is used, but {doubt}.")
 
 
 def _is_archive(source: str) -> bool:

@@ -185,6 +185,48 @@ def test_takes_hounsfield_that_are_clipped_to_a_window(window: tuple[float, floa
     assert _find_problem(scans.hounsfield().clip(*window)) is None
 
 
+def _find_doubt(array: npt.NDArray[Any]) -> str | None:
+    volume = torch.from_numpy(np.ascontiguousarray(array[None])).float()
+    return quality.find_doubt(eva_tv_tensors.Volume(volume, affine=torch.eye(4)))
+
+
+def _body(*, fat: float = 0.3, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Fat and muscles, a tenth of lung, and air with padding around them."""
+    rng = np.random.default_rng(seed)
+    shape = (24, 30, 30)
+    tissue = np.where(rng.random(shape) < fat, -100.0, 50.0)
+    scan = np.where(rng.random(shape) < 0.1, -850.0, tissue) + rng.normal(0, 15, shape)
+    scan[:, :4] = rng.normal(-995, 10, (24, 4, 30))
+    scan[:, :, :2] = -3024.0
+    return scan
+
+
+@pytest.mark.parametrize("fat", [0.05, 0.3, 0.7])
+def test_a_scan_is_not_doubted_and_neither_is_a_part_of_it(fat: float) -> None:
+    scan = _body(fat=fat)
+    parts = (scan, scan[:, 6:], scan.clip(-175, 250), scan.clip(-1000, 400), scan[:, 6:].clip(-200))
+    assert [_find_doubt(part) for part in parts] == [None] * len(parts)
+    assert _find_doubt(np.full((10, 10, 10), 30.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "doubt"),
+    [
+        (0.5, 0, "gas has about -506 HU"),
+        (2, 0, "gas has about -19"),
+        (1, -200, "gas has about -1186 HU"),
+        (1, 100, "soft tissue has about 14"),
+        (1, -150, "gas has about -1150|soft tissue has about -1"),
+    ],
+)
+def test_multiplied_and_shifted_hounsfield_are_doubted(
+    factor: float, shift: float, doubt: str
+) -> None:
+    scan = factor * _body() + shift
+    assert _find_problem(scan, spacing=(3.0, 3.0, 3.0)) is None
+    assert re.search(doubt, str(_find_doubt(scan)))
+
+
 def _real_scans() -> list[pathlib.Path]:
     root = os.environ.get("EVA_CORALBAY_REAL_DATA")
     folder = pathlib.Path(root or "/nowhere") / "openkbp_oar" / "imagesTr"
@@ -200,3 +242,21 @@ def test_tells_real_scans_from_what_becomes_of_them() -> None:
             assert "not HU" in str(_find_problem(change(scan)))
         for change in (_normalized_but_with_padding, _magnetic_resonance):
             assert "not HU" in str(_find_problem(change(scan)))
+        assert _find_doubt(scan) is None
+        for change in (2 * scan, scan - 300):
+            assert _find_doubt(change) is not None
+
+
+def _all_real_scans() -> list[pathlib.Path]:
+    """Of head and neck, chest, abdomen and limbs, with contrast and without, and crops of them."""
+    root = pathlib.Path(os.environ.get("EVA_CORALBAY_REAL_DATA") or "/nowhere")
+    return [*_real_scans(), *sorted(root.glob("ct/*/image.nii.gz"))]
+
+
+@pytest.mark.skipif(not _all_real_scans(), reason="EVA_CORALBAY_REAL_DATA names no scans")
+def test_no_real_scan_is_doubted() -> None:
+    for path in _all_real_scans():
+        scan = nifti.read_scan(str(path), case="a").numpy()[0, ::2]
+        noise = np.random.default_rng(0).normal(0, 60, scan.shape)
+        for version in (scan, scan + noise, scan.clip(-175, 250)):
+            assert _find_doubt(version) is None, path

@@ -203,6 +203,12 @@ def test_refuses_what_is_no_scan_in_hu(tmp_path: pathlib.Path) -> None:
         eva_coralbay.embed(path, toy.ToyPyramid())
 
 
+def test_names_a_scan_whose_hu_seem_to_be_shifted(tmp_path: pathlib.Path, log: list[str]) -> None:
+    path = scan_files.write_nifti(tmp_path / "a.nii.gz", scan_files.hounsfield() - 200)
+    eva_coralbay.embed(path, toy.ToyPyramid(preprocessing=toy.small_input()))
+    assert any("a.nii.gz' is used, but its soft tissue has about" in line for line in log)
+
+
 def test_refuses_feature_maps_of_an_encoder_without_any(tmp_path: pathlib.Path) -> None:
     path = scan_files.write_nifti(tmp_path / "a.nii.gz", scan_files.hounsfield())
     pooling = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())

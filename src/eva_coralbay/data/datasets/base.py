@@ -91,6 +91,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             prepared_root or os.path.join(self._root, "prepared")
         )
         self._unchecked_cases = frozenset(unchecked_cases)
+        self._doubtful_cases: set[str] = set()
 
         self._files: dict[str, CaseFiles] = {}
         self._case_ids: list[str] = []
@@ -362,6 +363,10 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
                 fix="Correct the scan; or, if it is to be taken as it is, name the case in "
                 "`unchecked_cases` of the data set.",
             )
+        doubt = quality.find_doubt(volume)
+        if doubt is not None and case not in self._doubtful_cases:
+            self._doubtful_cases.add(case)
+            logger.warning(f"Case '{case}' is used, but {doubt}.")
 
     def _read_scan(self, case: str) -> eva_tv_tensors.Volume:
         path = self._path(self._files[case].image)

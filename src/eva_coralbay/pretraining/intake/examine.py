@@ -141,6 +141,9 @@ def _examine(found: scan_search.Found, *, spacing: Sequence[float]) -> manifest.
         if is_tried_again(reason):
             logger.error(f"'{found.paths[0]}' {reason}. The next call tries it again.")
         return row.model_copy(update={"reason": reason})
+    doubt = None if problem else quality.find_doubt(volume)
+    if doubt is not None:
+        logger.warning(f"'{found.paths[0]}' is used, but {doubt}.")
     return row.model_copy(
         update={
             "status": "found" if problem is None else "quarantined",

@@ -237,6 +237,21 @@ def test_a_scan_that_is_not_in_hu_is_an_error(
         assert dataset[1][0].ndim == 4
 
 
+def test_a_scan_whose_hu_seem_to_be_halved_is_named_once(
+    root: pathlib.Path, log: list[str]
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 10, layouts.SHAPE)
+    halved = np.where(noise < 0, -500.0, 20.0) + noise
+    layouts.write_volume(root / "ct" / "c2.nii.gz", halved.astype(np.float32))
+    arguments = {"transforms": transforms.EvalTransform(), "prepared": False}
+    dataset = Folder(str(root), "train", **arguments)
+    dataset.setup()
+    for _ in range(2):
+        dataset[1]
+    (warning,) = [line for line in log if line.startswith("WARNING Case 'c2' is used, but")]
+    assert "gas has about -506 HU" in warning
+
+
 def test_a_scan_that_is_repaired_gives_what_an_intact_one_gives(root: pathlib.Path) -> None:
     """The damage shows in the middle of a sample, when random numbers were drawn already."""
     transform = transforms.TrainTransform(roi_size=(4, 4, 4), num_samples=3)

@@ -227,6 +227,17 @@ def test_refuses_sources_without_scans(source: pathlib.Path, out: str) -> None:
         stores.prepare(source, out)
 
 
+def test_names_a_scan_whose_hu_seem_to_be_shifted(
+    source: pathlib.Path, out: str, log: list[str]
+) -> None:
+    scans.write_nifti(source / "0.nii.gz", scans.hounsfield())
+    scans.write_nifti(source / "1.nii.gz", scans.hounsfield(seed=1) - 200)
+    content = stores.prepare(source, out)
+    assert set(stores.statuses(content).values()) == {"prepared"}
+    (line,) = [line for line in log if "is used, but" in line]
+    assert "1.nii.gz' is used, but its soft tissue has about" in line
+
+
 def test_command(source: pathlib.Path, out: str, capsys: pytest.CaptureFixture) -> None:
     stores.write_scans(source, 3)
     (source / "broken.nii.gz").write_bytes(b"")
