@@ -155,7 +155,12 @@ def test_probes(tmp_path: pathlib.Path) -> None:
     docs_scripts.run("eva-coralbay curves logs", tmp_path)
 
     written = {path.name for path in tmp_path.rglob("*.*")}
-    assert {"record_test_last.json", "curve_test.csv", "curve_test.png", "cases_test.png"} <= written
+    assert {
+        "record_test_last.json",
+        "curve_test.csv",
+        "curve_test.png",
+        "cases_test.png",
+    } <= written
 
 
 def test_probes_of_classification_tasks(tmp_path: pathlib.Path) -> None:

@@ -263,6 +263,27 @@ def test_says_in_full_what_goes_on_in_another_way(
     assert [phase["from_step"] for phase in config["training"]["phases"]] == [0, 3]
 
 
+def test_says_in_full_that_another_number_of_devices_goes_on(
+    store: str, undisturbed: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
+) -> None:
+    """What two devices have begun goes on with one."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/step=3.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["coralbay"]["phases"][0].update(devices=2, batch_size=2)
+    torch.save(content, path)
+
+    runs.train(store=store, out=str(tmp_path / "run"), steps=4, interval=4)
+
+    (told,) = (message for message in log if "in another way" in message)
+    assert " devices: 2 -> 1" in told and " batch_size: 2 -> 1" in told
+    last = tmp_path / "run/checkpoints/step=4.ckpt"
+    phases = torch.load(last, weights_only=True)["coralbay"]["phases"]
+    assert [(phase["from_step"], phase["devices"]) for phase in phases] == [(0, 2), (3, 1)]
+    export.export(str(last), str(tmp_path / "encoder"))
+    assert "devices: 2 -> 1" in (tmp_path / "encoder/README.md").read_text()
+
+
 def test_what_goes_on_as_it_was_has_one_phase(undisturbed: pathlib.Path) -> None:
     content = torch.load(undisturbed / "checkpoints/step=3.ckpt", weights_only=True)
     assert [phase["from_step"] for phase in content["coralbay"]["phases"]] == [0]
