@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,12 @@ from eva_coralbay.tasks import catalog
 _FOLDER = re.compile(r"Dataset\d{3}_\w[\w-]*")
 """The name of the folder of a data set, by which nnU-Net finds it."""
 
+_SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+"""The splits that a task may have."""
+
 _ENDING = ".nii.gz"
+"""How the names of all files end."""
+
 _COMPRESSION = 3
 """A level at which scans are written fast."""
 
@@ -61,13 +66,12 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
         known = ", ".join(each.id for each in catalog.TASKS.values() if each.kind == "segmentation")
         raise EvaCoralbayError(f"There is no task '{task}' to be written: choose one of {known}.")
     every = task_datasets.build_segmentation(task, root)
-    cases: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for split, ids in cases.items():
-        if every.has_split(split):
-            dataset = task_datasets.build_segmentation(task, root, split=split)
-            dataset.setup()
-            ids += dataset.case_ids
-            _write_cases(folder, dataset, is_test=split == "test")
+    cases: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    for split in filter(every.has_split, _SPLITS):
+        dataset = task_datasets.build_segmentation(task, root, split=split)
+        dataset.setup()
+        cases[split] = dataset.case_ids
+        _write_cases(folder, dataset, is_test=split == "test")
     training = [*cases["train"], *cases["val"]]
     folds = [{"train": cases["train"], "val": cases["val"] or cases["train"]}]
     _write_json(folder / "splits_final.json", folds)
