@@ -87,7 +87,7 @@ def score(
 
 def _build(task: str, root: str, fold: int | None) -> datasets.SegmentationDataset:
     """Returns the cases that a run of a task is scored on."""
-    if fold is not None and task not in task_datasets.OWN_DATA:
+    if fold is not None and task in catalog.TASKS:
         raise EvaCoralbayError(f"'{task}' has a split of its own: leave out the fold.")
     arguments = {} if fold is None else {"fold": fold}
     every = task_datasets.build_segmentation(task, root, **arguments)

@@ -113,6 +113,12 @@ def test_a_task_has_its_own_metrics_and_a_place_on_the_board(
     assert entry.record.config is None and not entry.config_path.exists()
     assert main.main(["results", str(tmp_path / "logs")]) == 0
     assert "external" in capsys.readouterr().out
+    assert main.main(["leaderboard", "verify", str(entry.path)]) == 0
+    site = str(tmp_path / "site")
+    assert main.main(["leaderboard", "build", "--results", str(board), "--out", site]) == 0
+    page = (tmp_path / "site/index.html").read_text()
+    assert "Segmentation, external" in page
+    assert "eva-coralbay score PREDICTIONS lits17 --root DATA --model nnunet/resenc_m" in page
 
 
 def test_what_cannot_be_scored(

@@ -28,6 +28,7 @@ from eva_coralbay.leaderboard.page import (
 )
 from eva_coralbay.results import case_values, run_config, scores
 from eva_coralbay.results import folder as results_folder
+from eva_coralbay.tasks import protocols
 
 _ASSETS = ("style.css", "script.js")
 """The files that are copied as they are."""
@@ -369,7 +370,7 @@ def _config_path(content: board.Board, entry: results_folder.Entry) -> str | Non
 
 
 def _command(content: board.Board, track: board.Track, entry: results_folder.Entry) -> str:
-    """Returns the command that repeats a run."""
+    """Returns the command that repeats a run, or the scoring of another program's label maps."""
     config = _config_path(content, entry)
     if config:
         # only a classification can have its embeddings computed first
@@ -377,6 +378,9 @@ def _command(content: board.Board, track: board.Track, entry: results_folder.Ent
         command = "fit" if is_fit else run_config.command(run_config.read(entry.config_path))
         return shlex.join(["eva", command, "--config", config])
     result = entry.record
+    if protocols.is_external(track.protocol):
+        words = ["eva-coralbay", "score", "PREDICTIONS", result.task.id, "--root", "DATA"]
+        return shlex.join([*words, "--model", result.model.id or "", "--out", "SCORED"])
     variables = {
         "MODEL_NAME": result.model.id or "",
         "PROTOCOL": track.protocol,
