@@ -134,7 +134,7 @@ def test_the_fit_of_a_probe_counts_what_the_probe_does() -> None:
     # three cases: ten of one, ten of two with five decompositions for each, all three
     fit = estimates.estimate_fit(100, 3)
     assert fit.tflop == pytest.approx((10 + 10 * 11 + 16) * 100**3 / 3e12)
-    assert fit.gib == pytest.approx(15 * 100**2 * 8 / 2**30)
+    assert fit.gib == pytest.approx(8 * 100**2 * 8 / 2**30)
 
 
 def test_a_training_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,22 +148,27 @@ def solve(total: sums.Sums, strengths: Sequence[Strength]) -> tuple[torch.Tensor
     within = within / scale / scale.T
     standardized = (means - center) / scale
 
-    identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
-    shrinkages = sorted({strength.shrinkage for strength in strengths})
-    shares = torch.tensor(shrinkages, dtype=within.dtype, device=within.device)[:, None, None]
-    factors = torch.linalg.cholesky((1.0 - shares) * within + shares * identity)
-    directions = torch.cholesky_solve(standardized.expand(len(shares), -1, -1), factors)
-
+    directions = {
+        shrinkage: _solve_for(within, standardized, shrinkage)
+        for shrinkage in {strength.shrinkage for strength in strengths}
+    }
     log_frequencies = (total.totals.clamp_min(_TINY) / total.totals.sum()).log()
     all_weights, all_biases = [], []
     for strength in strengths:
-        direction = directions[shrinkages.index(strength.shrinkage)]
+        direction = directions[strength.shrinkage]
         coefficients = direction / scale
         bias = -0.5 * (standardized * direction).sum(dim=0) - (center * coefficients).sum(dim=0)
         bias = bias + strength.prior * log_frequencies
         all_weights.append((coefficients * present).T)
         all_biases.append(bias.masked_fill(~present, -torch.inf))
     return torch.stack(all_weights), torch.stack(all_biases)
+
+
+def _solve_for(within: torch.Tensor, means: torch.Tensor, shrinkage: float) -> torch.Tensor:
+    """Solves for the directions of one shrinkage; of several at once it would take the memory."""
+    shrunk = (1.0 - shrinkage) * within
+    shrunk.diagonal().add_(shrinkage)
+    return torch.cholesky_solve(means, torch.linalg.cholesky(shrunk))
 
 
 _TINY = 1e-12

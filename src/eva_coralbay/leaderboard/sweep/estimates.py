@@ -33,6 +33,9 @@ CURVE_SIZES, CURVE_DRAWS = (1, 2, 5, 10, 25), 10
 NUM_SHRINKAGES = 5
 """How many strengths of a probe's covariance are tried."""
 
+_MATRICES_OF_A_FIT = 5
+"""How many matrices of all pairs of features there are at a time beside the sums of the cases."""
+
 _WIDTH = "model.init_args.encoder.init_args.model_kwargs.feature_size"
 """The key of a config that states the feature size."""
 
@@ -217,7 +220,7 @@ def estimate_fit(features: int, cases: int) -> Estimate:
     """
     subsets = [size for size in CURVE_SIZES if size < cases for _ in range(CURVE_DRAWS)]
     solved = sum(1 + (NUM_SHRINKAGES * size if size > 1 else 0) for size in (*subsets, cases))
-    matrices = cases + 2 * NUM_SHRINKAGES + 2
+    matrices = cases + _MATRICES_OF_A_FIT
     return Estimate(solved * features**3 / 3e12, matrices * features**2 * 8 / 2**30)
 
 
