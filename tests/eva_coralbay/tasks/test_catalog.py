@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from eva_coralbay.tasks import catalog, facts
+from eva_coralbay.tasks import catalog, facts, splits
 
 
 def test_no_task_that_was_released_is_lost() -> None:
@@ -59,6 +59,28 @@ def test_only_what_can_be_downloaded_is_said_to_be() -> None:
 
     # the test labels of WORD can be downloaded, the rest cannot
     assert by_hand - {"word"} == {task.id for task in catalog.TASKS.values() if not task.resources}
+
+
+def test_lesions_are_counted_in_the_tasks_that_have_some() -> None:
+    lesions = {task.id: task.lesion_classes for task in catalog.TASKS.values()}
+    tumors = ("lits17", "kits23", *(f"msd_task{task}" for task in (
+        "03_liver", "06_lung", "07_pancreas", "08_hepatic_vessel", "10_colon",
+    )))  # fmt: skip
+    assert {task for task, classes in lesions.items() if classes} == set(tumors)
+    assert all("tumor" in lesions[task] for task in tumors)
+    assert lesions["kits23"] == ("tumor", "cyst")
+
+
+def test_the_scored_scans_of_two_tasks_are_the_same() -> None:
+    """The Decathlon's liver task has the scans of LiTS17, with the same numbers."""
+    for first, second in (("lits17", "msd_task03_liver"), ("flare22", "msd_task07_pancreas")):
+        assert second in catalog.TASKS[first].shares_scans_with
+    scored = [
+        splits.read_splits(task).schemes["v1"]["test"] for task in ("lits17", "msd_task03_liver")
+    ]
+    numbers = [[int(re.sub(r"\D", "", case)) for case in cases] for cases in scored]
+    assert len(numbers[0]) == 26
+    assert numbers[0] == numbers[1]
 
 
 def test_tasks_share_scans_both_ways() -> None:
