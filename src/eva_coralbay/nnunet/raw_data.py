@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay import _atomic_files, _progress
-from eva_coralbay.data import datasets, nifti, task_datasets
+from eva_coralbay.data import datasets, nifti_image, task_datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.tasks import catalog
@@ -121,7 +121,7 @@ def _shorten(hounsfield: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
 
 def _write_volume(path: pathlib.Path, array: npt.NDArray[Any], grid: grid_lib.Grid) -> None:
     content = io.BytesIO()
-    nifti.as_nifti(array, grid.affine).to_stream(content)
+    nifti_image.as_nifti(array, grid.affine).to_stream(content)
     compressed = gzip.compress(content.getbuffer(), _COMPRESSION, mtime=0)
     _atomic_files.write_atomically(path, compressed)
 
