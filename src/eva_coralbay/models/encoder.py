@@ -336,7 +336,7 @@ class CoralBayEncoder(nn.Module):
         recomputed = self.state_dict().keys() - checkpoint.state_dict.keys()
         self.load_state_dict(checkpoint.state_dict, strict=False)
         self.preprocessing = export.read_preprocessing(checkpoint.config, where=checkpoint.source)
-        self.origin = weight_sources.Origin(
+        self.origin = weight_sources.Origin.of(
             checkpoint.source, checkpoint.revision, checkpoint.sha256
         )
         self.eval()

@@ -53,7 +53,7 @@ def _load(
     if md5 is not None:
         weight_files.verify_md5(source, md5)
     fill(network, weight_files.read_file(located.weights), keys=keys, where=where)
-    return weight_sources.Origin(source, located.revision, digest)
+    return weight_sources.Origin.of(source, located.revision, digest)
 
 
 def fill(network: nn.Module, content: Any, *, keys: KeyLayout, where: str) -> None:

@@ -90,8 +90,8 @@ def _derive(network: Any, origin: weight_sources.Origin | None) -> str:
         return f"{_LOCAL}/{type(network).__name__}"
     if origin.published_as is not None:
         return origin.published_as
-    if origin.revision is not None or not pathlib.Path(origin.source).expanduser().exists():
+    path = pathlib.Path(origin.source)
+    if not path.is_absolute():
         return origin.source.partition("@")[0].partition("#")[0]
-    path = pathlib.Path(origin.source).expanduser().resolve()
     stem = path.name if path.is_dir() else path.stem
     return f"{_LOCAL}/{re.sub(r'[^A-Za-z0-9._-]+', '-', stem)}-{origin.sha256[:8]}"

@@ -28,7 +28,7 @@ class Origin:
     """Where the weights of an encoder come from; encoders carry it as `origin`."""
 
     source: str
-    """The path or Hub id that was asked for."""
+    """The absolute path, or the Hub id or address that was asked for."""
 
     revision: str | None
     """The revision that was asked of the Hub."""
@@ -38,6 +38,20 @@ class Origin:
 
     published_as: str | None = None
     """The name in the zoo whose published weights these are; None for all others."""
+
+    @classmethod
+    def of(cls, source: str, revision: str | None, sha256: str) -> "Origin":
+        """Returns the origin of weights that were just loaded.
+
+        A path becomes absolute, so that it is known as one when the file is gone.
+
+        Args:
+            source: The path or Hub id that was asked for.
+            revision: The revision that was asked of the Hub.
+            sha256: SHA-256 of the weights file.
+        """
+        path = pathlib.Path(source).expanduser()
+        return cls(str(path.resolve()) if path.exists() else source, revision, sha256)
 
 
 class HubId(NamedTuple):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import pytest
 import torch
@@ -33,6 +34,21 @@ def test_own_weights_cannot_claim_a_published_name(tmp_path: pathlib.Path) -> No
     assert find_recorded_name(wrapped, "lab/mine").id == "lab/mine"
     file = CoralBayEncoder(checkpoint=tmp_path / "my run" / "model.safetensors")
     assert find_recorded_name(file, "radiology/voco_b").id == f"local/model-{sha256[:8]}"
+
+
+def test_weights_that_are_gone_are_still_named_by_their_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of days writes its record at the end, and its path is nobody's business."""
+    monkeypatch.chdir(tmp_path)
+    CoralBayEncoder(12).save_pretrained("patients/own")
+    encoder = CoralBayEncoder(checkpoint="patients/own")
+    shutil.rmtree("patients")
+
+    recorded = find_recorded_name(encoder, "radiology/coralbay")
+
+    assert encoder.origin is not None
+    assert recorded.id == f"local/own-{encoder.origin.sha256[:8]}"
 
 
 @pytest.mark.parametrize(
