@@ -182,6 +182,9 @@ def quickstart(session: nox.Session) -> None:
     session.log("4 of 4: the table, and the label-efficiency curves of both in one picture")
     session.run("eva-coralbay", "results", str(QUICKSTART / "logs"))
     session.run("eva-coralbay", "curves", str(QUICKSTART / "logs"))
+    session.log(
+        "A random encoder may well lose to the derivatives. Trained weights have to beat both."
+    )
 
 
 @nox.session

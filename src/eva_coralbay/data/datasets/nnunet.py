@@ -206,7 +206,8 @@ class NnUNet(base.SegmentationDataset):
         if len(cases) < _NUM_FOLDS or not 0 <= self._fold < _NUM_FOLDS:
             raise DatasetError(
                 f"Cannot draw fold {self._fold} of {_NUM_FOLDS} from the {len(cases)} cases in "
-                f"'{self._root}'. Add a splits_final.json that lists the cases of each split."
+                f"'{self._root}'. Add a splits_final.json that lists the "
+                'cases of each fold: [{"train": ["<case>", ...], "val": ["<case>", ...]}].'
             )
         logger.info(
             f"No splits_final.json in '{self._root}': fold {self._fold} is drawn as nnU-Net does."
