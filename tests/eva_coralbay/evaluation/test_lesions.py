@@ -102,7 +102,7 @@ def _random_pair(seed: int) -> tuple[_Mask, _Mask]:
             prediction[rng.integers(shape[0])] = False
         case 2:
             truth[:, rng.integers(shape[1])] = False
-    return truth, prediction
+    return truth, np.asarray(prediction, dtype=np.bool_)
 
 
 @pytest.mark.parametrize("seed", range(200))
