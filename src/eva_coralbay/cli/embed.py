@@ -48,6 +48,9 @@ class Embed(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Embeds the scans."""
+        from eva_coralbay.inference import feature_table
+
+        feature_table.check_pyarrow()
         _output.announce_imports()
         from eva_coralbay.inference import embedding_job
         from eva_coralbay.models import loading

@@ -5,6 +5,7 @@ import argparse
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _scans, _subcommand
+from eva_coralbay.errors import EvaCoralbayError
 
 
 class Segment(_subcommand.Subcommand):
@@ -68,6 +69,8 @@ class Segment(_subcommand.Subcommand):
     @override
     def run(self, arguments: argparse.Namespace) -> int:
         """Segments the scans."""
+        if not arguments.trained.is_dir():
+            raise EvaCoralbayError(f"There is no folder '{arguments.trained}': name that of a run.")
         _output.announce_imports()
         from eva_coralbay.inference import segmenting_job, trained
 

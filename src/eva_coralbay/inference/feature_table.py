@@ -169,7 +169,7 @@ def locked(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         EvaCoralbayError: If another process writes it, it is a folder, or pyarrow is not installed.
     """
-    _check_pyarrow()
+    check_pyarrow()
     if not path.name or path.is_dir():
         raise EvaCoralbayError(f"'{path}' is a folder. Name the Parquet file to write.")
     parts = parts_folder(path)
@@ -190,9 +190,17 @@ def parts_folder(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def _check_pyarrow() -> None:
+def check_pyarrow() -> None:
+    """Checks that tables can be written.
+
+    Raises:
+        EvaCoralbayError: If pyarrow is not installed.
+    """
     if importlib.util.find_spec("pyarrow") is None:
-        raise EvaCoralbayError("Parquet files need pyarrow: pip install 'eva-coralbay[embed]'.")
+        raise EvaCoralbayError(
+            "Parquet files need pyarrow: pip install 'eva-coralbay[embed]', or "
+            "in a clone '.[embed]'."
+        )
 
 
 def _read(path: pathlib.Path, *, columns: Sequence[str] | None = None) -> Any:

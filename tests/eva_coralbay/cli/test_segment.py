@@ -23,3 +23,14 @@ def test_segments_by_a_probe(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
 
     assert main.main(["segment", "a", "--run", str(tmp_path / "logs"), "--out", str(out)]) == 1
     assert f"Did you mean '{run}'?" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_named_before_anything_is_loaded(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["segment", str(tmp_path), "--run", "nowhere", "--out", str(tmp_path / "out")]
+
+    assert main.main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "eva-coralbay: error: There is no folder 'nowhere': name that of a run.\n"
+    )
