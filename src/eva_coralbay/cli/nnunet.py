@@ -78,6 +78,10 @@ class Export(_subcommand.Subcommand):
             help="where to write (default: beside the plans, where nnU-Net looks for them)",
         )
         parser.add_argument(
+            "--name",
+            help="what the plans are called by (default: the name of the checkpoint or the model)",
+        )
+        parser.add_argument(
             "--checkpoint",
             metavar="PATH",
             help="own weights of the network: a file, a folder, a Hub id",
@@ -120,7 +124,7 @@ class Export(_subcommand.Subcommand):
         plans, weights = export.export(
             loading.build_named(arguments.model, **options),
             arguments.plans,
-            name=pathlib.Path(arguments.checkpoint or arguments.model).stem,
+            name=arguments.name or pathlib.Path(arguments.checkpoint or arguments.model).stem,
             out=arguments.out,
             is_frozen=arguments.frozen,
             is_native=arguments.native,

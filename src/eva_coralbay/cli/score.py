@@ -62,7 +62,8 @@ class Score(_subcommand.Subcommand):
             "--fold",
             metavar="N",
             type=_subcommand.at_least(0),
-            help="for your own scans: the fold whose validation cases are scored (default: 0)",
+            help="for your own scans: score the validation cases of this fold (default: the test "
+            "cases; those of fold 0 if there are none)",
         )
 
     @override

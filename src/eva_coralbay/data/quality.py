@@ -69,7 +69,7 @@ _MIN_GAS = -4096.0
 
 _GAS_PEAK = (-1150.0, -550.0)
 """Between which HU the most frequent one of gas lies: from air to the lung of somebody who breathes
-out. It is between -1010 and -650 in the 247 real scans that the tests know."""
+out. It is between -1010 and -650 in 247 real scans (benchmarks/RESULTS.md)."""
 
 _MIN_PART = 0.02
 """From which part of a scan on the HU of gas, or of soft tissue, say something."""

@@ -4,7 +4,9 @@ A lesion is a connected component, with neighbors over faces, edges and corners 
 and a true lesion may be matched if their intersection over union is at least 0.1, the threshold of
 nnDetection (Baumgartner et al. 2021, https://arxiv.org/abs/2106.00817). Each is matched once at
 most, and as many pairs are matched as possible, which is the rule of the PI-CAI challenge
-(`evaluate_case` in picai_eval/eval.py, https://github.com/DIAGNijmegen/picai_eval).
+(`evaluate_case` in picai_eval/eval.py, https://github.com/DIAGNijmegen/picai_eval). Every predicted
+lesion without a partner is a false positive, also where it overlaps a true one; PI-CAI's default
+leaves those out.
 """
 
 from typing import Any, NamedTuple

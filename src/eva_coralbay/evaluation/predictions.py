@@ -37,8 +37,9 @@ def score(
     """Scores the label maps in a folder on the scans' own grids.
 
     The cases are those that a run of the task is scored on: the test cases, or the validation cases
-    where there are none. Each has a file `<case>.nii.gz` or `<case>.nii` on the grid of its scan,
-    whose values are the positions of the labels in the task, 0 for the background. It writes
+    where there are none or a fold is given. Each has a file `<case>.nii.gz` or `<case>.nii` on the
+    grid of its scan, whose values are the positions of the labels in the task, 0 for the
+    background. It writes
 
         <out>/seed_<seed>/
             record_<part>_last.json
@@ -57,22 +58,23 @@ def score(
         The record.
 
     Raises:
-        EvaCoralbayError: If the task is no segmentation, the name is none, or a label map is
-            missing, lies on another grid or has other values.
+        EvaCoralbayError: If the task is no segmentation, the name is none, a label map is
+            missing, lies on another grid or has other values, or the folder has the record of
+            another model, task or split.
     """
     problem = results_folder.find_bad_model_name(model)
     if problem is not None:
         raise EvaCoralbayError(f"The name of the model {problem}")
     dataset = _build(task, root, fold)
+    place, name = pathlib.Path(out) / f"seed_{seed}", f"record_{dataset.split}_last"
+    _check_place(place / f"{name}.json", dataset, task, model)
     paths = _find(pathlib.Path(folder), dataset.case_ids)
     metric = metrics.CaseSegmentation()
     metrics.configure(metric, dataset)
     for case, path in _progress.bar(paths.items(), desc="Scoring", unit="case", total=len(paths)):
         metric.add(case, _read(dataset, case, path))
 
-    place = pathlib.Path(out) / f"seed_{seed}"
     place.mkdir(parents=True, exist_ok=True)
-    name = f"record_{dataset.split}_last"
     result = _describe(
         dataset,
         task,
@@ -91,10 +93,25 @@ def _build(task: str, root: str, fold: int | None) -> datasets.SegmentationDatas
         raise EvaCoralbayError(f"'{task}' has a split of its own: leave out the fold.")
     arguments = {} if fold is None else {"fold": fold}
     every = task_datasets.build_segmentation(task, root, **arguments)
-    split = "test" if every.has_split("test") else "val"
+    split = "test" if fold is None and every.has_split("test") else "val"
     dataset = task_datasets.build_segmentation(task, root, split=split, **arguments)
     dataset.setup()
     return dataset
+
+
+def _check_place(
+    path: pathlib.Path, dataset: datasets.SegmentationDataset, task: str, model: str
+) -> None:
+    """Checks that no record of something else would be replaced."""
+    if not path.exists():
+        return
+    known = record.Record.read(path)
+    before = known.task.id, known.model.id, known.split.ids_sha256
+    if before != (task, model, record.ids_sha256(dataset.case_ids)):
+        raise EvaCoralbayError(
+            f"'{path}' is the record of {known.model.id} on {known.split.n} {known.split.part} "
+            f"cases of {known.task.id}, not of these: write to another folder."
+        )
 
 
 def _find(folder: pathlib.Path, cases: list[str]) -> dict[str, pathlib.Path]:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,9 @@ _PLANS = "Plans"
 
 _SEG_LAYERS = ".seg_layers."
 """What the keys of the layers have that depend on the classes, which nnU-Net never loads."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What an encoder may be called, as plans and folders of nnU-Net get its name."""
 
 _SEED = 0
 """The seed of the decoder's first weights."""
@@ -77,12 +81,17 @@ def export(
 
     Raises:
         DatasetError: If the plans cannot be read, or have no configuration for CT in 3D.
-        EvaCoralbayError: If the encoder is another network, its input is not known, or the window
-            contradicts it.
+        EvaCoralbayError: If the encoder is another network, its input is not known, the window
+            contradicts it, or the files of another export would be replaced.
     """
     if not isinstance(encoder, encoder_lib.CoralBayEncoder):
         raise EvaCoralbayError(
             f"Only Swin encoders can be exported to nnU-Net, not a {type(encoder).__name__}."
+        )
+    if not _NAME.fullmatch(name):
+        raise EvaCoralbayError(
+            f"An encoder is called by letters, digits, underscores and hyphens, got '{name}': give "
+            "another name."
         )
     own = _find_input(encoder, is_native=is_native, hu_window=hu_window)
     name = f"{name}{'_native' * is_native}{'_frozen' * is_frozen}{_PLANS}"
@@ -98,12 +107,19 @@ def export(
         adapted = _adapt(source, name, own, arguments, in_channels=encoder.in_channels)
 
     folder = pathlib.Path(out or pathlib.Path(plans).parent)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{name}.json", folder / f"{name}.pth"
-    content = io.BytesIO()
-    torch.save({"network_weights": _initialize(encoder, arguments)}, content)
-    _atomic_files.write_atomically(paths[1], content.getvalue())
-    _atomic_files.write_atomically(paths[0], json.dumps(adapted, indent=4).encode())
+    weights = io.BytesIO()
+    torch.save({"network_weights": _initialize(encoder, arguments)}, weights)
+    contents = json.dumps(adapted, indent=4).encode(), weights.getvalue()
+    for path, content in zip(paths, contents, strict=True):
+        if path.exists() and path.read_bytes() != content:
+            raise EvaCoralbayError(
+                f"'{path}' is of another export, or of nnU-Net: give another name or folder, as "
+                "what was preprocessed or trained by it would no longer fit."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    _atomic_files.write_atomically(paths[1], contents[1])
+    _atomic_files.write_atomically(paths[0], contents[0])
     return paths
 
 

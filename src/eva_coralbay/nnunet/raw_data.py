@@ -52,8 +52,8 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
         The number of cases.
 
     Raises:
-        EvaCoralbayError: If the task is no segmentation of the leaderboard, or nnU-Net would not
-            find the folder.
+        EvaCoralbayError: If the task is no segmentation of the leaderboard, nnU-Net would not
+            find the folder, or it has another data set.
         DatasetError: If files of a case are missing or broken.
     """
     folder = pathlib.Path(out)
@@ -66,27 +66,29 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
         known = ", ".join(each.id for each in catalog.TASKS.values() if each.kind == "segmentation")
         raise EvaCoralbayError(f"There is no task '{task}' to be written: choose one of {known}.")
     every = task_datasets.build_segmentation(task, root)
+    splits = [
+        task_datasets.build_segmentation(task, root, split=split)
+        for split in filter(every.has_split, _SPLITS)
+    ]
     cases: dict[str, list[str]] = {split: [] for split in _SPLITS}
-    for split in filter(every.has_split, _SPLITS):
-        dataset = task_datasets.build_segmentation(task, root, split=split)
+    for dataset in splits:
         dataset.setup()
-        cases[split] = dataset.case_ids
-        _write_cases(folder, dataset, is_test=split == "test")
+        cases[str(dataset.split)] = dataset.case_ids
     training = [*cases["train"], *cases["val"]]
+    description = {
+        "name": every.name,
+        "license": every.license,
+        "channel_names": {"0": "CT"},
+        "labels": every.class_to_idx,
+        "numTraining": len(training),
+        "file_ending": _ENDING,
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    }
+    _write_once(folder / "dataset.json", description)
     folds = [{"train": cases["train"], "val": cases["val"] or cases["train"]}]
-    _write_json(folder / "splits_final.json", folds)
-    _write_json(
-        folder / "dataset.json",
-        {
-            "name": every.name,
-            "license": every.license,
-            "channel_names": {"0": "CT"},
-            "labels": every.class_to_idx,
-            "numTraining": len(training),
-            "file_ending": _ENDING,
-            "overwrite_image_reader_writer": "SimpleITKIO",
-        },
-    )
+    _write_once(folder / "splits_final.json", folds)
+    for dataset in splits:
+        _write_cases(folder, dataset, is_test=dataset.split == "test")
     return len(training) + len(cases["test"])
 
 
@@ -126,5 +128,10 @@ def _write_volume(path: pathlib.Path, array: npt.NDArray[Any], grid: grid_lib.Gr
     _atomic_files.write_atomically(path, compressed)
 
 
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    _atomic_files.write_atomically(path, json.dumps(content, indent=2).encode())
+def _write_once(path: pathlib.Path, content: Any) -> None:
+    """Writes a description; another one that is there means that the scans are others, too."""
+    text = json.dumps(content, indent=2)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise EvaCoralbayError(f"'{path}' is of another data set: write to another folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _atomic_files.write_atomically(path, text.encode())

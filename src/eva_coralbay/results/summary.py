@@ -248,7 +248,7 @@ def _warn_of_weights(summaries: Sequence[Summary]) -> None:
         "these weights, too. If the weights should be the same, check which checkpoint each run "
         "loaded, and give others a model id of their own."
         for each in summaries
-        if len(set(each.weights)) > 1
+        if len({known for known in each.weights if known is not None}) > 1
     )
     for line in lines:
         logger.warning(line)

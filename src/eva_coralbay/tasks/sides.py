@@ -28,13 +28,17 @@ _LETTER = re.compile(r"(?<![A-Za-z])[lrLR](?=[A-Za-z])|(?<=[A-Za-z])[lrLR](?![A-
 
 _HEART_OR_LIVER = re.compile(
     r"heart|cardiac|^(?!.*lateral).*ventric|atri(?:um|al)|auric|coronar|liver|hepat"
-    r"|(?<![a-z])[lr](?:v|aa?|ca)(?![a-z])",
+    r"|(?<![a-z])[lr](?:v|aa?|ad|ca|h[adv]|pv)(?![a-z])",
     re.IGNORECASE,
 )
 """Organs with a left and a right part that are not mirror images: `right atrium`, `LV`. The lateral
 ventricles are those of the brain."""
 
-_ABBREVIATED_CHAMBER = re.compile(r"(?<![A-Za-z])[lrLR](?i:v|aa?|ca)(?![A-Za-z])")
+_ABBREVIATED = re.compile(r"(?<![A-Za-z])[lrLR](?i:v|aa?|ca|h[adv]|pv)(?![A-Za-z])")
+"""Abbreviations of such parts; `LAD` stands for one artery, the left anterior descending one."""
+
+_VERTEBRA = re.compile("vert|lumb", re.IGNORECASE)
+"""What says that `L1` is a vertebra."""
 
 _OTHER_LANGUAGE = re.compile(
     r"(?<![a-z])(?:links|rechts|(?:link|recht)e[rs]?|gauche|droite?|izquierd[ao]|derech[ao]"
@@ -76,13 +80,16 @@ def find_unpaired(labels: Sequence[str]) -> tuple[str, ...]:
         Their names, such as "lung_middle_lobe_right" or "left ventricle".
     """
     paired = {name for pair in find_pairs(labels) for name in pair}
-    patterns = [_SIDE, _ABBREVIATED_CHAMBER, _OTHER_LANGUAGE]
-    if any(_SHORT.search(name) and not _SIDE.search(name) for name in paired):
-        patterns.append(_SHORT)  # beside LUL and RUL, RML is of the right side
+    # beside LUL and RUL, RML is of the right side
+    has_short = any(_SHORT.search(name) and not _SIDE.search(name) for name in paired)
     return tuple(
         name
         for name in labels
-        if name not in paired and any(pattern.search(name) for pattern in patterns)
+        if name not in paired
+        and (
+            any(pattern.search(name) for pattern in (_SIDE, _ABBREVIATED, _OTHER_LANGUAGE))
+            or (has_short and _SHORT.search(name) and not _VERTEBRA.search(name))
+        )
     )
 
 

@@ -31,6 +31,17 @@ def own_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return runs.write_data(tmp_path_factory.mktemp("own") / "data")
 
 
+def test_the_record_of_another_model_is_not_replaced(
+    own_data: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    labels, root = own_data / "labelsTr", str(own_data)
+    first = predictions.score(labels, "nnunet", root, tmp_path, model="lab/labels")
+    assert predictions.score(labels, "nnunet", root, tmp_path, model="lab/labels") == first
+
+    with pytest.raises(EvaCoralbayError, match="is the record of lab/labels"):
+        predictions.score(labels, "nnunet", root, tmp_path, model="lab/other")
+
+
 def test_labels_themselves_are_perfect(own_data: pathlib.Path, tmp_path: pathlib.Path) -> None:
     root = str(own_data)
     result = predictions.score(

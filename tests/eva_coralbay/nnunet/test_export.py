@@ -3,6 +3,7 @@
 `data/nnUNetPlans.json` is what nnU-Net 2.8.1 has written for six generated scans.
 """
 
+import copy
 import json
 import pathlib
 import pydoc
@@ -128,7 +129,25 @@ def test_plans_of_the_task(encoder: encoder_lib.CoralBayEncoder, tmp_path: pathl
     assert found["data_identifier"] == "minePlans_3d_fullres"
     assert (planned["patch_size"], found["patch_size"]) == ([48, 48, 48], [64, 64, 64])
     assert _normalize(plans, [-500.0, -175.0, 37.5, 250.0, 900.0]) == [0.0, 0.0, 0.5, 1.0, 1.0]
-    assert _normalize(_export(encoder, tmp_path, hu_window=(0, 100)), [25.0]) == [0.25]
+    other = _export(encoder, tmp_path / "other", hu_window=(0, 100))
+    assert _normalize(other, [25.0]) == [0.25]
+
+
+def test_another_export_is_not_replaced(
+    encoder: encoder_lib.CoralBayEncoder, tmp_path: pathlib.Path
+) -> None:
+    plans = _export(encoder, tmp_path)
+    assert _export(encoder, tmp_path) == plans
+    with pytest.raises(EvaCoralbayError, match="minePlans.json' is of another export"):
+        _export(encoder, tmp_path, hu_window=(0, 100))
+    others = copy.deepcopy(encoder)
+    with torch.no_grad():
+        next(others.parameters()).add_(1.0)
+    with pytest.raises(EvaCoralbayError, match="minePlans.pth' is of another export"):
+        _export(others, tmp_path)
+    with pytest.raises(EvaCoralbayError, match="got 'a.b'"):
+        export.export(encoder, _PLANS, name="a.b", out=tmp_path)
+    assert _read(tmp_path / "minePlans.json") == plans
 
 
 def test_plans_of_the_encoders_own_input(

@@ -89,6 +89,17 @@ def test_without_validation_cases_the_training_cases_are_monitored(
     assert fold["val"] == fold["train"] == splits.schemes[splits.default]["train"]
 
 
+def test_another_data_set_is_left_alone(btcv: str, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "Dataset501_Mine"
+    out.mkdir()
+    (out / "dataset.json").write_text("{}")
+
+    with pytest.raises(EvaCoralbayError, match="dataset.json' is of another data set"):
+        raw_data.write("btcv", btcv, out)
+
+    assert [path.name for path in out.iterdir()] == ["dataset.json"]
+
+
 def test_what_cannot_be_written(btcv: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(EvaCoralbayError, match="DatasetXXX_NAME .* got 'btcv'"):
         raw_data.write("btcv", btcv, tmp_path / "btcv")

@@ -75,6 +75,8 @@ def test_pairs(left: str, right: str) -> None:
         ("ventricle_L", "ventricle_R"),
         ("left_coronary_artery", "right_coronary_artery"),
         ("LCA", "RCA"),
+        ("LHA", "RHA"),
+        ("LHV", "RHV"),
         ("left liver lobe", "right liver lobe"),
         ("Left_Hepatic_Vein", "Right_Hepatic_Vein"),
         ("left_kidney", "Right_Kidney"),
@@ -101,6 +103,8 @@ def test_abbreviations_and_numbers_beside_a_pair_of_their_kind_are_sides() -> No
     assert sides.find_pairs(lobes) == (("LUL", "RUL"), ("LLL", "RLL"))
     assert sides.find_unpaired(lobes) == ("RML",)
     assert sides.find_unpaired(("rib_L1", "rib_R1", "rib_L2")) == ("rib_L2",)
+    assert sides.find_unpaired(("vertebrae_L1", "rib_L1", "rib_R1")) == ()
+    assert sides.find_pairs(("LAD", "RAD")) == ()
 
 
 def test_what_only_looks_like_a_side_is_none() -> None:

@@ -380,7 +380,8 @@ def _command(content: board.Board, track: board.Track, entry: results_folder.Ent
     result = entry.record
     if protocols.is_external(track.protocol):
         words = ["eva-coralbay", "score", "PREDICTIONS", result.task.id, "--root", "DATA"]
-        return shlex.join([*words, "--model", result.model.id or "", "--out", "SCORED"])
+        words += ["--model", result.model.id or "", "--seed", str(result.seed)]
+        return shlex.join([*words, "--out", "SCORED"])
     variables = {
         "MODEL_NAME": result.model.id or "",
         "PROTOCOL": track.protocol,
