@@ -98,6 +98,27 @@ def add_debug_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder_arguments(parser: argparse._ActionsContainer) -> None:
+    """Adds the weights and the arguments of an encoder that is built by its name.
+
+    Args:
+        parser: A parser, or a group of one.
+    """
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="own weights of the network: a file, a folder, a Hub id",
+    )
+    parser.add_argument(
+        "--kwarg",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=key_value,
+        help="an argument of the encoder's class, the value in YAML; may be repeated",
+    )
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """Returns a parser of whole numbers with a smallest value.
 

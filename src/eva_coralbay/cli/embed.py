@@ -87,21 +87,9 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model", metavar="NAME", required=True, help="a name that `eva-coralbay models` lists"
     )
-    group.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        help="own weights of the network: a file, a folder, a Hub id",
-    )
+    _subcommand.add_encoder_arguments(group)
     group.add_argument(
         "--random-weights", action="store_true", help="leave the weights random, the same each time"
-    )
-    group.add_argument(
-        "--kwarg",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=_subcommand.key_value,
-        help="an argument of the encoder's class, the value in YAML; may be repeated",
     )
     group.add_argument(
         "--pool",

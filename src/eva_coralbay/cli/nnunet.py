@@ -81,19 +81,7 @@ class Export(_subcommand.Subcommand):
             "--name",
             help="what the plans are called by (default: the name of the checkpoint or the model)",
         )
-        parser.add_argument(
-            "--checkpoint",
-            metavar="PATH",
-            help="own weights of the network: a file, a folder, a Hub id",
-        )
-        parser.add_argument(
-            "--kwarg",
-            metavar="KEY=VALUE",
-            action="append",
-            default=[],
-            type=_subcommand.key_value,
-            help="an argument of the encoder's class, the value in YAML; may be repeated",
-        )
+        _subcommand.add_encoder_arguments(parser)
         parser.add_argument(
             "--frozen", action="store_true", help="train the decoder only, not the encoder"
         )
