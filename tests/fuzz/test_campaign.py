@@ -77,7 +77,11 @@ def test_a_reader_that_no_longer_scales_is_found(monkeypatch: pytest.MonkeyPatch
     assert any(one.outcome in campaign.FAULTS for one in found)
 
 
-@pytest.mark.parametrize("name", kinds.KINDS)
+@pytest.mark.parametrize(
+    "name",
+    # a file of an earlier version takes several commands, each with its imports
+    [pytest.param(n, marks=pytest.mark.slow if n == "earlier" else ()) for n in kinds.KINDS],
+)
 def test_a_small_campaign_finds_nothing(name: str) -> None:
     kind = kinds.KINDS[name]
     # `nox -s fuzz` has thousands; whole commands take longer
