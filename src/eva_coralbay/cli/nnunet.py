@@ -30,7 +30,7 @@ class Data(_subcommand.Subcommand):
             metavar="DIR",
             required=True,
             type=_scans.path,
-            help="the folder to write, nnUNet_raw/DatasetXXX_NAME",
+            help="the folder to write, nnUNet_raw/DatasetNNN_NAME",
         )
 
     @override

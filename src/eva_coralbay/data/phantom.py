@@ -5,7 +5,6 @@ benchmarks. Every case draws its own build, posture, organs, contrast phase and 
 seed, so that a network has to learn anatomy and not one image.
 """
 
-import gzip
 import json
 import os
 import pathlib
@@ -119,8 +118,8 @@ def write_dataset(
         if not (pathlib.Path(image).is_file() and pathlib.Path(label).is_file()):
             phantom = generate(index, seed=seed, shape=shape, spacing_mm=spacing_mm)
             orientation = _STORED_ORIENTATIONS[index % len(_STORED_ORIENTATIONS)]
-            _write_volume(image, phantom.hounsfield, phantom.affine, orientation=orientation)
-            _write_volume(label, phantom.labels, phantom.affine, orientation=orientation)
+            nifti_image.write(image, phantom.hounsfield, phantom.affine, orientation=orientation)
+            nifti_image.write(label, phantom.labels, phantom.affine, orientation=orientation)
 
 
 def _write_description(out: str, settings: dict[str, Any], *, cases: int) -> None:
@@ -145,18 +144,6 @@ def _write_description(out: str, settings: dict[str, Any], *, cases: int) -> Non
         "generator": settings,
     }
     _atomic_files.write_atomically(path, _as_json(description))
-
-
-def _write_volume(
-    path: str,
-    array: npt.NDArray[np.integer],
-    affine: npt.NDArray[np.float64],
-    *,
-    orientation: str,
-) -> None:
-    """Writes a volume as .nii.gz, with the same bytes for the same content."""
-    image = nifti_image.as_nifti(array, affine, orientation=orientation)
-    _atomic_files.write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
 
 
 def _as_json(content: Any) -> bytes:

@@ -1,14 +1,12 @@
 """Writes a task in the raw layout of nnU-Net, with the split of the task.
 
-<out>/                      nnUNet_raw/DatasetXXX_NAME
+<out>/                      nnUNet_raw/DatasetNNN_NAME
     dataset.json
     splits_final.json       one fold; nnU-Net takes it over when it plans
     imagesTr/, labelsTr/    the cases of training and validation
     imagesTs/               those that are scored, without labels
 """
 
-import gzip
-import io
 import json
 import os
 import pathlib
@@ -46,7 +44,7 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
     Args:
         task: The id of a segmentation.
         root: The folder of its data.
-        out: The folder to write, `nnUNet_raw/DatasetXXX_NAME`.
+        out: The folder to write, `nnUNet_raw/DatasetNNN_NAME`.
 
     Returns:
         The number of cases.
@@ -59,7 +57,7 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
     folder = pathlib.Path(out)
     if not _FOLDER.fullmatch(folder.name):
         raise EvaCoralbayError(
-            f"nnU-Net finds a data set by the name of its folder, DatasetXXX_NAME with a number of "
+            f"nnU-Net finds a data set by the name of its folder, DatasetNNN_NAME with a number of "
             f"three digits, such as Dataset501_OpenKBP; got '{folder.name}'."
         )
     if task not in catalog.TASKS:
@@ -122,10 +120,7 @@ def _shorten(hounsfield: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
 
 
 def _write_volume(path: pathlib.Path, array: npt.NDArray[Any], grid: grid_lib.Grid) -> None:
-    content = io.BytesIO()
-    nifti_image.as_nifti(array, grid.affine).to_stream(content)
-    compressed = gzip.compress(content.getbuffer(), _COMPRESSION, mtime=0)
-    _atomic_files.write_atomically(path, compressed)
+    nifti_image.write(path, array, grid.affine, compression=_COMPRESSION)
 
 
 def _write_once(path: pathlib.Path, content: Any) -> None:

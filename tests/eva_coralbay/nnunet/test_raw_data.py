@@ -101,7 +101,7 @@ def test_another_data_set_is_left_alone(btcv: str, tmp_path: pathlib.Path) -> No
 
 
 def test_what_cannot_be_written(btcv: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(EvaCoralbayError, match="DatasetXXX_NAME .* got 'btcv'"):
+    with pytest.raises(EvaCoralbayError, match="DatasetNNN_NAME .* got 'btcv'"):
         raw_data.write("btcv", btcv, tmp_path / "btcv")
     with pytest.raises(EvaCoralbayError, match="no task 'nnunet' .* choose one of .*btcv"):
         raw_data.write("nnunet", btcv, tmp_path / "Dataset501_Own")
