@@ -6,6 +6,9 @@ unlabeled scans, never on the 52. A job is one encoder: it is trained, saved and
 of its own, several at a time. Encoder `seed` of every recipe starts from the weights of random
 encoder `seed`.
 
+A recipe may say after how many samples its encoder is probed as well (`samples_seen`), and after
+how many seconds a training ends (`seconds`).
+
 The probe is fitted to drawn voxels of 1, 2, 5, 10, 25 and 47 labeled scans and scored by the
 balanced accuracy at drawn voxels of each of the 52. Its prior is that of equal classes; its
 shrinkage is chosen by leaving out each labeled scan once. Scans are seen in [-175, 250] HU and, for
@@ -13,10 +16,12 @@ the first seeds, with all 47 also in windows that the probe was not fitted in.
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
 import pathlib
 import time
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any, Literal
 
@@ -31,6 +36,9 @@ _WINDOWS = {
     "wide": (-1000.0, 1000.0),
 }
 """HU windows (lower, upper); the probe is fitted in the first."""
+
+_OTHER_WINDOWS = ("lung", "bone", "wide")
+"""The windows that the probe is scored in, too."""
 
 _MULTIPLE = 8
 """What the edges of a window are a multiple of, in voxels: each scan is one window."""
@@ -137,7 +145,7 @@ def _run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Trains an encoder, saves it, and probes it."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    module, curve = _pretrain(job)
+    module, curve, snapshots = _pretrain(job)
     trained = time.perf_counter()
     encoder = module.teacher.encoder.eval().to(job["device"])
     if curve:
@@ -149,12 +157,15 @@ def _run_job(job: dict[str, Any]) -> dict[str, Any]:
         "recipe": job["recipe"],
         "curve": curve,
         "seconds": {"train": trained - started, "probe": time.perf_counter() - trained},
-        **_probe(encoder, job),
+        **_probe(encoder, job, windows=_OTHER_WINDOWS if job["seed"] == 0 else ()),
+        "snapshots": {
+            seen: _probe(each, job, windows=())["curves"] for seen, each in snapshots.items()
+        },
     }
 
 
-def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
-    """Trains; returns the module and what its steps came to."""
+def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]], dict[int, Any]]:
+    """Trains; returns the module, what its steps came to, and encoders by samples seen."""
     import _in_memory
     from torch.utils import data as torch_data
 
@@ -183,14 +194,14 @@ def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
     module.build(num_scans=len(data.cases), batch_size=batch_size)
     steps = job["steps"]
     if not steps:
-        return module, []
+        return module, [], {}
     loop = plain_loop.PlainLoop(
         module,
         views=sizes,
         batch_size=batch_size,
         steps=steps,
         device=job["device"],
-        dtype=torch.float32 if job["toy"] else torch.bfloat16,
+        dtype=torch.float32 if job["device"] == "cpu" else torch.bfloat16,
     )
     loop.start(data.probe_batch(16))
     warmup = round(data.augmentation_warmup * steps * batch_size)
@@ -204,16 +215,29 @@ def _pretrain(job: dict[str, Any]) -> tuple[Any, list[dict[str, float]]]:
         prefetch_factor=None if job["toy"] else 4,
     )
     curve: list[dict[str, float]] = []
+    snapshots: dict[int, Any] = {}
+    limit = job["recipe"].get("seconds", _TRAINING_SECONDS)
     started = time.perf_counter()
     for values in loop.run(iter(loader)):
         spent = time.perf_counter() - started
-        ends = loop.step_number == steps or spent > _TRAINING_SECONDS
+        ends = loop.step_number == steps or spent > limit
         if loop.step_number % max(1, steps // 50) == 0 or loop.step_number <= 3 or ends:
             row = {name: round(float(value), 4) for name, value in values.items()}
             curve.append({"step": loop.step_number, "seconds": round(spent, 1), **row})
+        seen = loop.step_number * batch_size
+        if seen in job["recipe"].get("samples_seen", ()):
+            snapshots[seen] = _snapshot(module, {**job, "name": f"{job['name']}_{seen}"})
         if ends:
             break
-    return module, curve
+    return module, curve, snapshots
+
+
+def _snapshot(module: Any, job: dict[str, Any]) -> Any:
+    """Saves the encoder as it is at a step, and returns a copy of it to be probed."""
+    encoder = copy.deepcopy(module.teacher.encoder).eval()
+    _save(encoder, job)
+    encoder.out_indices = 6
+    return encoder
 
 
 def _save(encoder: Any, job: dict[str, Any]) -> None:
@@ -231,8 +255,8 @@ def _save(encoder: Any, job: dict[str, Any]) -> None:
     safetensors_torch.save_file(tensors, str(folder / name))
 
 
-def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """Fits the probe to the labeled scans and scores it on the others."""
+def _probe(encoder: Any, job: dict[str, Any], *, windows: Sequence[str]) -> dict[str, Any]:
+    """Fits the probe to the labeled scans and scores it on the others, and in other windows."""
     from eva_coralbay.evaluation.probe import scans, subsets, sums
 
     content = torch.load(f"{job['work']}/scans.pt", weights_only=True, mmap=True)
@@ -254,10 +278,9 @@ def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
 
     train = sorted(name for name in labeled if labeled[name]["split"] == "train")
     test = sorted(name for name in labeled if labeled[name]["split"] == "val")
-    first, *others = _WINDOWS
-    seen = {name: look(name, first) for name in (*train, *test)}
+    seen = {name: look(name, "soft tissue") for name in (*train, *test)}
     curves: dict[str, Any] = {}
-    windows: dict[str, Any] = {}
+    in_windows: dict[str, Any] = {}
     fitted: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for maps, indices in _MAPS.items():
         chosen = {name: each.select(indices) for name, each in seen.items()}
@@ -266,13 +289,13 @@ def _probe(encoder: Any, job: dict[str, Any]) -> dict[str, Any]:
             fitted[maps] = _fit([chosen[name] for name in subset.cases])
             accuracies = [_balanced_accuracy(*fitted[maps], chosen[name]) for name in test]
             curves[maps].setdefault(str(subset.size), []).append(accuracies)
-    for window in others if job["seed"] == 0 else []:
+    for window in windows:
         looked = {name: look(name, window) for name in test}
         for maps, indices in _MAPS.items():
-            windows.setdefault(maps, {})[window] = [
+            in_windows.setdefault(maps, {})[window] = [
                 _balanced_accuracy(*fitted[maps], looked[name].select(indices)) for name in test
             ]
-    return {"curves": curves, "windows": windows, "cases": test}
+    return {"curves": curves, "windows": in_windows, "cases": test}
 
 
 def _fit(chosen: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,9 +4,10 @@ The file is that of `benchmarks/gpu.py --sections experiment --out FILE`, or its
 Encoder `seed` of a recipe is compared with random encoder `seed`, whose weights it started from, on
 the same test scans. The difference at a number of labeled scans is that of the balanced accuracy,
 averaged over the draws of these scans; `area` is the mean over the numbers of scans. A loss is the
-accuracy with all labels in the HU window of the fit less that in another window. Intervals of
-95 % are percentiles of a bootstrap over test scans and, where there are several, over seeds, which
-is too narrow for few seeds. Below are differences of the mean area by t-tests in which every
+accuracy with all labels in the HU window of the fit less that in another window. Samples seen are
+those of one training, whose encoder was probed on the way. Intervals of 95 % are percentiles of a
+bootstrap over test scans and, where there are several, over seeds, which is too narrow for few
+seeds. Below are differences of the mean area by t-tests in which every
 encoder is one value: Welch's, and that of pairs of one seed, which start from the same weights.
 """
 
@@ -36,6 +37,7 @@ def main() -> None:
     for maps in ("all", "swin", "last"):
         _print_table(results, maps)
         _print_windows(results, maps)
+        _print_samples(results, maps)
 
 
 def _print_table(results: dict[str, Any], maps: str) -> None:
@@ -87,6 +89,21 @@ def _print_windows(results: dict[str, Any], maps: str) -> None:
         if recipe != "random" and seeds:
             cells = _describe(np.stack([known[seed] - losses["random"][seed] for seed in seeds]))
             print(f"| {recipe} less random | {len(seeds)} | {' | '.join(cells)} |")
+
+
+def _print_samples(results: dict[str, Any], maps: str) -> None:
+    """Prints the gain on the random encoder of the same seed after so many samples seen."""
+    for name, result in results.items():
+        random = results.get(f"random/{name.rpartition('/')[2]}")
+        if not result.get("snapshots") or random is None:
+            continue
+        start = _columns(random["curves"][maps])
+        sizes = [*random["curves"][maps], "area"]
+        print(f"\n| {name} less random, samples seen | {' | '.join(sizes)} |")
+        print(f"|---|{'---|' * len(sizes)}")
+        for seen, curves in result["snapshots"].items():
+            cells = _describe((_columns(curves[maps]) - start)[np.newaxis])
+            print(f"| {int(seen):,} | {' | '.join(cells)} |")
 
 
 def _print_areas(areas: dict[str, dict[int, float]]) -> None:

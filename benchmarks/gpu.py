@@ -35,6 +35,8 @@ _EXAMPLES = """examples:
   python benchmarks/gpu.py --out gpu.json      # on a GPU; the experiment is left out
   python benchmarks/gpu.py --sections encoder step --out gpu.json
   python benchmarks/gpu.py --sections experiment --data .../data --seeds 5 --steps 500
+  python benchmarks/gpu.py --sections experiment --cpu --recipes benchmarks/samples_seen.json \\
+      --data .../data --seeds 1 --parallel 1    # hours, without a GPU
 """
 
 
@@ -106,7 +108,7 @@ class _Collector:
 def _describe_machine(arguments: argparse.Namespace) -> dict[str, Any]:
     is_gpu = arguments.device == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if is_gpu else "CPU, toy size",
+        "device": torch.cuda.get_device_name() if is_gpu else "CPU",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": sys.version.split()[0],
@@ -122,6 +124,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="which ones (default: all)")
     parser.add_argument("--toy", action="store_true", help="small sizes, on the CPU")
+    parser.add_argument("--cpu", action="store_true", help="the experiment at its size, on the CPU")
     parser.add_argument("--out", type=pathlib.Path, help="the JSON file to write")
     parser.add_argument("--work", default="gpu-work", help="a folder for what is made on the way")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="the card's peak in bf16")
@@ -131,9 +134,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=5, help="trainings at a time (experiment)")
     parser.add_argument("--recipes", type=pathlib.Path, help="JSON of further recipes (experiment)")
     arguments = parser.parse_args()
-    if not arguments.toy and not torch.cuda.is_available():
+    if arguments.cpu and arguments.sections != ["experiment"]:
+        parser.error("--cpu is for --sections experiment alone: pass --toy to try the others")
+    if not (arguments.toy or arguments.cpu or torch.cuda.is_available()):
         parser.error("there is no GPU: pass --toy to try every section on the CPU")
-    arguments.device = "cpu" if arguments.toy else "cuda"
+    arguments.device = "cpu" if arguments.toy or arguments.cpu else "cuda"
     arguments.sections = arguments.sections or [
         name for name in SECTIONS if name != "experiment" or arguments.data or arguments.toy
     ]
