@@ -40,6 +40,32 @@ def list_lines(problems: Sequence[str], *, limit: int = _SHOWN) -> str:
     return "\n".join([*lines, f"  and {rest} more."] if rest > 0 else lines)
 
 
+def minutes(number: float) -> str:
+    """Says about how long something takes.
+
+    Args:
+        number: The minutes.
+
+    Returns:
+        For example "about 2.5 minutes", or "less than a minute".
+    """
+    return "less than a minute" if number < 1.0 else f"about {number:,.1f} minutes"
+
+
+def parameters(number: int) -> str:
+    """Says how many parameters a network has, in a unit in which small networks are not zero.
+
+    Args:
+        number: The number of parameters.
+
+    Returns:
+        For example "13.4 M", "18 k" or "120".
+    """
+    if number < 1_000:
+        return str(number)
+    return f"{number / 1e3:.0f} k" if number < 99_500 else f"{number / 1e6:,.1f} M"
+
+
 def csv_text(value: object) -> object:
     """Makes a value of a CSV file one that neither a spreadsheet nor a terminal obeys.
 

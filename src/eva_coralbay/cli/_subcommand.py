@@ -24,6 +24,9 @@ class Subcommand(abc.ABC):
     examples: str
     """Commands that work as they are; shown at the end of its help."""
 
+    if_too_many: str = ""
+    """What is also said if there are more arguments than it takes."""
+
     @abc.abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments.
@@ -78,7 +81,7 @@ def add_subcommands(parser: argparse.ArgumentParser, subcommands: Sequence[Subco
             epilog="examples:" + textwrap.indent(textwrap.dedent(subcommand.examples), "  "),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        subparser.set_defaults(run=subcommand.run)
+        subparser.set_defaults(run=subcommand.run, if_too_many=subcommand.if_too_many)
         add_debug_argument(subparser)
         subcommand.add_arguments(subparser)
 

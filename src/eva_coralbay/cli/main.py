@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and not hasattr(arguments, "overrides"):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = "" if any(word.startswith("-") for word in rest) else arguments.if_too_many
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint and f'. {hint}'}")
     arguments.overrides = rest
     try:
         code = arguments.run(arguments)

@@ -1,6 +1,7 @@
 """The command `eva-coralbay segment`."""
 
 import argparse
+import pathlib
 
 from typing_extensions import override
 
@@ -26,6 +27,11 @@ class Segment(_subcommand.Subcommand):
         eva-coralbay segment scan.nii.gz --run RUN --out out --overlay --probabilities
         eva-coralbay segment study/ archive.zip --run RUN --out out --dicom-seg --device cuda:0
     """
+
+    if_too_many = (
+        "--run takes one run, LOGS/SESSION/run_K, but a pattern such as LOGS/* may stand for "
+        "several folders; and all SRC have to stand together."
+    )
 
     @override
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -71,6 +77,11 @@ class Segment(_subcommand.Subcommand):
         """Segments the scans."""
         if not arguments.trained.is_dir():
             raise EvaCoralbayError(f"There is no folder '{arguments.trained}': name that of a run.")
+        for source in arguments.sources:
+            if (pathlib.Path(source) / "config.yaml").exists():
+                raise EvaCoralbayError(
+                    f"'{source}' is the folder of a run, and no scan: --run takes one run."
+                )
         _output.announce_imports()
         from eva_coralbay.inference import segmenting_job, trained
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn, optim
 
+from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import (
     classification,
@@ -422,7 +423,8 @@ def _tensors(module: nn.Module) -> Iterable[torch.Tensor]:
 
 
 def _count(network: nn.Module) -> str:
-    return f"{sum(weight.numel() for weight in network.parameters()) / 1e6:,.2f} M parameters"
+    number = sum(weight.numel() for weight in network.parameters())
+    return f"{_messages.parameters(number)} parameters"
 
 
 def _name(device: torch.device) -> str:

@@ -1,13 +1,10 @@
-"""Where a run is logged, and what of the log is no news."""
+"""Where a run is logged, and how its log is written."""
 
 import importlib.util
-import logging
 import os
 import pathlib
 import sys
-import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from lightning.pytorch import loggers as pl_loggers
 from loguru import logger
@@ -28,23 +25,6 @@ _BUILDERS: Mapping[str, Callable[[str, str], pl_loggers.Logger]] = {
 
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """The packages of loggers that are not installed with this one."""
-
-_NO_NEWS = (
-    # the folder is that of the run, and an interrupted run goes on in it
-    r"Checkpoint directory .* exists and is not empty",
-    r"Experiment logs directory .* exists and is not empty",
-    # of Lightning's own use of torch
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    # one core is enough for the store; N_DATA_WORKERS says how many there are
-    r".*does not have many workers which may be a bottleneck",
-    # the endless training data have no length, and need none
-    r"Your `IterableDataset` has `__len__` defined",
-    r".*called with Trainer configured with multiple `ModelCheckpoint` callbacks",
-)
-"""Warnings of Lightning that say nothing to the user of an evaluation, by their first words."""
-
-_NO_NEWS_LINES = ("litlogger", "You passed in a `val_dataloader`", "`Trainer.fit` stopped")
-"""The same for lines of its log, by what they contain."""
 
 
 def build_loggers(names: str, root: str, task: str) -> list[pl_loggers.Logger]:
@@ -86,30 +66,10 @@ def keep_metrics(run: pathlib.Path) -> None:
         path.rename(path.with_name(f"metrics.{len(list(run.glob('metrics.*.csv')))}.csv"))
 
 
-def silence_no_news() -> None:
-    """Leaves out of the output what a user can neither use nor change."""
-    for message in _NO_NEWS:
-        warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch", "lightning_fabric", "lightning.fabric"):
-        for known in _loggers_below(name):
-            known.addFilter(_is_news)
-    if not sys.stderr.isatty():
-        _log_without_colors()
-
-
-def _loggers_below(name: str) -> list[logging.Logger]:
-    """Returns the loggers of a package; filters of one are not those of its children."""
-    known: Any = logging.root.manager.loggerDict
-    names = [key for key in known if key == name or key.startswith(f"{name}.")]
-    return [logging.getLogger(key) for key in {name, *names}]
-
-
-def _is_news(line: logging.LogRecord) -> bool:
-    return not any(text in line.getMessage() for text in _NO_NEWS_LINES)
-
-
-def _log_without_colors() -> None:
+def log_without_colors() -> None:
     """Replaces the handler that eva adds, which writes codes of colors into files and pipes."""
+    if sys.stderr.isatty():
+        return
     logger.remove()
     logger.add(
         sys.stderr,

@@ -13,7 +13,7 @@ from lightning.pytorch import callbacks as pl_callbacks
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import _atomic_files, _checkpoint_io, _preemption, errors
+from eva_coralbay import _atomic_files, _checkpoint_io, _notices, _preemption, errors
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import (
     config_files,
@@ -114,7 +114,8 @@ class Trainer(eva.Trainer):
         self._is_session_known = False
         self._run_id: int | None = None
         if provenance.is_started_by_eva():
-            tracking.silence_no_news()
+            _notices.silence()
+            tracking.log_without_colors()
         super().__init__(
             default_root_dir=default_root_dir,
             n_runs=n_runs,

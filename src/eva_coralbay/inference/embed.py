@@ -17,7 +17,7 @@ How it is made:
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -110,6 +110,7 @@ def encode(
     window: Sequence[int],
     pool: Pool = "mean",
     num_maps: int = 0,
+    on_windows: Callable[[int, int], None] | None = None,
 ) -> Features:
     """Encodes what `model_input` made of a scan, on the device of the encoder.
 
@@ -119,6 +120,7 @@ def encode(
         window: The size of the windows in voxels, as (D, H, W) of the image.
         pool: How feature maps and windows are pooled.
         num_maps: How many of the coarsest feature maps of each window are returned.
+        on_windows: Is called with the number of windows that are done, and that of all windows.
 
     Raises:
         EvaCoralbayError: If the encoder gives no embedding [B, E], or no feature maps where they
@@ -135,6 +137,7 @@ def encode(
     placed = windows_lib.place(image.shape[1:], window, overlap=0.0)
     if inside is not None:
         placed = [one for one in placed if inside[one.core].any()]
+    done = 0
     for group, batch in _batches(image, placed, window, network):
         maps = list(network.forward_features(batch)) if needs_maps else []
         if inside is None and "mean" in pool:
@@ -148,6 +151,9 @@ def encode(
                 pooled.add_maxima([feature_map.flatten(1).amax(1) for feature_map in embedded])
             if num_maps:
                 kept.append(WindowMaps(one.start, [m.cpu() for m in own[-num_maps:]]))
+        done += len(group)
+        if on_windows is not None:
+            on_windows(done, len(placed))
     return Features(pooled.result(), kept, len(placed))
 
 

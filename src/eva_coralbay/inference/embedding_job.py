@@ -148,9 +148,10 @@ def embed_scans(
         work = _assign(items, parts)
         table = feature_table.FeatureTable(out, settings)
         new = [one for one in work if table.done.get(one.item.case) != one.state]
-        run = _Run(encoders, preprocessing, pool, num_maps, out.with_name(f"{out.stem}_maps"))
+        progress = _progress.ScanBar(len(work), done=len(work) - len(new))
+        maps_folder = out.with_name(f"{out.stem}_maps")
+        run = _Run(encoders, preprocessing, pool, num_maps, maps_folder, progress)
         failures: dict[str, str] = {}
-        progress = _progress.bar(total=len(work), initial=len(work) - len(new), unit="scan")
         try:
             for one, rows, problem in run.go(new, workers):
                 if problem is not None:
@@ -158,7 +159,7 @@ def embed_scans(
                     logger.warning(f"'{one.item.source}' is left out: {problem}")
                 else:
                     table.add([{**_constants(settings), **row} for row in rows])
-                progress.update()
+                progress.finish(one.item.case)
         finally:
             progress.close()
             table.save()
@@ -177,12 +178,14 @@ class _Run:
         pool: embed_lib.Pool,
         num_maps: int,
         maps_folder: pathlib.Path,
+        progress: _progress.ScanBar,
     ) -> None:
         self._free = list(encoders)
         self._preprocessing = preprocessing
         self._pool: embed_lib.Pool = pool
         self._num_maps = num_maps
         self._maps_folder = maps_folder
+        self._progress = progress
 
     def go(
         self, work: Sequence[_Work], workers: int | None
@@ -209,36 +212,43 @@ class _Run:
         """Returns the rows of a scan."""
         encoder = self._free.pop()
         try:
-            return [self._row(work, made.sha256, name, one, encoder) for name, one in made.inputs]
+            return [self._row(work, made, number, encoder) for number in range(len(made.inputs))]
         finally:
             self._free.append(encoder)
 
     def _row(
         self,
         work: _Work,
-        sha256: str,
-        region: str,
-        made: model_input.ModelInput,
+        made: _Made,
+        number: int,
         encoder: nn.Module,
     ) -> dict[str, Any]:
+        """Returns the row of one of the inputs of a scan."""
+        region, image = made.inputs[number]
+
+        def say(done: int, total: int) -> None:
+            part = (number + done / total) / len(made.inputs)
+            self._progress.move(work.item.case, part, f"window {done} of {total}")
+
         features = embed_lib.encode(
-            made,
+            image,
             encoder,
             window=self._preprocessing.window or (),
             pool=self._pool,
             num_maps=self._num_maps,
+            on_windows=say,
         )
         if not np.isfinite(features.embedding).all():
             raise EvaCoralbayError("the embedding has NaN or infinite values")
         if self._num_maps:
             # whoever wrote the regions chose their names, and a slash would lead elsewhere
             name = "__".join(filter(None, (work.item.case, parse.quote(region, safe=" "))))
-            _write_maps(self._maps_folder / f"{name}.npz", features, made.affine)
+            _write_maps(self._maps_folder / f"{name}.npz", features, image.affine)
         return {
             "case": work.item.case,
             "region": region,
             "source": work.item.source,
-            "source_sha256": sha256,
+            "source_sha256": made.sha256,
             "source_state": work.state,
             "windows": features.num_windows,
             "embedding": features.embedding,

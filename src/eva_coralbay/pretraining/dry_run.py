@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from eva_coralbay import _tensor_meter
+from eva_coralbay import _messages, _tensor_meter
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.pretraining import export
 from eva_coralbay.pretraining import module as module_lib
@@ -80,8 +80,8 @@ def describe(
     flops = cost.flops / data.batch_size + count_head_flops(student.head, data.views)
     weights = _COPIES * _BYTES * count_parameters(student)
     rows = [
-        ("encoder", f"{count_parameters(student.encoder) / 1e6:.1f} M parameters"),
-        ("head", f"{count_parameters(student.head) / 1e6:.1f} M parameters"),
+        ("encoder", f"{_messages.parameters(count_parameters(student.encoder))} parameters"),
+        ("head", f"{_messages.parameters(count_parameters(student.head))} parameters"),
         ("prototypes", f"{model.num_prototypes} (ln K {math.log(int(model.num_prototypes)):.2f})"),
         (
             "effective batch",

@@ -18,7 +18,7 @@ import torch
 import transformers
 from eva.vision import models as eva_models
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _messages
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import (
@@ -156,7 +156,7 @@ def _draw_card(
     spacing = " x ".join(f"{value:g}" for value in training["spacing"])
     values = {
         "name": name,
-        "parameters": f"{parameters / 1e6:.1f} M",
+        "parameters": _messages.parameters(parameters),
         "feature_size": encoder.feature_size,
         "embedding_dim": encoder.embedding_dim,
         "patch_merging": encoder.patch_merging,

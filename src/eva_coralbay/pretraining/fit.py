@@ -8,6 +8,7 @@ from typing import Any
 import jsonargparse
 from lightning.fabric.utilities import exceptions
 
+from eva_coralbay import _notices
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.pretraining import dry_run as dry_run_lib
 from eva_coralbay.pretraining import module as module_lib
@@ -53,6 +54,7 @@ def build(arguments: Sequence[str]) -> _Built:
     Raises:
         EvaCoralbayError: If the config is wrong.
     """
+    _notices.silence()
     return _parse(_collect, arguments)
 
 

@@ -23,6 +23,13 @@ WINDOWS = ((-160.0, 240.0), (-1000.0, 1000.0))
 _PROTOTYPE_WINDOW = 16384
 """How many of the latest samples the prototypes in use are counted in: as many as prototypes."""
 
+_MIN_STEPS = 20
+"""The number of steps before which nothing is called a collapse, however short the training is.
+
+The teacher begins uniform and follows the student slowly: with a momentum of 0.99 it has taken over
+less than a fifth of it after 20 steps.
+"""
+
 _WARMUP = 0.1
 """The part of all steps before which nothing is called a collapse: the teacher begins uniform."""
 
@@ -131,13 +138,19 @@ def hu_consistency(first: torch.Tensor, second: torch.Tensor) -> HUConsistency:
 def find_collapse(values: Mapping[str, float]) -> dict[str, str]:
     """Says whether the training has collapsed, and what to change.
 
+    It takes 20 steps of evidence, as the teacher begins uniform, and finds nothing in a shorter
+    training. The agreement of two views is judged when 30 % of all steps are done.
+
     Args:
         values: The last values of the monitors, by name; those that are missing are not judged.
-            `ln_k` and, as the part of the steps that are done, `progress` must be there.
+            `ln_k`, the number of the steps that are done (`steps`) and the part of all steps that
+            they are (`progress`) must be there.
 
     Returns:
         What was found, by the kind of the collapse; empty if all is well.
     """
+    if values["steps"] < _MIN_STEPS:
+        return {}
     found = {}
     ln_k = values["ln_k"]
     if values.get("teacher_entropy", 0.0) > _UNIFORM * ln_k:
@@ -170,7 +183,7 @@ def find_collapse(values: Mapping[str, float]) -> dict[str, str]:
 
 
 class Monitors(pl_callbacks.Callback):
-    """Logs the monitors, draws their curves and warns of a collapse.
+    """Logs the monitors, draws their curves and warns of a collapse, from 20 steps on.
 
     It looks at the samples of the first rank alone, takes no random numbers and leaves the training
     as it is. A run that was interrupted logs what an undisturbed one does, but for the seconds.
@@ -315,7 +328,7 @@ class Monitors(pl_callbacks.Callback):
         curves.draw_curves(trainer.default_root_dir)
         progress = step / trainer.max_steps
         if progress >= _WARMUP:
-            self._warn(progress)
+            self._warn(progress, step + 1)
 
     @torch.no_grad()
     def _measure_probes(self, pl_module: Any) -> dict[str, float]:
@@ -341,9 +354,9 @@ class Monitors(pl_callbacks.Callback):
             },
         }
 
-    def _warn(self, progress: float) -> None:
+    def _warn(self, progress: float, steps: int) -> None:
         """Warns of each kind of collapse once, until it is over."""
-        found = find_collapse({**self._values, "progress": progress})
+        found = find_collapse({**self._values, "progress": progress, "steps": steps})
         for kind, advice in found.items():
             if kind not in self._warned:
                 logger.warning(f"Collapse ({kind}): {advice}")

@@ -43,6 +43,7 @@ class Trainer(eva.Trainer):
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
         loggers: list[pl_loggers.Logger] | None = None,
+        enable_model_summary: bool = False,
         callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -58,6 +59,7 @@ class Trainer(eva.Trainer):
             refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
             loggers: Where to log; TensorBoard and a CSV file, which the curves are drawn from, if
                 None.
+            enable_model_summary: Whether Lightning prints a table of the module's parts.
             callbacks: Callbacks to use beside the checkpoints.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
         """
@@ -80,6 +82,7 @@ class Trainer(eva.Trainer):
             ],
             plugins=[_CheckpointIO()],
             use_distributed_sampler=False,
+            enable_model_summary=enable_model_summary,
             **kwargs,
         )
 

@@ -34,3 +34,26 @@ def test_a_run_that_is_not_there_is_named_before_anything_is_loaded(
     assert capsys.readouterr().err == (
         "eva-coralbay: error: There is no folder 'nowhere': name that of a run.\n"
     )
+
+
+def test_several_runs_are_refused(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell hands them over for --run LOGS/*."""
+    runs_of_logs = [tmp_path / name for name in ("run_0", "run_1")]
+    for run in runs_of_logs:
+        run.mkdir()
+        (run / "config.yaml").touch()
+    named = ["--run", *map(str, runs_of_logs)]
+
+    with pytest.raises(SystemExit, match="2"):
+        main.main(["segment", "scan.nii.gz", *named, "--out", "out"])
+    message = f"unrecognized arguments: {runs_of_logs[1]}. --run takes one run, LOGS/SESSION/run_K"
+    assert message in capsys.readouterr().err
+
+    assert main.main(["segment", *named, "scan.nii.gz", "--out", "out"]) == 1
+    assert f"'{runs_of_logs[1]}' is the folder of a run" in capsys.readouterr().err
+
+    with pytest.raises(SystemExit, match="2"):
+        main.main(["segment", "scan.nii.gz", "--run", "a", "--out", "out", "--typo"])
+    assert "--run takes" not in capsys.readouterr().err

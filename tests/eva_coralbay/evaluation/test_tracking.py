@@ -1,9 +1,7 @@
-"""Tests the loggers by name and what is left out of the output."""
+"""Tests the loggers by name."""
 
 import importlib.util
-import logging
 import pathlib
-import warnings
 
 import pytest
 from lightning.pytorch import loggers as pl_loggers
@@ -37,17 +35,3 @@ def test_metrics_of_an_interrupted_run_are_kept(tmp_path: pathlib.Path) -> None:
         tracking.keep_metrics(tmp_path)
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert kept == {f"metrics.{number}.csv": str(number) for number in range(3)}
-
-
-def test_noise_is_left_out_and_news_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    known = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        tracking.silence_no_news()
-        warnings.warn("Checkpoint directory /a exists and is not empty.", stacklevel=1)
-        warnings.warn("The loss is NaN.", stacklevel=1)
-        with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
-            known.info("Tip: install [litlogger] for more")
-            known.info("GPU available: False")
-    assert [str(item.message) for item in caught] == ["The loss is NaN."]
-    assert "litlogger" not in caplog.text

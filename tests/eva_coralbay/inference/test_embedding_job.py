@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import eva_coralbay
-from eva_coralbay import _hashes, _processes
+from eva_coralbay import _hashes, _processes, _progress
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import embedding_job, feature_table, regions
 from eva_coralbay.models import checkpoints
@@ -188,6 +188,32 @@ def test_workers_and_devices_change_nothing(tmp_path: pathlib.Path, workers: int
     second = _embed([str(folder)], two, workers=workers, devices=("cpu", "cpu"))
     assert first == second and len(first.failures) == 1
     pd.testing.assert_frame_equal(_read(one), _read(two))
+
+
+def test_the_bar_moves_by_windows_in_a_terminal_and_is_not_in_a_pipe(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one scan, a bar that counts scans alone would not move before all is done."""
+    folder = _write(tmp_path / "in", 1)
+    monkeypatch.setattr(_progress, "_is_shown", True)
+    moved: list[tuple[float, str]] = []
+    move = _progress.ScanBar.move
+
+    def keep(bar: _progress.ScanBar, scan: str, part: float, note: str) -> None:
+        moved.append((part, note))
+        move(bar, scan, part, note)
+
+    monkeypatch.setattr(_progress.ScanBar, "move", keep)
+    _embed([str(folder)], tmp_path / "piped.parquet", window=(8, 8, 8))
+    assert capsys.readouterr().err == ""
+    number = int(_read(tmp_path / "piped.parquet")["windows"].iloc[0])
+    assert number > 1
+    notes = [f"window {index} of {number}" for index in range(1, number + 1)]
+    assert moved == [(index / number, note) for index, note in enumerate(notes, start=1)]
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _embed([str(folder)], tmp_path / "drawn.parquet")
+    assert "100%" in capsys.readouterr().err
 
 
 def test_feature_maps(tmp_path: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from matplotlib import figure
 
+from eva_coralbay import _messages
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard.page import board, gathering, label_curves
 from eva_coralbay.results import folder as results_folder
@@ -89,7 +90,7 @@ def _cells(row: board.Row, probe: board.Cell, decoder: board.Cell | None) -> Seq
     nsd = metrics.get("nsd")
     return [
         row.card.name if row.card else row.label,
-        f"{row.parameters / 1e6:.1f} M" if row.parameters else "-",
+        _messages.parameters(row.parameters) if row.parameters else "-",
         _with_interval(probe),
         "-" if area is None else f"{area:.3f}",
         "-" if nsd is None else f"{nsd:.3f}",

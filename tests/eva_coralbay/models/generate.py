@@ -8,6 +8,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+from eva_coralbay import _messages
 from eva_coralbay.models import weight_sources, zoo
 
 DOCUMENT = pathlib.Path(__file__).parents[3] / "docs/models.md"
@@ -50,7 +51,7 @@ def cells(entry: zoo.Entry) -> Sequence[str]:
     parameters, dim = entry.parameters, entry.embedding_dim
     return [
         f"[`{entry.name}`](#{entry.name.replace('/', '')})",
-        "by weights" if parameters is None else f"{parameters / 1e6:.1f} M",
+        "by weights" if parameters is None else _messages.parameters(parameters),
         entry.preprocessing.summarize() if entry.preprocessing else _describe_input(entry),
         "by weights" if dim is None else str(dim),
         entry.license or "-",

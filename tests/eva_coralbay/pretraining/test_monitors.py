@@ -25,7 +25,8 @@ def _describe(logits: torch.Tensor, probs: torch.Tensor, *, rank: float = 8.0) -
     statistics = monitors.TeacherStatistics()
     for logits_of_batch, probs_of_batch in zip(logits, probs, strict=True):
         statistics.add(logits_of_batch, probs_of_batch)
-    values = {"ln_k": _LN_K, "rank_me": rank, "rank_me_start": 10.0, "progress": 0.5}
+    values = {"ln_k": _LN_K, "rank_me": rank, "rank_me_start": 10.0}
+    values |= {"progress": 0.5, "steps": 100}
     return {**statistics.describe(), **values}
 
 
@@ -129,6 +130,15 @@ def test_an_untrained_teacher_has_time_to_learn() -> None:
     assert not find_collapse({**values, "progress": 0.2})
 
 
+def test_no_alarm_before_there_is_evidence() -> None:
+    """A training of two steps cannot have collapsed, whatever part of its steps is done."""
+    logits = 0.01 * _healthy(0.5)
+    probs = _targets(logits, "centering", temperature=0.07)
+    values = {**_describe(logits, probs, rank=1.0), "progress": 1.0}
+    assert not find_collapse({**values, "steps": 19})
+    assert set(find_collapse({**values, "steps": 20})) == {"uniform", "dimensional"}
+
+
 def test_batches_of_one_sample_say_nothing_of_the_agreement() -> None:
     logits = _healthy(0.5)[:, :, :1]
     values = _describe(logits, functional.softmax(logits / 0.04, dim=-1))
@@ -172,8 +182,10 @@ class _Teacher(callbacks.Callback):
     ],
 )
 def test_the_log_names_the_fault_of_a_teacher(
-    kind: str, tmp_path: pathlib.Path, log: list[str]
+    kind: str, tmp_path: pathlib.Path, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # so that seconds are enough
+    monkeypatch.setattr(monitors, "_MIN_STEPS", 2)
     store = stores.write_store(tmp_path / "store", cases=3)
     watching = Monitors(every_n_steps=2, num_probes=3)
     runs.train(

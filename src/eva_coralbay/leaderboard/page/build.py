@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from eva_coralbay import _atomic_files
+from eva_coralbay import _atomic_files, _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard import reported, statistics
@@ -325,7 +325,7 @@ def _environment(content: board.Board) -> jinja2.Environment:
     )
     environment.filters |= {
         "decimals": _decimals,
-        "millions": _millions,
+        "parameters": _parameters,
         "shade": _shade,
         "signed": _signed,
         "model_slug": board.model_slug,
@@ -420,8 +420,8 @@ def _breakable(name: str) -> markupsafe.Markup:
     return markupsafe.Markup("<wbr>").join(re.split("(?<=[/_])", name))
 
 
-def _millions(value: int | None) -> str:
-    return "unknown" if value is None else f"{value / 1e6:,.1f} M"
+def _parameters(value: int | None) -> str:
+    return "unknown" if value is None else _messages.parameters(value)
 
 
 def _shade(value: float | None) -> str:

@@ -30,10 +30,11 @@ def find(
         comparisons: Those of all pairs of models that can be compared.
 
     Returns:
-        The standings by the label of the model; those without a score have none.
+        The standings by the label of the model; those without a score have none, and neither has
+        the only one with a score, as there is nothing to compare it with.
     """
     values = {label: cell.value for label, cell in cells.items() if cell.value is not None}
-    if not values:
+    if len(values) < 2:
         return {}
     best = max(values, key=lambda label: values[label])
     separated = {

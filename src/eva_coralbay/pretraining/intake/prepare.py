@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from loguru import logger
 
-from eva_coralbay import _atomic_files, _file_locks
+from eva_coralbay import _atomic_files, _file_locks, _messages
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import preparation, scan_search, store
 from eva_coralbay.data import workers as workers_lib
@@ -200,8 +200,8 @@ def _look_at(
     new = [one for one in found if _is_new(one, rows.get(one.case))]
     size, minutes = examine_lib.estimate(new)
     logger.info(
-        f"{len(found)} found, {len(new)} of them ({size / 1e6:,.1f} MB) to be looked at: about "
-        f"{minutes:.1f} minutes on one core."
+        f"{len(found)} found, {len(new)} of them ({size / 1e6:,.1f} MB) to be looked at: "
+        f"{_messages.minutes(minutes)} on one core."
     )
     saved, pause = time.monotonic(), SAVE_SECONDS
     try:
@@ -314,7 +314,7 @@ def _log_time(rows: Sequence[manifest.Case], spacing: Sequence[float]) -> None:
         math.prod(grid.shape) + math.prod(grid.extent_mm) / math.prod(spacing) for grid in grids
     )
     minutes = voxels * _SECONDS_PER_VOXEL / 60.0
-    logger.info(f"{len(rows)} scans to prepare: about {minutes:.1f} minutes on one core.")
+    logger.info(f"{len(rows)} scans to prepare: {_messages.minutes(minutes)} on one core.")
 
 
 def _write(
