@@ -143,13 +143,13 @@ def find_collapse(values: Mapping[str, float]) -> dict[str, str]:
 
     Args:
         values: The last values of the monitors, by name; those that are missing are not judged.
-            `ln_k`, the number of the steps that are done (`steps`) and the part of all steps that
-            they are (`progress`) must be there.
+            `ln_k` and, as the part of the steps that are done, `progress` must be there; their
+            number is `steps`, and enough if it is missing.
 
     Returns:
         What was found, by the kind of the collapse; empty if all is well.
     """
-    if values["steps"] < _MIN_STEPS:
+    if values.get("steps", math.inf) < _MIN_STEPS:
         return {}
     found = {}
     ln_k = values["ln_k"]

@@ -25,8 +25,7 @@ def _describe(logits: torch.Tensor, probs: torch.Tensor, *, rank: float = 8.0) -
     statistics = monitors.TeacherStatistics()
     for logits_of_batch, probs_of_batch in zip(logits, probs, strict=True):
         statistics.add(logits_of_batch, probs_of_batch)
-    values = {"ln_k": _LN_K, "rank_me": rank, "rank_me_start": 10.0}
-    values |= {"progress": 0.5, "steps": 100}
+    values = {"ln_k": _LN_K, "rank_me": rank, "rank_me_start": 10.0, "progress": 0.5}
     return {**statistics.describe(), **values}
 
 
