@@ -59,6 +59,7 @@ def print_table(
             style="bold" if index == 0 and not is_narrow else None,
             overflow="fold",
             no_wrap=name in whole,
+            min_width=_width(name, index, cells) if name in whole and not is_narrow else None,
         )
     for row in cells:
         is_heading = len(row) < len(columns)
@@ -71,6 +72,12 @@ def print_table(
         unbounded = console.options.update(max_width=_UNBOUNDED)
         console.width = max(console.width, console.measure(table, options=unbounded).minimum)
     console.print(table)
+
+
+def _width(name: str, index: int, rows: Sequence[Sequence[rich_text.Text]]) -> int:
+    """Returns the width of a column in which no cell is broken."""
+    cells = [row[index].cell_len for row in rows if index < len(row) == len(rows[0])]
+    return max(len(name), *cells, 0)
 
 
 def _to_text(cell: str) -> rich_text.Text:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from typing_extensions import override
@@ -17,8 +18,9 @@ _GROUP = (
 )  # fmt: skip
 """The columns that say what was run.
 
-The settings and the weights are parts of hashes. The settings are shown where a task was run with
-several, the weights where they differ between the seeds of a row.
+What all rows have in common is said above the table. The settings and the weights are parts of
+hashes. The settings are shown where a task was run with several, the weights where they differ
+between the seeds of a row.
 """
 
 _LARGE = 1e6
@@ -32,8 +34,8 @@ class Results(_subcommand.Subcommand):
     the seeds and their standard deviation. If a run has scored several checkpoints, the table shows
     the one that its protocol ranks. Runs whose settings differ (steps, spacing, ...) have separate
     rows, which a hash tells apart. If the weights of the encoder differ between the seeds, as those
-    of random encoders do, the column "weights" and a warning say so. --json and --csv also have the
-    values of each class.
+    of random encoders do, the column "weights" and a warning say so. The table has the metrics that
+    count most; --json and --csv have all, and the values of each class.
     """
 
     name = "results"
@@ -74,35 +76,71 @@ class Results(_subcommand.Subcommand):
 
 
 def _print_tables(summaries: Sequence[summary.Summary]) -> None:
-    """Prints a row for each summary, and of a single one the values by class."""
-    if not summaries:
-        return
-    metrics = scores.list_overall({name for each in summaries for name in each.metrics})
+    """Prints a table for each kind of task, and of a single summary all metrics, and by class."""
+    for kind in ("segmentation", "classification"):
+        of_kind = [each for each in summaries if scores.task_kind(each.metrics) == kind]
+        if of_kind:
+            _print_table(of_kind)
+    if len(summaries) == 1:
+        _print_others(summaries[0])
+        _print_classes(summaries[0])
+
+
+def _print_table(summaries: Sequence[summary.Summary]) -> None:
+    """Prints what all summaries have in common, and a row for each with its headline metrics."""
+    every = {name for each in summaries for name in each.metrics}
+    metrics = scores.list_headlines(every)
+    described = [_describe(each) for each in summaries]
     hidden = set()
     if not _have_several_settings(summaries):
         hidden.add("settings")
     if all(len(set(each.weights)) == 1 for each in summaries):
         hidden.add("weights")
     shown = [name for name in _GROUP if name not in hidden]
+    common = [
+        name for name in shown if name != "model" and len({row[name] for row in described}) == 1
+    ]
+    columns = [name for name in shown if name not in common]
+    if common:
+        print("; ".join(f"{name} {_messages.printable(described[0][name])}" for name in common))
     _output.print_table(
-        (*shown, *metrics),
+        (*columns, *metrics),
         [
             [
-                *(_describe(each)[name] for name in shown),
+                *(row[name] for name in columns),
                 *(_format(each.metrics.get(name)) for name in metrics),
             ]
-            for each in summaries
+            for each, row in zip(summaries, described, strict=True)
         ],
         title="Mean over cases and seeds ± standard deviation over seeds",
-        numbers=("seeds", "cases", *metrics),
+        numbers=("cases", *metrics),
         whole=("model", "task", "protocol", "settings", "weights", *metrics),
     )
-    if len(summaries) == 1:
-        _print_classes(summaries[0], metrics)
+    others = [name for name in scores.list_overall(every) if name not in metrics]
+    if others and len(summaries) > 1:
+        listed = f"--csv and --json have the values by class, and {', '.join(others)}."
+        print(_messages.printable_lines("\n".join(textwrap.wrap(listed, width=100))))
 
 
-def _print_classes(each: summary.Summary, metrics: Sequence[str]) -> None:
-    """Prints the values by class of a summary, if it has any."""
+def _print_others(each: summary.Summary) -> None:
+    """Prints the metrics of a summary that the table has no column for, a row each."""
+    shown = scores.list_headlines(each.metrics)
+    others = [name for name in scores.list_overall(each.metrics) if name not in shown]
+    if others:
+        _output.print_table(
+            ("metric", "value"),
+            [[name, _format(each.metrics[name])] for name in others],
+            title="Other metrics",
+            numbers=("value",),
+            whole=("metric", "value"),
+        )
+
+
+def _print_classes(each: summary.Summary) -> None:
+    """Prints the values by class of a summary, if it has any, but not with few labeled cases."""
+    metrics = [
+        name for name in scores.list_overall(each.metrics) if not scores.has_few_labels(name)
+    ]
     by_class = {metric: scores.by_class(each.metrics, metric) for metric in metrics}
     names = dict.fromkeys(name for values in by_class.values() for name in values)
     shown = [metric for metric in metrics if by_class[metric]]

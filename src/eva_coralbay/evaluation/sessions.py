@@ -4,7 +4,7 @@ The same command finds the folder of its session again: it is the newest one bel
 whose first run has the same resolved configuration, that has no results yet, and that no other
 process works on.
 
-    <default_root_dir>/<session>/
+    <default_root_dir>/<session>/   named by the time, the config, and own weights if there are any
         session.lock                held by the process that works on the session
         results.json                what eva writes at the end of the session
         run_<k>/config.yaml         the resolved configuration
@@ -16,7 +16,9 @@ import atexit
 import contextlib
 import json
 import pathlib
+import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -34,6 +36,9 @@ _SCORES_FILE = "scores.json"
 _RESULTS_FILE = "results.json"
 _LOCK_FILE = "session.lock"
 
+_LONGEST_NAME = 40
+"""The most characters of a checkpoint's name that the folder of a session has."""
+
 _held = contextlib.ExitStack()
 """The locks of this process, which are held until it ends."""
 
@@ -48,6 +53,24 @@ def config_content() -> bytes | None:
     """Returns the resolved configuration as its file has it, `None` if eva did not start this."""
     config = provenance.resolved_config()
     return None if config is None else yaml.safe_dump(config, sort_keys=False).encode()
+
+
+def name_of_weights(config: Mapping[str, Any] | None) -> str:
+    """Returns what the folder of a session is called by the own weights that a configuration names.
+
+    Args:
+        config: The resolved configuration, `None` if eva did not start this.
+
+    Returns:
+        The name of the file or the folder, or of the repository on the Hub, in characters that any
+        path may have; "" if the weights are those that the name of the model stands for.
+    """
+    checkpoint = _find_checkpoint((config or {}).get("model"))
+    path = pathlib.Path(checkpoint)
+    if not path.exists():
+        path = pathlib.Path(checkpoint.partition("@")[0].partition("#")[0])
+    name = path.stem if path.is_file() else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_NAME]
 
 
 def is_resumable() -> bool:
@@ -100,6 +123,15 @@ def hold(session: pathlib.Path) -> bool:
     except _BusyError:
         return False
     return True
+
+
+def _find_checkpoint(part: Any) -> str:
+    """Returns the `checkpoint` in a part of a configuration, "" if there is none."""
+    if not isinstance(part, Mapping):
+        return ""
+    if isinstance(part.get("checkpoint"), str):
+        return part["checkpoint"]
+    return next(filter(None, map(_find_checkpoint, part.values())), "")
 
 
 class Progress:

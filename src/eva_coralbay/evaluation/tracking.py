@@ -6,6 +6,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Mapping
 
+from eva.core.trainers import _recorder
 from lightning.pytorch import loggers as pl_loggers
 from loguru import logger
 
@@ -64,6 +65,11 @@ def keep_metrics(run: pathlib.Path) -> None:
     path = run / "metrics.csv"
     if path.exists():
         path.rename(path.with_name(f"metrics.{len(list(run.glob('metrics.*.csv')))}.csv"))
+
+
+def print_no_tables() -> None:
+    """Keeps eva from printing every metric of every class, for which it has no switch."""
+    _recorder._print_results = lambda results: None
 
 
 def log_without_colors() -> None:

@@ -20,6 +20,7 @@ from eva_coralbay.evaluation import (
     early_checks,
     eva_variables,
     figures,
+    headlines,
     interruption,
     native_input,
     progress,
@@ -115,6 +116,7 @@ class Trainer(eva.Trainer):
         self._run_id: int | None = None
         if provenance.is_started_by_eva():
             _notices.silence()
+            tracking.print_no_tables()
             tracking.log_without_colors()
         super().__init__(
             default_root_dir=default_root_dir,
@@ -187,11 +189,14 @@ class Trainer(eva.Trainer):
 
     @override
     def validate(self, *args: Any, **kwargs: Any) -> Any:
+        # Lightning's table has every metric of every class
+        kwargs["verbose"] = False
         self._begin(kwargs.get("model"), kwargs.get("datamodule"))
         return self._score_once("val", functools.partial(super().validate, *args, **kwargs))
 
     @override
     def test(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["verbose"] = False
         self._begin(kwargs.get("model"), kwargs.get("datamodule"))
         return self._score_once("test", functools.partial(super().test, *args, **kwargs))
 
@@ -213,6 +218,8 @@ class Trainer(eva.Trainer):
         self._progress.complete()
         session = pathlib.Path(self.default_root_dir, self._session_id)
         if run_id is None or run_id + 1 == self.n_runs:
+            for line in headlines.describe(session):
+                logger.info(line)
             logger.info(
                 f"Results: '{session}/results.json'; records, case tables and pictures: "
                 f"'{session}/run_*/'."
@@ -276,6 +283,8 @@ class Trainer(eva.Trainer):
         config = sessions.config_content()
         found = None if config is None else sessions.find_interrupted(root, config)
         if found is None:
+            weights = sessions.name_of_weights(provenance.resolved_config())
+            self._session_id = "_".join(filter(None, (self._session_id, weights)))
             sessions.hold(root / self._session_id)
             return
         self._session_id, self._is_resumed = found, True

@@ -52,10 +52,13 @@ def find_recorded_name(encoder: Any, name: str | None) -> RecordedName:
     derived = _derive(network, origin)
     if _is_same(derived, name):
         return RecordedName(derived, revision)
+    own = "random ones, or some that other code has loaded"
+    if origin is not None:
+        own = f"those of '{origin.source}'"
     logger.warning(
-        f"'{name}' is the name of published weights, and these are others "
-        f"({origin.source if origin is not None else 'random, or loaded by other code'}). They are "
-        f"recorded as '{derived}'. Give the run a name of your own as the trainer's `model`."
+        f"The results are recorded under the name '{derived}'. They cannot have the name '{name}', "
+        f"which stands for its published weights, as the weights here are {own}. To choose another "
+        "name, add `--trainer.init_args.model=ORGANIZATION/NAME` to `eva fit`."
     )
     return RecordedName(derived, revision)
 

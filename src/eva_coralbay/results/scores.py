@@ -27,6 +27,9 @@ false positives, and the F1 of the two."""
 _ORDER = ("dice", "nsd", "hd95", "dice_resampled", *LESION_METRICS, *_CLASSIFICATION)
 """The metrics over all classes that are known, in the order in which they are shown."""
 
+_HEADLINES = ("dice", "nsd", "hd95", "balanced_accuracy", "auroc")
+"""The metrics over all classes that a short report shows, the one that ranks first."""
+
 _OF_FEW_LABELS = re.compile(
     r"(?P<metric>dice|dice_resampled|(knn_)?balanced_accuracy)_(curve|at_(?P<cases>[1-9]\d*))"
 )
@@ -235,6 +238,18 @@ def list_overall(names: Collection[str]) -> list[str]:
     return known + sorted(set(overall) - set(known), key=_by_number)
 
 
+def list_headlines(names: Collection[str]) -> list[str]:
+    """Lists the few metrics that a short report shows.
+
+    Args:
+        names: The names of a record's metrics.
+
+    Returns:
+        Those that there are, the one that ranks first.
+    """
+    return [name for name in _HEADLINES if name in names]
+
+
 def _by_number(name: str) -> list[tuple[int, str]]:
     """The order in which 2 comes before 10, and a number before a word."""
     return [
@@ -266,6 +281,15 @@ def is_curve_point(name: str) -> bool:
     """
     match = _OF_FEW_LABELS.fullmatch(name)
     return match is not None and match["cases"] is not None
+
+
+def has_few_labels(name: str) -> bool:
+    """Whether a metric is of a label-efficiency curve: one of its points, or the area under it.
+
+    Args:
+        name: The name of the metric.
+    """
+    return _OF_FEW_LABELS.fullmatch(name) is not None
 
 
 def by_class(metrics: Mapping[str, _Value], metric: str) -> dict[str, _Value]:

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import io
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -53,7 +54,8 @@ def test_seeds_are_averaged_and_nothing_else(
     assert main.main(["results", str(tmp_path)]) == 0
 
     text = capsys.readouterr().out
-    rows = [line for line in text.splitlines() if "example@1" in line]
+    assert text.startswith("task example@1; protocol frozen; ")
+    rows = [line for line in text.splitlines() if line.startswith("│")]
     assert len(rows) == 3
     assert "0.500 ± 0.354" in next(row for row in rows if " val" in row and "radiology" in row)
     assert "0.500 ± 0.000" in next(row for row in rows if " test" in row)
@@ -147,6 +149,43 @@ def test_numbers_are_whole_in_a_narrow_terminal(
     assert main.main(["results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert all(f"{value:.3f} ± 0.000" in text for value in metrics.values())
+
+
+def test_the_table_of_ordinary_tasks_fits_120_columns(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the seeds, parts and metrics of a probe; the other metrics are named, and in --csv."""
+    few = [f"dice_resampled_at_{number}" for number in (1, 2, 5, 10, 25)]
+    names = ["dice", "nsd", "hd95", "dice_resampled", *few, "dice_resampled_curve"]
+    metrics: dict[str, float | None] = dict.fromkeys(names, 0.1)
+    models = ("radiology/coralbay_random", "radiology/suprem_swin_unetr")
+    for number, (model, task) in enumerate(itertools.product(models, ("btcv", "openkbp"))):
+        for seed, part in itertools.product(range(5), ("val", "test")):
+            run = f"{number}/run_{seed}"
+            changes = {"model": {"id": model}, "task": {"id": task}, "split": {"part": part}}
+            _write(tmp_path, run, metrics, seed=seed, **changes)
+
+    assert main.main(["results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 120
+    assert all(model in text for model in models) and "seeds 0, 1, 2, 3, 4" in text
+    assert "0.100 ± 0.000" in text and all(name in text for name in names)
+
+    assert main.main(["results", str(tmp_path), "--csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [line["metric"] for line in lines] == sorted(names) * 8
+
+
+def test_classifications_have_a_table_of_their_own(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path, "run_0", {"dice": 0.25})
+    _write(tmp_path, "run_1", {"balanced_accuracy": 0.75}, task={"id": "luna25"})
+
+    assert main.main(["results", str(tmp_path)]) == 0
+    segmented, classified = capsys.readouterr().out.split("task luna25@1; ")
+    assert _cells(segmented, "radiology/coralbay") == ["radiology/coralbay", "0.250"]
+    assert _cells(classified, "radiology/coralbay") == ["radiology/coralbay", "0.750"]
 
 
 def test_one_model_is_shown_by_class(

@@ -108,7 +108,7 @@ def test_a_training_of_a_segmentation(
 
     rows = _run(trainer, module, _segmentation(scans, protocol), log)
 
-    assert rows["encoder"] == "336 parameters"
+    assert rows["encoder"] == "120 parameters"
     assert rows["training steps"].startswith("120 x 4 crops of 16 x 16 x 16: ")
     # 16 x 24 x 24 voxels are 1 x 2 x 2 windows that overlap by half or by a quarter, two at a time
     windows = "x 2 windows of 16 x 16 x 16: "

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -202,7 +203,10 @@ def test_a_signal_saves_the_step_and_ends_the_program(
 
 
 def test_another_command_begins_a_session_of_its_own(
-    config: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    config: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("INTERRUPT_AT", "0:fit.step:1")
     for _ in range(2):
@@ -217,6 +221,10 @@ def test_another_command_begins_a_session_of_its_own(
     monkeypatch.delenv("INTERRUPT_AT")
     cli()
     assert len(list((tmp_path / "logs").iterdir())) == 3
+    # the end of a session says what counts, without eva's and Lightning's tables of all metrics
+    output = capsys.readouterr()
+    assert re.search(r":: val: dice \d\.\d{3} ± \d\.\d{3}, nsd ", output.err)
+    assert "metric" not in output.out.lower()
 
 
 @pytest.mark.slow

@@ -8,6 +8,30 @@ from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import sessions
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("encoder.v2", "encoder.v2"),
+        ("runs/step=100.ckpt", "step-100"),
+        ("lab/net@v2#weights.pt", "net"),
+        ("a" * 100, "a" * 40),
+        (None, ""),
+    ],
+)
+def test_the_folder_of_a_session_tells_its_checkpoint(
+    checkpoint: str | None, name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder, a file, a repository of the Hub, a long name, and none."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("encoder.v2").mkdir()
+    pathlib.Path("runs").mkdir()
+    pathlib.Path("runs/step=100.ckpt").touch()
+    encoder = {"model_name": "lab/net", "model_kwargs": {"checkpoint": checkpoint}}
+    config = {"model": {"init_args": {"seed": 0, "encoder": {"init_args": encoder}}}}
+    assert sessions.name_of_weights(config) == name
+    assert sessions.name_of_weights(None) == ""
+
+
 def test_the_scores_of_a_stage_are_kept(tmp_path: pathlib.Path) -> None:
     sessions.Progress(tmp_path).keep("fit", [{"val/dice": 0.5}])
     progress = sessions.Progress(tmp_path)
