@@ -219,7 +219,7 @@ def _read(source: str, *, sha256: str | None, checkpoint_key: str | None) -> Che
     config = weight_files.read_config(located.config)
     weight_files.check_is_binary(located.weights)
     digest = _hashes.hash_file(located.weights)
-    weight_files.verify_hash(where, digest, sha256, stated_by="the caller")
+    weight_files.verify_hash(where, digest, sha256, stated_by="whoever published or asked for it")
     weight_files.verify_hash(where, digest, config.get("weights_sha256"), stated_by="its config")
 
     content = weight_files.read_file(located.weights)

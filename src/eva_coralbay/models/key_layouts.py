@@ -232,6 +232,18 @@ def without_wrappers(key: str) -> str:
     return ".".join(name for name in key.split(".") if name not in _TRANSPARENT)
 
 
+def without_leading_wrappers(key: str) -> str:
+    """Removes the names of wrapping modules and of modules that hold a network from a key.
+
+    Args:
+        key: A key such as "module.backbone.conv1.weight", or the beginning of one with its dot.
+    """
+    names = without_wrappers(key).split(".")
+    while len(names) > 1 and names[0] in _WRAPPERS:
+        del names[0]
+    return ".".join(names)
+
+
 def _is_other_part(prefix: str, part: str) -> bool:
     """Whether a key belongs to a decoder or a head, as all that teacher and student have beside.
 

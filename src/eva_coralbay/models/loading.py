@@ -39,11 +39,30 @@ def load_encoder(source: str | pathlib.Path, **options: Any) -> nn.Module:
 
     Raises:
         CheckpointError: The weights cannot be read, or are not those of the encoder.
-        EvaCoralbayError: An option is unknown or impossible.
+        EvaCoralbayError: A name is misspelled, or an option is unknown or impossible.
     """
-    if str(source) in zoo.ENTRIES:
-        return build(zoo.ENTRIES[str(source)], **options)
+    name = str(source)
+    if name in zoo.ENTRIES:
+        return build(zoo.ENTRIES[name], **options)
+    if _is_meant_as_name(name):
+        raise _unknown_name(name)
     return encoder_lib.CoralBayEncoder(checkpoint=source, **options)
+
+
+def _is_meant_as_name(source: str) -> bool:
+    """Whether a source is like a name of the zoo, and no file or folder."""
+    families = {name.partition("/")[0] for name in zoo.ENTRIES}
+    family = source.partition("/")[0].lower()
+    is_meant = "/" in source and family in families
+    is_meant |= any(f"{each}/{source.lower()}" in zoo.ENTRIES for each in families)
+    return is_meant and not pathlib.Path(source).exists()
+
+
+def _unknown_name(name: str) -> EvaCoralbayError:
+    """Returns the error of a name that is not in the zoo, with those that are close to it."""
+    close = difflib.get_close_matches(name.lower(), zoo.ENTRIES, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}?" if close else "`eva-coralbay models` lists all."
+    return EvaCoralbayError(f"There is no model '{name}'. {hint}")
 
 
 def load_swin(source: str | pathlib.Path, **options: Any) -> encoder_lib.CoralBayEncoder:
@@ -58,7 +77,7 @@ def load_swin(source: str | pathlib.Path, **options: Any) -> encoder_lib.CoralBa
         EvaCoralbayError: The name is that of another network, or an option is impossible.
     """
     entry = zoo.ENTRIES.get(str(source))
-    if entry is not None and not entry.network.endswith(f".{_SWIN}"):
+    if entry is not None and not _is_swin(entry):
         raise EvaCoralbayError(f"{entry.name} is not a {_SWIN}, but {entry.network}.")
     return cast("encoder_lib.CoralBayEncoder", load_encoder(source, **options))
 
@@ -106,17 +125,17 @@ def build_named(name: str, *, random_weights: bool = False, **options: Any) -> n
         EvaCoralbayError: There is no such name, or an option is impossible.
     """
     if name not in zoo.ENTRIES:
-        close = difflib.get_close_matches(name, zoo.ENTRIES, n=3, cutoff=0.5)
-        hint = (
-            f"Did you mean {' or '.join(close)}?" if close else "`eva-coralbay models` lists all."
-        )
-        raise EvaCoralbayError(f"There is no model '{name}'. {hint}")
+        raise _unknown_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
         try:
             return build(zoo.ENTRIES[name], random_weights=random_weights, **options)
         except TypeError as error:  # of an option of another kind
             raise EvaCoralbayError(f"{name} cannot be built with {options}: {error}.") from error
+
+
+def _is_swin(entry: zoo.Entry) -> bool:
+    return entry.network.endswith(f".{_SWIN}")
 
 
 def _network(entry: zoo.Entry) -> Any:
@@ -159,7 +178,7 @@ def _with_weights(
                 network.core, source, keys=entry.keys, sha256=entry.sha256, md5=entry.md5
             )
     except weight_files.CheckpointError as error:
-        if checkpoint is None or entry.name == _OPEN:
+        if checkpoint is None or entry.name == _OPEN or not _is_swin(entry):
             raise
         raise weight_files.CheckpointError(
             f"{error} '{entry.name}' stands for its published weights; for others of the same "

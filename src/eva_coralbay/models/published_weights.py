@@ -1,7 +1,8 @@
 """Loads published weights into a network, strictly, where the layout of the file is known."""
 
+import collections
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from eva_coralbay import _hashes, _messages
 from eva_coralbay.models import key_layouts, tensor_checks, weight_files, weight_sources
 from eva_coralbay.models.weight_files import CheckpointError
 from eva_coralbay.models.zoo.entry import KeyLayout
+
+_NESTS = ("state_dict", "model_state_dict", "net", "network", "model")
+"""Names under which training codes nest a state dict."""
 
 
 def load(
@@ -77,37 +81,60 @@ def fill(network: nn.Module, content: Any, *, keys: KeyLayout, where: str) -> No
 
 
 def _select(content: Any, keys: KeyLayout, *, where: str) -> dict[str, torch.Tensor]:
-    """Returns the encoder's tensors, without their prefix."""
-    for name in keys.nest:
-        if not isinstance(content, Mapping) or name not in content:
-            found = _messages.list_names(map(str, content)) if isinstance(content, Mapping) else ""
-            raise CheckpointError(
-                f"{where}: there is no '{name}' in it (it has {found or type(content).__name__}). "
-                "These are the weights of another model."
-            )
-        content = content[name]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{where}: holds a {type(content).__name__}, a state dict is needed. These are the "
-            "weights of another model."
-        )
-    tensors = {
-        key_layouts.without_wrappers(str(key)): value
-        for key, value in content.items()
-        if isinstance(value, torch.Tensor)
-    }
-    beside = re.compile(keys.beside)
-    unknown = [k for k in tensors if not k.startswith(keys.prefix) and not beside.match(k)]
+    """Returns the encoder's tensors, without their prefix and the names of wrapping modules."""
+    tensors = _without_wrappers(_leave_nests(content, keys.nest), where=where)
+    prefix, beside = key_layouts.without_leading_wrappers(keys.prefix), re.compile(keys.beside)
+    if not any(key.startswith(prefix) for key in tensors):
+        # the encoder may have been saved on its own
+        prefix, beside = "", re.compile(KeyLayout.beside)
+    unknown = [k for k in tensors if not k.startswith(prefix) and not beside.match(k)]
     if unknown:
         raise CheckpointError(
             f"{where}: {key_layouts.count_keys('unexpected', unknown)}. These are the weights of "
             "another model."
         )
-    return {
-        key.removeprefix(keys.prefix): value
+    selected = {
+        key.removeprefix(prefix): value
         for key, value in tensors.items()
-        if key.startswith(keys.prefix) and not beside.match(key)
+        if key.startswith(prefix) and not beside.match(key)
     }
+    if not selected:
+        raise CheckpointError(
+            f"{where}: no weights of this encoder; it has {_messages.list_names(tensors)}. These "
+            "are the weights of another model."
+        )
+    return selected
+
+
+def _leave_nests(content: Any, nest: Collection[str]) -> Any:
+    """Returns what is nested under the names of a layout, and under those of training codes."""
+    while isinstance(content, Mapping):
+        inner = (content[n] for n in (*nest, *_NESTS) if isinstance(content.get(n), Mapping))
+        found = next(inner, None)
+        if found is None:
+            break
+        content = found
+    return content
+
+
+def _without_wrappers(content: Any, *, where: str) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a state dict, without the names of wrapping modules."""
+    named = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(key): value for key, value in named if isinstance(value, torch.Tensor)}
+    if not tensors:
+        found = _messages.list_names(map(str, content)) if isinstance(content, Mapping) else ""
+        raise CheckpointError(
+            f"{where}: holds no state dict, but {found or f'a {type(content).__name__}'}. These "
+            "are no weights, or those of another model."
+        )
+    names = {key: key_layouts.without_leading_wrappers(key) for key in tensors}
+    twice = [key for key, count in collections.Counter(names.values()).items() if count > 1]
+    if twice:
+        raise CheckpointError(
+            f"{where}: the weights of several networks, such as a student and a teacher: "
+            f"{key_layouts.count_keys('keys twice', twice)}. Save the state dict of one of them."
+        )
+    return {names[key]: value for key, value in tensors.items()}
 
 
 def _check_keys(

@@ -4,6 +4,7 @@ A source is the path of a file or a folder, a Hub id `org/name[@revision][#file]
 `#file` the repository has the layout of a folder, or the address (https) of a file.
 """
 
+import codecs
 import json
 import pathlib
 import pickletools  # nosec B403  # looks at the steps of a pickle, and takes none
@@ -35,6 +36,12 @@ _MAKER = re.compile(r"(builtins|__builtin__) bytearray|torch(\.cuda)? \w+Tensor"
 
 _ZIP = b"PK\x03\x04"
 """The first bytes of a zip archive."""
+
+_MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<!--", b"<head", b"<body")
+"""The first bytes of a web page, in lower case."""
+
+_HEAD = 256
+"""The bytes of a file by which text is known."""
 
 _OLD_PICKLES = 5
 """The most pickles at the start of a file in the format before zip archives."""
@@ -127,13 +134,22 @@ def _download(source: str, repository: str, revision: str | None, name: str | No
         raise CheckpointError(
             f"{source}: no file or folder of that name, not in the local Hub cache, and the Hub "
             f"does not answer ({type(error).__name__}). Where there is a connection, run "
-            f"`hf download {repository} --local-dir FOLDER` and pass that folder as the "
-            "checkpoint, or point HF_ENDPOINT at a mirror."
+            f"`{_download_command(repository, revision, name)}` and pass "
+            f"{'that folder' if name is None else f'FOLDER/{name}'} as the checkpoint, or point "
+            "HF_ENDPOINT at a mirror."
         ) from error
     raise CheckpointError(
         f"{source}: the repository has neither {' nor '.join(names)}. Name the file that is meant, "
         f"as in '{repository}#weights.pt'."
     )
+
+
+def _download_command(repository: str, revision: str | None, name: str | None) -> str:
+    """Returns the command of the Hub that fetches a file of a repository, or all of it."""
+    parts = ["hf download", repository]
+    parts += [] if name is None else [name]
+    parts += [] if revision is None else [f"--revision {revision}"]
+    return " ".join([*parts, "--local-dir FOLDER"])
 
 
 def _download_url(url: str) -> pathlib.Path:
@@ -223,9 +239,23 @@ def read_file(path: pathlib.Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # damage can raise anything: KeyError, OSError, RuntimeError, ...
+        named = _names_in_plain_pickle(path)
+        if named is not None:
+            raise CheckpointError(
+                f"{path}: a pickle that `torch.save` did not write (it names "
+                f"{_messages.list_names(named, limit=5) or 'nothing'}), and unpickling it could "
+                "run code, so it is refused. In the environment that it was made in, save the "
+                "`state_dict()` of the network with `torch.save`, and pass that file."
+            ) from error
         refused = _refused_objects(path, error)
         if refused:
             raise CheckpointError(_conversion(path, refused)) from error
+        text = _beginning_of_text(path)
+        if text:
+            raise CheckpointError(
+                f"{path}: text, not weights; it begins with {text!r}. The download may have been "
+                "answered with an error: download it again from the file's direct address."
+            ) from error
         raise CheckpointError(
             f"{path}: damaged or cut short, not readable as a "
             f"{'safetensors' if is_safetensors else 'PyTorch'} file "
@@ -306,6 +336,38 @@ def _find_makers(pickle: IO[bytes]) -> Iterator[str]:
         return
 
 
+def _names_in_plain_pickle(path: pathlib.Path) -> list[str] | None:
+    """Names the objects of a pickle that `torch.save` did not write; None for all other files."""
+    texts: list[str] = []
+    names = set()
+    try:
+        with path.open("rb") as file:
+            for operation, argument, _ in pickletools.genops(file):
+                if argument == torch.serialization.MAGIC_NUMBER:
+                    return None
+                if operation.name == "GLOBAL":
+                    names.add(str(argument).replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL":
+                    names.add(".".join(texts[-2:]))
+                elif isinstance(argument, str):
+                    texts.append(argument)
+    except Exception:  # of a file that is no pickle, or a damaged one
+        return None
+    return sorted(names)
+
+
+def _beginning_of_text(path: pathlib.Path) -> str:
+    """Returns how a file begins that is text in UTF-8; empty for all other files."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head).strip()
+    except UnicodeDecodeError:
+        return ""
+    is_text = all(character.isprintable() or character.isspace() for character in text)
+    return text[:60] if is_text else ""
+
+
 def _refused_objects(path: pathlib.Path, error: Exception) -> list[str]:
     """Names the classes and functions of a pickle that are not read, empty where none is."""
     try:
@@ -337,7 +399,7 @@ def check_is_binary(path: pathlib.Path) -> None:
         CheckpointError: If the file is empty, a web page or a git-lfs pointer.
     """
     with path.open("rb") as file:
-        head = file.read(256).lstrip().lower()
+        head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not head:
         raise CheckpointError(f"{path}: the file is empty. Download or copy it again.")
     if head.startswith(b"version https://git-lfs"):
@@ -348,7 +410,7 @@ def check_is_binary(path: pathlib.Path) -> None:
         raise CheckpointError(
             f"{path}: compressed with gzip. Unpack it with `gunzip` and pass that."
         )
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+    if head.startswith(_MARKUP):
         raise CheckpointError(
             f"{path}: a web page, not weights; the download was answered with an error or a "
             "log-in page. Download it again from the file's direct address."
