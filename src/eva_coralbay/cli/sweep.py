@@ -1,9 +1,11 @@
 """The command `eva-coralbay leaderboard sweep`. It imports no torch."""
 
 import argparse
+import collections
 import pathlib
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -24,7 +26,7 @@ class Sweep(_subcommand.Subcommand):
     By default it prints the commands and, on standard error, a table of the runs that are done,
     have failed or are still to do, with the memory and the hours that each will take. With
     --local or --slurm it starts the runs, except those that are finished with the same settings
-    and those that the table says cannot run.
+    and those of which it says that they cannot run.
     After an interruption, the same command continues.
     docs/submit.md describes the file.
     """
@@ -158,7 +160,7 @@ def _print_cells(
 
     estimates = [sweep.estimate(outcome.cell) for outcome in outcomes]
     _output.print_table(
-        ("model", "task", "seed", "state", "score", "training", "GiB", "hours", "remarks"),
+        ("model", "task", "seed", "state", "score", "training", "GiB", "hours"),
         (
             (
                 outcome.cell.model,
@@ -168,8 +170,7 @@ def _print_cells(
                 "-" if outcome.score is None else f"{outcome.score:.3f}",
                 "-" if outcome.seconds is None else f"{outcome.seconds:.0f} s",
                 "-" if known is None else f"{known.gib:.1f}",
-                "-" if known is None else f"{known.hours(tflops):.2g}",
-                "; ".join(sweep.list_remarks(outcome.cell)),
+                "-" if known is None else f"{known.hours(tflops):.3g}",
             )
             for outcome, known in zip(outcomes, estimates, strict=True)
         ),
@@ -179,6 +180,10 @@ def _print_cells(
         is_narrow=True,
         to_stderr=to_stderr,
     )
+    remarks = collections.defaultdict(list)
+    for outcome in outcomes:
+        for remark in sweep.list_remarks(outcome.cell):
+            remarks[remark].append(outcome.cell)
     left = [
         known
         for outcome, known in zip(outcomes, estimates, strict=True)
@@ -188,8 +193,20 @@ def _print_cells(
     without = f", and {left.count(None)} without an estimate" if None in left else ""
     size = " x ".join(f"{mm:.0f}" for mm in sweep.SCAN_MM)
     lines = (
+        *(_describe_remark(remark, cells) for remark, cells in remarks.items()),
         f"To do: {len(left)} cells, {hours:.3g} hours at {tflops:g} TFLOP/s (--tflops){without}.",
         f"Estimated from each network's operations and tensors (32 bit), for scans of {size} mm,",
         "without loading them. DRY_RUN=true before a command measures it on this machine.",
     )
     print("\n".join(lines), file=sys.stderr if to_stderr else sys.stdout)
+
+
+def _describe_remark(remark: str, cells: "Iterable[sweep.Cell]") -> str:
+    """Says of which models on which tasks a remark is."""
+    models: dict[str, list[str]] = collections.defaultdict(list)
+    for cell in cells:
+        if cell.model not in models[cell.task]:
+            models[cell.task].append(cell.model)
+    listed = "; ".join(f"{', '.join(names)} ({task})" for task, names in models.items())
+    text = f"{remark[0].upper()}{remark[1:]} - {listed}."
+    return textwrap.fill(text, width=80, break_on_hyphens=False, break_long_words=False)

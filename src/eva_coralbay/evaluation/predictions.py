@@ -102,7 +102,10 @@ def _build(task: str, root: str, fold: int | None) -> datasets.SegmentationDatas
 def _check_place(
     path: pathlib.Path, dataset: datasets.SegmentationDataset, task: str, model: str
 ) -> None:
-    """Checks that no record of something else would be replaced."""
+    """Checks that a record can be written, and that none of something else would be replaced."""
+    blocking = [folder for folder in path.parents if folder.exists() and not folder.is_dir()]
+    if blocking:
+        raise EvaCoralbayError(f"'{blocking[0]}' is a file: write to a folder.")
     if not path.exists():
         return
     known = record.Record.read(path)
@@ -118,16 +121,22 @@ def _find(folder: pathlib.Path, cases: list[str]) -> dict[str, pathlib.Path]:
     """Returns the label map of each case."""
     if not folder.is_dir():
         raise EvaCoralbayError(f"There is no folder '{folder}'.")
-    files = {
-        path.name[: -len(ending)]: path
-        for ending in (".nii", ".nii.gz")
-        for path in sorted(folder.glob(f"*{ending}"))
-    }
+    files: dict[str, pathlib.Path] = {}
+    for path in sorted(filter(nifti.is_nifti, folder.iterdir())):
+        case = path.name[: path.name.lower().rindex(".nii")]
+        other = files.setdefault(case, path)
+        if other != path and case in cases:
+            raise EvaCoralbayError(
+                f"'{folder}' has two label maps of case '{case}', {other.name} and {path.name}: "
+                "remove one."
+            )
     missing = [case for case in cases if case not in files]
     if missing:
+        found = _messages.list_names(sorted(files), limit=3) or "none"
         raise EvaCoralbayError(
             f"'{folder}' lacks {len(missing)} of {len(cases)} cases: "
-            f"{_messages.list_names(missing)}. A label map is called <case>.nii.gz."
+            f"{_messages.list_names(missing)}. A label map is called <case>.nii.gz; there are "
+            f"those of {found}."
         )
     surplus = sorted(files.keys() - set(cases))
     if surplus:

@@ -6,6 +6,7 @@ any input size, in evaluation the same each time and for each volume of a batch 
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -203,10 +204,12 @@ def _build(backbone: str, kwargs: Mapping[str, Any]) -> nn.Module:
         return factory.ModuleFactory(backbone_registry, backbone, dict(kwargs))
     module_name, _, class_name = backbone.rpartition(".")
     if not module_name or "/" in backbone:
-        known = ", ".join(n for n in backbone_registry.entries() if n.startswith("radiology/"))
+        known = backbone_registry.entries()
+        close = difflib.get_close_matches(backbone.lower(), known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
         raise EvaCoralbayError(
             f"'{backbone}' is neither a name in eva's registry nor a path 'package.module.Class'. "
-            f"Radiology names: {known}."
+            f"{hint}`eva-coralbay models` lists the encoders of this package."
         )
     network: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), class_name)
     if not callable(network):

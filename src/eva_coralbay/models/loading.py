@@ -78,7 +78,11 @@ def load_swin(source: str | pathlib.Path, **options: Any) -> encoder_lib.CoralBa
     """
     entry = zoo.ENTRIES.get(str(source))
     if entry is not None and not _is_swin(entry):
-        raise EvaCoralbayError(f"{entry.name} is not a {_SWIN}, but {entry.network}.")
+        kind = entry.network.rpartition(".")[2]
+        swin = ", ".join(name for name, each in zoo.ENTRIES.items() if _is_swin(each))
+        raise EvaCoralbayError(
+            f"{entry.name} is not a {_SWIN}, but a {kind}: choose one of {swin}, or own weights."
+        )
     return cast("encoder_lib.CoralBayEncoder", load_encoder(source, **options))
 
 

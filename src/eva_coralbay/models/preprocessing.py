@@ -1,6 +1,7 @@
 """What an encoder's input has to be: grid, orientation, intensities and sizes."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,8 +72,22 @@ class Preprocessing:
             len(self.hu_clip) != 2 or not self.hu_clip[0] < self.hu_clip[1]
         ):
             raise EvaCoralbayError(f"hu_clip must be (lower, upper) in HU, got {self.hu_clip}.")
-        if not self.hu_scale > 0:
+        if not 0 < self.hu_scale < math.inf:
             raise EvaCoralbayError(f"hu_scale must be positive, got {self.hu_scale}.")
+        if not math.isfinite(self.hu_offset):
+            raise EvaCoralbayError(f"hu_offset must be a number of HU, got {self.hu_offset}.")
+        if not _is_size(self.multiple_of):
+            raise EvaCoralbayError(
+                f"multiple_of must be three positive whole numbers, got {self.multiple_of}."
+            )
+        if self.window is not None and not (
+            _is_size(self.window)
+            and not any(n % m for n, m in zip(self.window, self.multiple_of, strict=True))
+        ):
+            raise EvaCoralbayError(
+                f"window must be three positive whole numbers of voxels, multiples of "
+                f"{self.multiple_of}, got {self.window}."
+            )
 
     @classmethod
     def of_window(
@@ -168,6 +183,10 @@ class Preprocessing:
         """The values as JSON types."""
         values = dataclasses.asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _is_size(values: Sequence[int]) -> bool:
+    return len(values) == 3 and all(int(value) == value > 0 for value in values)
 
 
 def _reorient(volume: _Array, source: str, target: str) -> _Array:

@@ -28,6 +28,9 @@ _FOLDER = re.compile(r"Dataset\d{3}_\w[\w-]*")
 _SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 """The splits that a task may have."""
 
+_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+"""The folders of scans and labels in the layout."""
+
 _ENDING = ".nii.gz"
 """How the names of all files end."""
 
@@ -82,6 +85,7 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
         "file_ending": _ENDING,
         "overwrite_image_reader_writer": "SimpleITKIO",
     }
+    _check_is_ours(folder)
     _write_once(folder / "dataset.json", description)
     folds = [{"train": cases["train"], "val": cases["val"] or cases["train"]}]
     _write_once(folder / "splits_final.json", folds)
@@ -121,6 +125,16 @@ def _shorten(hounsfield: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
 
 def _write_volume(path: pathlib.Path, array: npt.NDArray[Any], grid: grid_lib.Grid) -> None:
     nifti_image.write(path, array, grid.affine, compression=_COMPRESSION)
+
+
+def _check_is_ours(folder: pathlib.Path) -> None:
+    """Refuses a folder with scans and no description: they are not those of a task."""
+    found = [name for name in _FOLDERS if any(folder.glob(f"{name}/*"))]
+    if found and not (folder / "dataset.json").exists():
+        raise EvaCoralbayError(
+            f"'{folder}' has scans or labels in {' and '.join(found)}, but no dataset.json that "
+            "says of which data set: write to another folder."
+        )
 
 
 def _write_once(path: pathlib.Path, content: Any) -> None:

@@ -42,6 +42,32 @@ def test_the_record_of_another_model_is_not_replaced(
         predictions.score(labels, "nnunet", root, tmp_path, model="lab/other")
 
 
+def test_names_of_label_maps(own_data: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Endings count in any case; what is missing, twice or nowhere to be written is named."""
+    maps, out = tmp_path / "maps", tmp_path / "out"
+    maps.mkdir()
+    for path in (own_data / "labelsTr").iterdir():
+        _copy(path, maps / path.name.replace(".nii.gz", "_0000.nii.gz"))
+
+    def score(out: pathlib.Path = out) -> float | None:
+        root = str(own_data)
+        result = predictions.score(maps, "nnunet", root, out, model="lab/labels")
+        return result.metrics["dice"]
+
+    with pytest.raises(EvaCoralbayError, match="lacks 2 of 2 .* there are those of .*_000_0000,"):
+        score()
+    for path in maps.iterdir():
+        path.rename(maps / path.name.replace("_0000.nii.gz", ".NII.GZ"))
+    assert score() == 1.0
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EvaCoralbayError, match="'.*file' is a file: write to a folder"):
+        score(tmp_path / "file" / "out")
+    last = max(maps.iterdir())
+    _copy(last, maps / last.name.replace(".NII.GZ", ".nii"))
+    with pytest.raises(EvaCoralbayError, match="has two label maps of case 'phantom_004'"):
+        score()
+
+
 def test_labels_themselves_are_perfect(own_data: pathlib.Path, tmp_path: pathlib.Path) -> None:
     root = str(own_data)
     result = predictions.score(

@@ -226,9 +226,12 @@ def test_what_cannot_run_is_not_started(
     printed = capsys.readouterr()
     assert "To do: 1 cells" in printed.err
     assert printed.out.count("MODEL_NAME=") == 1
+    remarks = " ".join(printed.err.split())
+    assert "Cannot run: its own input is not known - slices/resnet50 (openkbp)." in remarks
+    assert "Pre-trained" not in remarks
 
     assert main.main([*command, "--local"]) == 0
-    assert "cannot run" in capsys.readouterr().out
+    assert "Cannot run" in capsys.readouterr().out
     assert list(tmp_path.rglob("*.out")) == []
 
 

@@ -196,11 +196,20 @@ def test_registered_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "IN_FEATURES) 12" in findings["decoder"].seen
 
 
-def test_unknown_name() -> None:
-    findings = _check("radiology/coralbai")
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("radiology/coralbai", "radiology/coralbay"),
+        ("radiology/VoxelFM", "radiology/voxelfm"),
+        ("slices/resnet5", "slices/resnet50"),
+        ("voco_b", "radiology/voco_b"),
+    ],
+)
+def test_unknown_name(name: str, meant: str) -> None:
+    findings = _check(name)
 
     assert list(findings) == ["builds"]
-    assert "radiology/coralbay_random" in findings["builds"].seen
+    assert f"Did you mean {meant}" in findings["builds"].seen
 
 
 class MonaiSwin(Keeps):

@@ -38,6 +38,13 @@ _VALID: dict[str, Any] = {
         ({"orientation": "SSL"}, "one each of"),
         ({"hu_clip": (250.0, -175.0)}, "lower, upper"),
         ({"hu_scale": 0.0}, "hu_scale must be positive"),
+        ({"hu_scale": float("inf")}, "hu_scale must be positive"),
+        ({"hu_offset": float("nan")}, "hu_offset must be a number"),
+        ({"window": (0, 96, 96)}, "window must be three positive whole numbers"),
+        ({"window": (96, 96)}, "window must be three positive whole numbers"),
+        ({"window": (96, 96, 96.5)}, "window must be three positive whole numbers"),
+        ({"window": (96, 96, 96), "multiple_of": (1, 14, 14)}, r"multiples of \(1, 14, 14\)"),
+        ({"multiple_of": (0, 1, 1)}, "multiple_of must be three positive whole numbers"),
     ],
 )
 def test_refuses_what_cannot_be(fault: dict[str, Any], message: str) -> None:

@@ -100,6 +100,17 @@ def test_another_data_set_is_left_alone(btcv: str, tmp_path: pathlib.Path) -> No
     assert [path.name for path in out.iterdir()] == ["dataset.json"]
 
 
+def test_scans_of_an_unknown_data_set_are_left_alone(btcv: str, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "Dataset501_Mine"
+    (out / "labelsTr").mkdir(parents=True)
+    (out / "labelsTr" / "img0001.nii.gz").write_bytes(b"another")
+
+    with pytest.raises(EvaCoralbayError, match="labels in labelsTr, but no dataset.json"):
+        raw_data.write("btcv", btcv, out)
+
+    assert [path.name for path in out.iterdir()] == ["labelsTr"]
+
+
 def test_what_cannot_be_written(btcv: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(EvaCoralbayError, match="DatasetNNN_NAME .* got 'btcv'"):
         raw_data.write("btcv", btcv, tmp_path / "btcv")

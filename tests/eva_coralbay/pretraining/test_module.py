@@ -222,7 +222,8 @@ def test_refuses_given_weights_of_another_size(tmp_path: pathlib.Path) -> None:
     ("name", "message"),
     [
         ("radiology/voco_b", "radiology/voco_b has feature_size=48"),
-        ("radiology/ct_fm", "radiology/ct_fm is not a CoralBayEncoder"),
+        ("radiology/ct_fm", "radiology/ct_fm is not a CoralBayEncoder, but a .*radiology/voco_b"),
+        ("radiology/voco_bb", "no model 'radiology/voco_bb'. Did you mean radiology/voco_b"),
     ],
 )
 def test_starts_from_the_zoo_by_name(name: str, message: str) -> None:
