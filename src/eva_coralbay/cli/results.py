@@ -5,7 +5,7 @@ import csv
 import dataclasses
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from typing_extensions import override
 
@@ -84,12 +84,14 @@ def _print_tables(summaries: Sequence[summary.Summary]) -> None:
     if len(summaries) == 1:
         _print_others(summaries[0])
         _print_classes(summaries[0])
+    elif others := _list_others({name for each in summaries for name in each.metrics}):
+        listed = f"--csv and --json have the values by class, and {', '.join(others)}."
+        print(_messages.printable_lines("\n".join(textwrap.wrap(listed, width=100))))
 
 
 def _print_table(summaries: Sequence[summary.Summary]) -> None:
     """Prints what all summaries have in common, and a row for each with its headline metrics."""
-    every = {name for each in summaries for name in each.metrics}
-    metrics = scores.list_headlines(every)
+    metrics = scores.list_headlines({name for each in summaries for name in each.metrics})
     described = [_describe(each) for each in summaries]
     hidden = set()
     if not _have_several_settings(summaries):
@@ -116,17 +118,11 @@ def _print_table(summaries: Sequence[summary.Summary]) -> None:
         numbers=("cases", *metrics),
         whole=("model", "task", "protocol", "settings", "weights", *metrics),
     )
-    others = [name for name in scores.list_overall(every) if name not in metrics]
-    if others and len(summaries) > 1:
-        listed = f"--csv and --json have the values by class, and {', '.join(others)}."
-        print(_messages.printable_lines("\n".join(textwrap.wrap(listed, width=100))))
 
 
 def _print_others(each: summary.Summary) -> None:
     """Prints the metrics of a summary that the table has no column for, a row each."""
-    shown = scores.list_headlines(each.metrics)
-    others = [name for name in scores.list_overall(each.metrics) if name not in shown]
-    if others:
+    if others := _list_others(each.metrics):
         _output.print_table(
             ("metric", "value"),
             [[name, _format(each.metrics[name])] for name in others],
@@ -134,6 +130,12 @@ def _print_others(each: summary.Summary) -> None:
             numbers=("value",),
             whole=("metric", "value"),
         )
+
+
+def _list_others(names: Collection[str]) -> list[str]:
+    """Lists the metrics over all classes that are not headlines."""
+    headlines = scores.list_headlines(names)
+    return [name for name in scores.list_overall(names) if name not in headlines]
 
 
 def _print_classes(each: summary.Summary) -> None:

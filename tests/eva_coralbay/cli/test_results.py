@@ -180,12 +180,14 @@ def test_classifications_have_a_table_of_their_own(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write(tmp_path, "run_0", {"dice": 0.25})
-    _write(tmp_path, "run_1", {"balanced_accuracy": 0.75}, task={"id": "luna25"})
+    accuracies = {"balanced_accuracy": 0.75, "auprc": 0.5}
+    _write(tmp_path, "run_1", accuracies, task={"id": "luna25"})
 
     assert main.main(["results", str(tmp_path)]) == 0
     segmented, classified = capsys.readouterr().out.split("task luna25@1; ")
     assert _cells(segmented, "radiology/coralbay") == ["radiology/coralbay", "0.250"]
     assert _cells(classified, "radiology/coralbay") == ["radiology/coralbay", "0.750"]
+    assert "--csv and --json have the values by class, and auprc.\n" in classified
 
 
 def test_one_model_is_shown_by_class(
