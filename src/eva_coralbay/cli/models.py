@@ -61,10 +61,13 @@ def _cells(entry: zoo.Entry) -> Iterator[str]:
     if entry.weights is None:
         yield "random"
     else:
-        yield "here" if weight_sources.is_downloaded(entry.weights) else "on the Web"
+        yield "here" if _is_downloaded(entry) else "on the Web"
 
 
 def _state(entry: zoo.Entry) -> dict[str, bool | None]:
     """Says whether the weights lie on this machine; None where there are none to download."""
-    source = entry.weights
-    return {"downloaded": None if source is None else weight_sources.is_downloaded(source)}
+    return {"downloaded": None if entry.weights is None else _is_downloaded(entry)}
+
+
+def _is_downloaded(entry: zoo.Entry) -> bool:
+    return all(map(weight_sources.is_downloaded, entry.files))

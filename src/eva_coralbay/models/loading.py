@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import inspect
 import pathlib
@@ -13,7 +14,13 @@ from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import encoder as encoder_lib
-from eva_coralbay.models import first_hashes, published_weights, weight_files, zoo
+from eva_coralbay.models import (
+    first_hashes,
+    published_weights,
+    weight_files,
+    weight_sources,
+    zoo,
+)
 
 _SWIN = encoder_lib.CoralBayEncoder.__name__
 
@@ -178,21 +185,43 @@ def _with_weights(
             network = _load_itself(entry, kind, arguments, source)
         else:
             network = kind(**arguments)
-            network.origin = published_weights.load(
-                network.core, source, keys=entry.keys, sha256=entry.sha256, md5=entry.md5
-            )
+            network.origin = _fill(network.core, entry, source)
     except weight_files.CheckpointError as error:
         if checkpoint is None or entry.name == _OPEN or not _is_swin(entry):
             raise
-        raise weight_files.CheckpointError(
-            f"{error} '{entry.name}' stands for its published weights; for others of the same "
-            f"network use '{_OPEN}' with the checkpoint."
-        ) from error
+        raise weight_files.CheckpointError(f"{error} {_hint(entry)}") from error
     if checkpoint is None and entry.unpinned is not None:
         first_hashes.check(entry.name, source, network.origin.sha256)
     if checkpoint is None or entry.sha256 is not None or entry.md5 is not None:
         network.origin = dataclasses.replace(network.origin, published_as=entry.name)
     return network.eval()
+
+
+def _hint(entry: zoo.Entry) -> str:
+    """Says what `checkpoint` may be for an entry."""
+    hint = f"'{entry.name}' stands for its published weights"
+    if entry.network.endswith(f".{_SWIN}"):
+        return f"{hint}; for others of the same network use '{_OPEN}' with the checkpoint."
+    names = [file.rpartition("#")[2] for file in entry.files]
+    if len(names) > 1:
+        return f"{hint}: a folder with {' and '.join(names)}, or a file with all of them."
+    return f"{hint}."
+
+
+def _fill(core: Any, entry: zoo.Entry, source: str) -> weight_sources.Origin:
+    """Loads weights into the published network, from one file or a file for each part of it."""
+    keys = entry.keys or zoo.KeyLayout()
+    folder, files = pathlib.Path(source).expanduser(), entry.files
+    if len(files) > 1 and folder.is_dir():
+        files = tuple(str(folder / file.rpartition("#")[2]) for file in files)
+    elif len(files) == 1 or source != entry.weights:
+        return published_weights.load(core, source, keys=keys, sha256=entry.sha256, md5=entry.md5)
+    origins = [
+        published_weights.load(part, file, keys=keys, sha256=None, md5=None)
+        for part, file in zip(core.values(), files, strict=True)
+    ]
+    joined = hashlib.sha256("".join(origin.sha256 for origin in origins).encode()).hexdigest()
+    return weight_sources.Origin.of(source, origins[0].revision, joined)
 
 
 def _load_itself(entry: zoo.Entry, kind: Any, arguments: Mapping[str, Any], source: str) -> Any:

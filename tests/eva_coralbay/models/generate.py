@@ -88,7 +88,7 @@ def _describe_weights(entry: zoo.Entry) -> str:
     suffix += f", {entry.unpinned}" if entry.unpinned else ""
     if hub_id is None:
         return f"{_link(entry.weights)}{suffix}"
-    return f"`{entry.weights}`{suffix}"
+    return f"{' and '.join(f'`{file}`' for file in entry.files)}{suffix}"
 
 
 def _describe_input(entry: zoo.Entry) -> str:

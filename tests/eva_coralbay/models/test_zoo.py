@@ -271,6 +271,7 @@ def test_what_pins_the_weights_of_an_entry() -> None:
         "radiology/fmcib",
         "radiology/voxelfm",
         "radiology/merlin",
+        "radiology/spectre",
         "radiology/spectre_local",
         "slices/dinov2_vits14",
         "slices/convnext_tiny",

@@ -186,7 +186,7 @@ def list_remarks(cell: Cell) -> Iterator[str]:
     if not can_run(cell):
         yield "cannot run: its own input is not known"
     if entry.weights is not None and not cell.environment.get("CHECKPOINT"):
-        if not weight_sources.is_downloaded(entry.weights):
+        if not all(map(weight_sources.is_downloaded, entry.files)):
             yield "weights to download"
         known = facts.License(entry.license or "", "").restrictions
         yield from known if entry.license else ["license not known"]

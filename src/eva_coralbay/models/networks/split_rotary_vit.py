@@ -52,7 +52,7 @@ class SplitRotaryViT(PyramidEncoder):
             "patch_size": list(patch_size),
             "rope_base": rope_base,
         }
-        self.core = _Tokens(
+        self.core = Tokens(
             embed_dim=embed_dim,
             depth=depth,
             num_heads=num_heads,
@@ -83,7 +83,7 @@ class SplitRotaryViT(PyramidEncoder):
         }
 
 
-class _Tokens(nn.Module):
+class Tokens(nn.Module):
     """The transformer; the names of its parts are those of the published state dict."""
 
     def __init__(
@@ -95,14 +95,13 @@ class _Tokens(nn.Module):
         patch_size: tuple[int, int, int],
         rope_base: float,
     ) -> None:
+        """Builds the transformer; the arguments are those of `SplitRotaryViT`."""
         super().__init__()
         projection = nn.Conv3d(1, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.patch_embed = nn.ModuleDict({"proj": projection})
         self.rope = rotary_vit.RotaryPositions(embed_dim // num_heads, rope_base)
         self.cls_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 1e-6)
-        self.blocks = nn.ModuleList(
-            rotary_vit.Block(embed_dim, _Attention(embed_dim, num_heads)) for _ in range(depth)
-        )
+        self.blocks = build_blocks(embed_dim, depth, num_heads)
         self.norm = nn.LayerNorm(embed_dim, eps=rotary_vit.NORM_EPSILON)
 
     def forward(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +114,19 @@ class _Tokens(nn.Module):
             tokens = block(tokens, sine, cosine)
         tokens = self.norm(tokens)
         return tokens[:, 0], tokens[:, 1:].mT.unflatten(2, grid)
+
+
+def build_blocks(embed_dim: int, depth: int, num_heads: int) -> nn.ModuleList:
+    """Builds the blocks of a transformer.
+
+    Args:
+        embed_dim: Channels of the tokens.
+        depth: Number of blocks.
+        num_heads: Number of attention heads.
+    """
+    return nn.ModuleList(
+        rotary_vit.Block(embed_dim, _Attention(embed_dim, num_heads)) for _ in range(depth)
+    )
 
 
 class _Attention(nn.Module):

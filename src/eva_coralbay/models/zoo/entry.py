@@ -95,6 +95,10 @@ class Entry:
     weights: str | None
     """Where the weights are: a Hub id `org/name@revision[#file]`; None for random ones."""
 
+    more_weights: tuple[str, ...] = ()
+    """Where the rest of them is if they are several files, each of a part of the network, in the
+    order of its parts."""
+
     keys: KeyLayout | None = None
     """The layout of the weights file; None for networks that know how to load theirs."""
 
@@ -136,6 +140,11 @@ class Entry:
     """What a reader of its card should know."""
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Where all files of the weights are; empty for random ones."""
+        return () if self.weights is None else (self.weights, *self.more_weights)
+
+    @property
     def unpinned(self) -> str | None:
         """What is not known of the weights file, so that it may change; None if it is pinned.
 
@@ -172,6 +181,7 @@ class Entry:
                 k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()
             },
             "weights": self.weights,
+            "more_weights": list(self.more_weights),
             "sha256": self.sha256,
             "md5": self.md5,
             "unpinned": self.unpinned,

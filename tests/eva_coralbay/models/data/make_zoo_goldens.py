@@ -263,9 +263,9 @@ class _SPECTRE(_Model):
     def build(self, *, narrow):
         models = importlib.import_module("spectre.models")
         # src/spectre/model.py, vit_large_patch16_128
-        sizes = self.arguments if narrow else {"embed_dim": 1080, "depth": 24, "num_heads": 12}
+        published = {"embed_dim": 1080, "depth": 24, "num_heads": 12}
         return models.VisionTransformer(
-            **sizes,
+            **{key: self.arguments[key] if narrow else size for key, size in published.items()},
             img_size=(128, 128, 64),
             patch_size=(16, 16, 8),
             mlp_ratio=4,
@@ -286,6 +286,50 @@ class _SPECTRE(_Model):
         return embedding, [tokens[:, 1:].transpose(1, 2).unflatten(2, grid)]
 
 
+class _SPECTREOfScans(_SPECTRE):
+    arguments = {**_SPECTRE.arguments, "crop_size": (32, 32, 16), "combiner_depth": 2}
+    input_shape = (1, 1, 64, 32, 48)
+
+    def build(self, *, narrow):
+        models = importlib.import_module("spectre.models")
+        spectre = importlib.import_module("spectre.model")
+        network = spectre.SpectreImageFeatureExtractor.__new__(spectre.SpectreImageFeatureExtractor)
+        torch.nn.Module.__init__(network)
+        network.backbone = super().build(narrow=narrow)
+        # src/spectre/models/vision_transformer_features.py, feat_vit_large
+        network.feature_combiner = models.FeatureVisionTransformer(
+            patch_dim=2 * network.backbone.embed_dim,
+            embed_dim=network.backbone.embed_dim,
+            depth=self.arguments["combiner_depth"] if narrow else 4,
+            num_heads=self.arguments["num_heads"] if narrow else 12,
+            mlp_ratio=4,
+            qkv_bias=True,
+            norm_layer=torch.nn.LayerNorm,
+            num_classes=0,
+            global_pool="",
+            pos_embed="rope",
+            rope_kwargs={"base": 100.0},
+            init_values=1.0,
+        )
+        return network
+
+    def run(self, network, tensor):
+        size = self.arguments["crop_size"]
+        crops = tensor[0, 0]
+        for axis, edge in enumerate(size):
+            crops = crops.unfold(axis, edge, edge)
+        grid = crops.shape[:3]
+        features = network.extract_backbone_features(crops.flatten(0, 2)[None, :, None])
+        combined = network.combine_features(features, grid)
+        # eval/save_embeddings_ct_rate.py
+        embedding = torch.cat([combined[:, 0], combined[:, 1:].mean(dim=1)], dim=1)
+        within = [edge // patch for edge, patch in zip(size, (16, 16, 8), strict=True)]
+        tokens = features[0, :, 1:].unflatten(0, grid).unflatten(3, within)
+        tokens = tokens.permute(6, 0, 3, 1, 4, 2, 5)
+        whole = tokens.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        return embedding, [whole[None]]
+
+
 _MODELS = {
     "radiology/voco_b": _VoCo(),
     "radiology/suprem_swin_unetr": _SuPreM(),
@@ -297,6 +341,7 @@ _MODELS = {
     "radiology/voxelfm": _VoxelFM(),
     "radiology/merlin": _Merlin(),
     "radiology/spectre_local": _SPECTRE(),
+    "radiology/spectre": _SPECTREOfScans(),
 }
 
 
