@@ -36,6 +36,10 @@ SHOWN_ALONE = (EvaCoralbayError, OSError, MemoryError)
 """The errors whose message is printed without a traceback: a file, a disk or a machine may be at
 fault, but no bug."""
 
+_MISUSE_OF_LIGHTNING = "MisconfigurationException"
+"""The class of Lightning's errors about its arguments, such as a GPU that is not there. It is known
+by its name here, as this module starts without Lightning."""
+
 
 def is_debugging() -> bool:
     """Whether the user has asked for tracebacks."""
@@ -85,7 +89,8 @@ class _Hook:
         error: BaseException,
         traceback: types.TracebackType | None,
     ) -> None:
-        if isinstance(error, SHOWN_ALONE) and not is_debugging():
+        is_shown_alone = isinstance(error, SHOWN_ALONE) or kind.__name__ == _MISUSE_OF_LIGHTNING
+        if is_shown_alone and not is_debugging():
             ending = f"(Set {DEBUG_VARIABLE}=1 to see the traceback.)"
             print(f"error: {get_message(error)}\n{ending}", file=sys.stderr)
         else:

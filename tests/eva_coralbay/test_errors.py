@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from lightning.fabric.utilities import exceptions
 
 from eva_coralbay import errors
 
@@ -46,6 +47,7 @@ def test_other_errors_go_to_the_hook_that_was_there(
         (FileNotFoundError(2, "No such file", "/proc/x"), "[Errno 2] No such file: '/proc/x'"),
         (MemoryError("8 TiB"), "there is too little memory (8 TiB); free some"),
         (OSError("a\x1b[31m"), "a\\x1b[31m"),
+        (exceptions.MisconfigurationException("No supported gpu"), "No supported gpu"),
     ],
 )
 def test_errors_of_the_machine_are_shown_as_the_command_shows_them(

@@ -89,6 +89,24 @@ def spacing(affine: "npt.NDArray[np.floating] | torch.Tensor") -> tuple[float, f
     return float(depth), float(height), float(width)
 
 
+def check_window(size: Sequence[int] | int) -> tuple[int, int, int]:
+    """Returns the size of crops or windows, after checking it.
+
+    Args:
+        size: The number of voxels along (D, H, W).
+
+    Raises:
+        EvaCoralbayError: If it is not three numbers above 0, such as a single one.
+    """
+    lengths = () if isinstance(size, int) else tuple(size)
+    if len(lengths) != 3 or min(lengths) < 1:
+        raise EvaCoralbayError(
+            "`roi_size` (ROI_SIZE) must be three numbers of voxels (D, H, W), such as "
+            f"[96, 96, 96]; got {size if isinstance(size, int) else list(lengths)}."
+        )
+    return lengths
+
+
 def check_spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
     """Returns a spacing to resample to, as three floats.
 

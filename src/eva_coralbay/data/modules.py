@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from loguru import logger
 from typing_extensions import override
 
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import loader_workers, seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
 from eva_coralbay.errors import EvaCoralbayError
@@ -52,7 +53,8 @@ class SegmentationData(_NumberedData):
         *,
         dataset: dict[str, Any],
         protocol: protocols.ProtocolName = "frozen",
-        roi_size: Sequence[int] = facts.CROP,
+        # a single number is refused, which `check_window` says in one line and the parser does not
+        roi_size: Sequence[int] | int = facts.CROP,
         num_samples: int = 4,
         class_ratios: Sequence[float] | None = None,
         spacing: Sequence[float] = facts.SPACING_MM,
@@ -82,7 +84,7 @@ class SegmentationData(_NumberedData):
         self._has_described_mirroring = False
         self._own_input: tuple[Sequence[float], tuple[float, float]] | None = None
         self._crops = {
-            "roi_size": roi_size,
+            "roi_size": grid_lib.check_window(roi_size),
             "num_samples": num_samples,
             "class_ratios": class_ratios,
         }

@@ -129,7 +129,7 @@ class TrainTransform(EvalTransform, monai_transforms.Randomizable):
         """
         super().__init__(spacing=spacing, hu_window=hu_window, mirror_pairs=mirror_pairs)
 
-        self.roi_size = tuple(roi_size)
+        self.roi_size = grid_lib.check_window(roi_size)
         self.num_samples = num_samples
         self.class_ratios = class_ratios
 

@@ -1,9 +1,10 @@
 """What is wrong with a configuration, found in seconds, before any scan is prepared."""
 
+import contextlib
 import copy
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, run_module, segmentation, shared_memory
+from eva_coralbay.evaluation.probe import module as probe_module
 from eva_coralbay.models import registry
 from eva_coralbay.results import class_names
 
@@ -43,6 +45,8 @@ def check(module: Any, datamodule: Any, device: torch.device) -> None:
         _check_numbers("class_weights", "CLASS_WEIGHTS", module.class_weights, classes)
         _check_numbers("class_ratios", "SAMPLE_CLASS_RATIOS", ratios, classes)
         _try_networks(module, classes, device)
+    else:
+        _try_encoder(module, device)
     shared_memory.check(datamodule)
 
 
@@ -95,12 +99,8 @@ def _try_networks(
     module.check_roi()
     trial = copy.deepcopy(module)
     trial.classes = classes
-    try:
+    with _building("networks"):
         trial.build_networks()
-    except EvaCoralbayError:
-        raise
-    except Exception as error:
-        raise EvaCoralbayError(f"The networks cannot be built: {_in_one_line(error)}") from error
     trial.to(device).eval()
     window = torch.zeros(1, 1, *module.roi_size, device=device)
     with torch.no_grad():
@@ -109,6 +109,31 @@ def _try_networks(
             trial._forward_networks(window)
         except Exception as error:
             raise EvaCoralbayError(_describe_misfit(trial.decoder, maps, error)) from error
+
+
+def _try_encoder(module: run_module.RunModule, device: torch.device) -> None:
+    """Builds the encoder of a module without a decoder; that of a probe encodes an empty window."""
+    trial = copy.deepcopy(module)
+    if not isinstance(trial, probe_module.ProbeModule):
+        with _building("encoder"):
+            trial._build(trial.encoder, "encoder")
+        return
+    with _building("encoder"):
+        trial.build_encoder()
+    trial.to(device).eval()
+    with torch.no_grad():
+        _encode(trial.encoder, torch.zeros(1, 1, *trial.sliding.size, device=device))
+
+
+@contextlib.contextmanager
+def _building(what: str) -> Iterator[None]:
+    """Says in one line why networks cannot be built."""
+    try:
+        yield
+    except EvaCoralbayError:
+        raise
+    except Exception as error:  # libraries of networks raise almost anything
+        raise EvaCoralbayError(f"The {what} cannot be built: {_in_one_line(error)}") from error
 
 
 def _encode(encoder: Any, window: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -122,8 +147,8 @@ def _encode(encoder: Any, window: torch.Tensor) -> Sequence[torch.Tensor]:
         ) from error
     if isinstance(maps, torch.Tensor):
         raise EvaCoralbayError(
-            f"The encoder gives one tensor of shape {tuple(maps.shape)}, but a decoder needs a "
-            "list of feature maps: set OUT_INDICES."
+            f"The encoder gives one tensor of shape {tuple(maps.shape)}, but a list of feature "
+            "maps is needed: set OUT_INDICES."
         )
     return maps
 

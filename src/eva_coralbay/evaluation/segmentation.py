@@ -17,6 +17,7 @@ from monai import inferers
 from torch import nn
 from typing_extensions import override
 
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import (
     label_maps,
@@ -67,7 +68,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         class_weights: Sequence[float] | None = None,
         protocol: protocols.ProtocolName = "frozen",
         seed: int = 0,
-        roi_size: Sequence[int] = facts.CROP,
+        # a single number is refused, which `check_window` says in one line and the parser does not
+        roi_size: Sequence[int] | int = facts.CROP,
         sw_batch_size: int = 4,
         overlap: float | None = None,
         monitor_overlap: float | None = None,
@@ -122,7 +124,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             spatial_dims=3,
         )
 
-        self.roi_size = tuple(roi_size)
+        self.roi_size = grid_lib.check_window(roi_size)
         self._arguments = _plain(
             {
                 "encoder": encoder,
@@ -143,6 +145,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         self.sw_batch_size = sw_batch_size
         self.overlap = rules.overlap if overlap is None else overlap
         self.monitor_overlap = rules.monitor_overlap if monitor_overlap is None else monitor_overlap
+        _check_overlap("overlap", "SW_OVERLAP", self.overlap)
+        _check_overlap("monitor_overlap", "SW_MONITOR_OVERLAP", self.monitor_overlap)
         self._scorer, self._monitor = (
             inferers.SlidingWindowInferer(
                 roi_size=self.roi_size, sw_batch_size=sw_batch_size, overlap=share
@@ -297,11 +301,6 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         Raises:
             EvaCoralbayError: If the decoder cannot take it.
         """
-        if len(self.roi_size) != 3 or min(self.roi_size) < 1:
-            raise EvaCoralbayError(
-                f"`roi_size` (ROI_SIZE) must be three numbers of voxels (D, H, W), such as "
-                f"[96, 96, 96]; got {list(self.roi_size)}."
-            )
         valid = all(size % _ROI_MULTIPLE == 0 and size >= _ROI_MINIMUM for size in self.roi_size)
         if _is_swin_unetr(self.decoder) and not valid:
             raise EvaCoralbayError(
@@ -309,6 +308,14 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
                 f"be a multiple of {_ROI_MULTIPLE} and at least {_ROI_MINIMUM}, for example "
                 "(64, 64, 64) or (96, 96, 96)."
             )
+
+
+def _check_overlap(name: str, variable: str, share: float) -> None:
+    """Checks an overlap, which MONAI does only as windows slide: perhaps after the training."""
+    if not 0.0 <= share < 1.0:
+        raise EvaCoralbayError(
+            f"`{name}` ({variable}) must be a share of the window from 0 to below 1; got {share}."
+        )
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any] | None:

@@ -104,6 +104,8 @@ class Trainer(eva.Trainer):
         config_files.check(sys.argv)
         # before Lightning says that the machine has fewer
         _check_devices(devices)
+        if n_runs < 1:
+            raise EvaCoralbayError(f"`n_runs` (N_RUNS) must be 1 or more; got {n_runs}.")
         self._protocol = protocol
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
@@ -291,11 +293,11 @@ class Trainer(eva.Trainer):
 
 
 def _check_devices(number: int) -> None:
-    """Checks that there are not several devices."""
-    if number > 1:
+    """Checks that there is one device."""
+    if number != 1:
         raise EvaCoralbayError(
-            f"An evaluation runs on one device, as each case is scored once, but there are "
-            f"{number}: set NUM_DEVICES=1. To use several devices, run models, tasks and seeds "
+            f"An evaluation runs on one device, as each case is scored once, but {number} are "
+            "asked for: set NUM_DEVICES=1. To use several devices, run models, tasks and seeds "
             "side by side: `eva-coralbay leaderboard sweep --help`."
         )
 

@@ -123,9 +123,10 @@ def embed_scans(
         devices: Where to compute, as PyTorch names devices: a copy of the encoder on each.
 
     Raises:
-        EvaCoralbayError: If there is no scan, the table was made with other settings, another
-            process writes it, or a region names no scan.
+        EvaCoralbayError: If there is no scan, the table was made with other settings or cannot be
+            written, another process writes it, or a region names no scan.
     """
+    feature_table.check_path(out)
     encoders = [build().to(name).eval() for name in map(places.check, devices)]
     network = getattr(encoders[0], "model", encoders[0])
     preprocessing = model_input.choose(
@@ -144,8 +145,8 @@ def embed_scans(
         "maps": num_maps,
     }
     with feature_table.locked(out) as folder:
-        items = sources.find(named, exclude=exclude, unpack_in=folder / "unpacked")
-        work = _assign(items, parts)
+        search = sources.find(named, exclude=exclude, unpack_in=folder / "unpacked")
+        work = _assign(search.items, parts)
         table = feature_table.FeatureTable(out, settings)
         new = [one for one in work if table.done.get(one.item.case) != one.state]
         progress = _progress.ScanBar(len(work), done=len(work) - len(new))
@@ -164,7 +165,10 @@ def embed_scans(
             progress.close()
             table.save()
         return Report(
-            table.finish(), len(new) - len(failures), len(work) - len(new), dict(failures)
+            table.finish(),
+            len(new) - len(failures),
+            len(work) - len(new),
+            {**search.failures, **failures},
         )
 
 

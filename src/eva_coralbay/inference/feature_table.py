@@ -31,6 +31,9 @@ _SAVE_SECONDS = 30.0
 _PARTS = f"part-{'[0-9]' * 6}.parquet"
 """The names of the shards."""
 
+_SUFFIXES = (".parquet", ".pq")
+"""The ends of the names of Parquet files: under another one no program would read a table."""
+
 _TEXT_COLUMNS = (
     "case", "region", "source", "source_sha256", "source_state", "model", "weights_sha256",
     "preprocessing", "pool", "version",
@@ -72,7 +75,7 @@ class FeatureTable:
     def save(self) -> None:
         """Writes the rows that are not yet on the disk as a shard."""
         if self._rows:
-            numbers = [int(path.stem.partition("-")[2]) for path in self._parts.glob(_PARTS)]
+            numbers = [int(path.stem.partition("-")[2]) for path in _find_shards(self._parts)]
             path = self._parts / f"part-{max(numbers, default=0) + 1:06d}.parquet"
             _write(path, self._to_table(self._rows))
             self._rows = []
@@ -89,15 +92,13 @@ class FeatureTable:
         table = _merge([_read(path) for path in files]) if files else None
         if table is not None and files != [self._path]:
             _write(self._path, table)
-        # moved away first, so that nobody begins to write into it meanwhile
-        with _atomic_files.temporary_folder(self._parts) as temporary:
-            self._parts.replace(temporary / self._parts.name)
+        _remove_parts(self._parts)
         return 0 if table is None else table.num_rows
 
     def _files(self) -> list[pathlib.Path]:
         """Returns the files that have rows, older ones first."""
         table = [self._path] if self._path.exists() else []
-        return [*table, *sorted(self._parts.glob(_PARTS))]
+        return [*table, *_find_shards(self._parts)]
 
     def _read_done(self) -> dict[str, str]:
         """Returns what is finished, after checking that it was made with the same settings."""
@@ -164,14 +165,12 @@ def locked(path: pathlib.Path) -> Iterator[pathlib.Path]:
         path: The Parquet file.
 
     Yields:
-        The folder of the shards, which is there.
+        The folder of the shards, which is there. At the end it is removed, unless it has rows.
 
     Raises:
-        EvaCoralbayError: If another process writes it, it is a folder, or pyarrow is not installed.
+        EvaCoralbayError: If another process writes it, or `check_path` refuses it.
     """
-    check_pyarrow()
-    if not path.name or path.is_dir():
-        raise EvaCoralbayError(f"'{path}' is a folder. Name the Parquet file to write.")
+    check_path(path)
     parts = parts_folder(path)
     parts.mkdir(parents=True, exist_ok=True)
 
@@ -182,7 +181,43 @@ def locked(path: pathlib.Path) -> Iterator[pathlib.Path]:
         _atomic_files.remove_leftovers(parts)
         for target in (path, parts):
             _atomic_files.remove_leftovers_of(target)
-        yield parts
+        try:
+            yield parts
+        finally:
+            if parts.exists() and not _find_shards(parts):
+                _remove_parts(parts)
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Checks that a table can be written to a path.
+
+    Args:
+        path: The Parquet file.
+
+    Raises:
+        EvaCoralbayError: If it is a folder or has the name of another kind of file, its parent is
+            no folder, or pyarrow is not installed.
+    """
+    check_pyarrow()
+    if not path.name or path.is_dir():
+        raise EvaCoralbayError(f"'{path}' is a folder. Name the Parquet file to write.")
+    if not path.name.lower().endswith(_SUFFIXES):
+        raise EvaCoralbayError(
+            f"'{path}' is not the name of a Parquet file: name one that ends in {_SUFFIXES[0]}."
+        )
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise EvaCoralbayError(f"'{path}' cannot be written: '{parent}' is not a folder.")
+
+
+def _find_shards(parts: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(parts.glob(_PARTS))
+
+
+def _remove_parts(parts: pathlib.Path) -> None:
+    # moved away first, so that nobody begins to write into it meanwhile
+    with _atomic_files.temporary_folder(parts) as temporary:
+        parts.replace(temporary / parts.name)
 
 
 def parts_folder(path: pathlib.Path) -> pathlib.Path:
@@ -211,7 +246,8 @@ def _read(path: pathlib.Path, *, columns: Sequence[str] | None = None) -> Any:
         return parquet.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise EvaCoralbayError(
-            f"'{path}' is not a Parquet file that can be read ({error}). Delete it."
+            f"'{path}' is not a Parquet file that can be read ({error}). Choose another --out, or "
+            "delete it."
         ) from error
 
 

@@ -151,7 +151,8 @@ def _rows(path: str) -> Sequence[Mapping[str, Any]]:
             raise foreign_files.problem("it is not a list of objects", path, fix=fix)
         return rows
     with foreign_files.reading(path, fix=fix):
-        return list(csv.DictReader(io.StringIO(pathlib.Path(path).read_text("utf-8-sig"))))
+        text = pathlib.Path(path).read_text("utf-8-sig")
+        return list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
 
 
 def _parse(row: Mapping[str, Any], name: str, space: Space, *, place: str) -> Point | Box:

@@ -86,7 +86,7 @@ def segment_scans(
     if chosen.dicom_seg:
         dicom_seg.check_installed()
     with _locked(out), _atomic_files.temporary_folder(out / "unpacked") as unpacked:
-        items = sources.find(named, exclude=exclude, unpack_in=unpacked)
+        items, unusable = sources.find(named, exclude=exclude, unpack_in=unpacked)
         _check_distinct(items, out, chosen)
         _write_labels(out, trained)
         new = [item for item in items if not _is_done(item, out, chosen)]
@@ -102,7 +102,7 @@ def segment_scans(
                     failures[item.source] = problem
                     logger.warning(f"'{item.source}' is left out: {problem}")
                 progress.update()
-        return Report(len(new) - len(failures), len(items) - len(new), failures)
+        return Report(len(new) - len(failures), len(items) - len(new), {**unusable, **failures})
 
 
 def _segment(

@@ -1,10 +1,11 @@
 """The scans that a user names: files, folders and archives."""
 
+import fnmatch
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,12 @@ from loguru import logger
 from eva_coralbay import _atomic_files, _hashes, _messages
 from eva_coralbay.data import archives, quality, scan_search, scans
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
+
+_NO_SCAN = "no NIfTI or DICOM file that can be read, and no archive (zip, tar, tar.gz)"
+"""Why a file is left out that was named and is of another kind."""
+
+_NO_SCANS = "there is no NIfTI file and no DICOM series in it"
+"""Why a folder or an archive is left out."""
 
 
 class Item(NamedTuple):
@@ -62,9 +69,17 @@ class Item(NamedTuple):
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def find(
-    sources: Sequence[str], *, exclude: Sequence[str] = (), unpack_in: pathlib.Path
-) -> list[Item]:
+class Search(NamedTuple):
+    """What was found of the scans that a user named."""
+
+    items: list[Item]
+    """The scans, each once, with ids that differ, in the order of the ids."""
+
+    failures: dict[str, str]
+    """Why named files and folders are left out: damaged archives, and what holds no scan."""
+
+
+def find(sources: Sequence[str], *, exclude: Sequence[str] = (), unpack_in: pathlib.Path) -> Search:
     """Finds the scans below some folders and in archives.
 
     Args:
@@ -72,19 +87,18 @@ def find(
         exclude: Patterns of paths, relative to their source, to leave out.
         unpack_in: The folder that archives are unpacked in, each once.
 
-    Returns:
-        The scans, each once, with ids that differ, in the order of the ids.
-
     Raises:
-        DatasetError: If there is none, a source does not exist, an archive is damaged or would
-            write elsewhere, or a pattern fits nothing.
+        DatasetError: If there is none, a source does not exist, or a pattern fits nothing.
     """
-    unpacked = {source: _unpack(source, unpack_in) for source in sources if _is_archive(source)}
-    searched = [str(unpacked.get(source, source)) for source in sources]
-    found, _, left_out = scan_search.find(searched, exclude)
+    unpacked, failures = _unpack_all(sources, unpack_in)
+    usable = [source for source in sources if source not in failures]
+    searched = [str(unpacked.get(source, source)) for source in usable]
+    found, excluded, left_out = scan_search.find(searched, exclude)
     rest = [f"{number} {reason}" for reason, number in left_out.items() if number]
     if rest:
         logger.info(f"Files that are not scans, or left out: {'; '.join(rest)}.")
+    if not found and failures:
+        raise DatasetError(next(iter(failures.values())))
     if not found:
         raise DatasetError(
             f"No NIfTI file and no DICOM series in {_messages.list_names(sources)}. Name scans, "
@@ -98,7 +112,10 @@ def find(
         places.add(one.place)
         case = one.case if one.case not in items else f"{one.case}-{one.place[:8]}"
         items[case] = _item(one._replace(case=case), unpacked)
-    return [items[case] for case in sorted(items)]
+    failures |= _find_empty(usable, [*found, *excluded], unpacked, exclude)
+    for source, problem in failures.items():
+        logger.warning(f"'{source}' is left out: {problem}")
+    return Search([items[case] for case in sorted(items)], failures)
 
 
 def to_volume(scan: scans.Scan | str | os.PathLike[str]) -> eva_tv_tensors.Volume:
@@ -135,6 +152,45 @@ def check_quality(volume: eva_tv_tensors.Volume, *, spacing: Sequence[float], pl
     doubt = quality.find_doubt(volume)
     if doubt is not None:
         logger.warning(f"{place} is used, but {doubt}.")
+
+
+def _unpack_all(
+    sources: Sequence[str], folder: pathlib.Path
+) -> tuple[dict[str, pathlib.Path], dict[str, str]]:
+    """Unpacks archives; returns the folder of each, and why others are left out."""
+    unpacked: dict[str, pathlib.Path] = {}
+    failures: dict[str, str] = {}
+    for source in filter(_is_archive, sources):
+        try:
+            unpacked[source] = _unpack(source, folder)
+        except DatasetError as error:
+            failures[source] = str(error)
+    return unpacked, failures
+
+
+def _find_empty(
+    sources: Sequence[str],
+    found: Sequence[scan_search.Found],
+    unpacked: Mapping[str, pathlib.Path],
+    exclude: Sequence[str],
+) -> dict[str, str]:
+    """Returns what is wrong with the sources that hold no scan, unless the user excludes them."""
+    files = {pathlib.PurePath(os.path.abspath(path)) for one in found for path in one.paths}
+    held = {*files, *(folder for own in {file.parent for file in files} for folder in _up(own))}
+    empty = {}
+    for source in sources:
+        is_file = source not in unpacked and not pathlib.Path(source).is_dir()
+        if pathlib.PurePath(os.path.abspath(unpacked.get(source, source))) in held:
+            continue
+        if is_file and any(fnmatch.fnmatch(pathlib.Path(source).name, one) for one in exclude):
+            continue
+        empty[source] = _NO_SCAN if is_file else _NO_SCANS
+    return empty
+
+
+def _up(folder: pathlib.PurePath) -> list[pathlib.PurePath]:
+    """Returns a folder and those that it lies in."""
+    return [folder, *folder.parents]
 
 
 def _is_archive(source: str) -> bool:

@@ -409,10 +409,10 @@ def _check_options(
     architecture: Mapping[str, Any], *, out_indices: int | None, drop_path_rate: float
 ) -> None:
     feature_size, in_channels = architecture["feature_size"], architecture["in_channels"]
-    if feature_size < 1 or feature_size % 12 != 0:
+    if not isinstance(feature_size, int) or feature_size < 1 or feature_size % 12 != 0:
         raise EvaCoralbayError(
-            f"feature_size must be a positive multiple of 12 (attention heads {swin.NUM_HEADS}), "
-            f"for example 12, 24 or 48; got {feature_size}."
+            "feature_size (in a config, IN_FEATURES) must be a positive multiple of 12 (attention "
+            f"heads {swin.NUM_HEADS}), for example 12, 24 or 48; got {feature_size!r}."
         )
     if in_channels < 1:
         raise EvaCoralbayError(f"in_channels must be at least 1; got {in_channels}.")

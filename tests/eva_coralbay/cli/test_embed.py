@@ -68,7 +68,8 @@ def test_own_weights_are_recorded_under_a_name_of_their_own(tmp_path: pathlib.Pa
     [
         (["--model", "radiology/coralbai"], "Did you mean radiology/coralbay"),
         ([*_MODEL, "--devices", "nowhere"], "'nowhere' is not a usable device"),
-        ([*_MODEL[:3], "feature_size=many"], "cannot be built with"),
+        ([*_MODEL[:3], "feature_size=many"], "must be a positive multiple of 12"),
+        ([*_MODEL[:3], "in_channels=many"], "cannot be built with"),
         ([*_MODEL, "--roi", "a.csv"], "belong together"),
         ([*_MODEL, "--mask", "nowhere"], "'nowhere' does not exist"),
         ([*_MODEL, "--mask", ".", "--roi", "a.csv"], "not both"),

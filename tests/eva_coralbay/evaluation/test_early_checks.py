@@ -11,7 +11,13 @@ import torch
 
 from eva_coralbay.data import SegmentationData, phantom
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.evaluation import ProbeModule, SegmentationModule, Trainer, early_checks
+from eva_coralbay.evaluation import (
+    ClassificationModule,
+    ProbeModule,
+    SegmentationModule,
+    Trainer,
+    early_checks,
+)
 from tests.eva_coralbay.evaluation import toy
 
 _DECODERS = "eva.vision.models.networks.decoders.segmentation"
@@ -85,6 +91,9 @@ def test_what_is_right_passes(data: SegmentationData) -> None:
         ({"roi_size": (48, 48, 48)}, "multiple of 32"),
         ({"roi_size": (64, 64)}, r"ROI_SIZE\) must be three numbers .*got .64, 64"),
         ({"roi_size": (64, 64, 0)}, "must be three numbers"),
+        ({"overlap": 1.0}, r"\(SW_OVERLAP\) must be a share of the window .*got 1.0"),
+        ({"monitor_overlap": -0.1}, r"\(SW_MONITOR_OVERLAP\) must be"),
+        ({"roi_size": 64}, r"ROI_SIZE\) must be three numbers .*got 64"),
         ({"decoder": _decoder(24)}, "IN_FEATURES=12"),
         ({"encoder": _toy(channels=[12] * 3, strides=[1] * 3)}, "6 maps, not 3: set OUT_INDICES=6"),
         ({"encoder": _toy(pooled=True)}, "set OUT_INDICES"),
@@ -96,6 +105,34 @@ def test_what_is_wrong_is_said_in_one_line(
     with pytest.raises(EvaCoralbayError, match=message) as raised:
         _check(data, **arguments)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "roi_size", "message"),
+    [
+        (_registered("radiology/coralbay_random", feature_size=13), 64, "IN_FEATURES"),
+        (_registered("radiology/coralbay_random", featur_size=12), 64, "does not take featur_size"),
+        (_registered("radiology/coralbay", checkpoint="no.pt"), 64, "no such file"),
+        (_RANDOM, 32, "fails on a window of .32, 32, 32. voxels .ROI_SIZE."),
+        (_toy(pooled=True), 64, "set OUT_INDICES"),
+        (_toy(unheard_of=1), 64, "cannot be built"),
+    ],
+)
+def test_the_encoder_of_a_probe(
+    data: SegmentationData, encoder: dict[str, Any], roi_size: int, message: str
+) -> None:
+    """Before, all scans were prepared first."""
+    module = ProbeModule(encoder=encoder, task="toy", roi_size=[roi_size] * 3)
+    with pytest.raises(EvaCoralbayError, match=message) as raised:
+        early_checks.check(module, data, torch.device("cpu"))
+    assert "\n" not in str(raised.value)
+    early_checks.check(ProbeModule(encoder=_RANDOM, roi_size=[64] * 3), data, torch.device("cpu"))
+
+
+def test_the_encoder_of_a_classification() -> None:
+    encoder = _registered("radiology/coralbay", checkpoint="no.pt")
+    with pytest.raises(EvaCoralbayError, match="no such file"):
+        early_checks.check(ClassificationModule(encoder=encoder), None, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("ratios", [[1.0] * 6, [1.0] * 8, [-1.0] + [1.0] * 6])
@@ -146,11 +183,32 @@ def test_no_scan_is_prepared_before(
     assert not list(root.rglob("*.scan"))
 
 
+@pytest.mark.parametrize("kind", [SegmentationModule, ProbeModule, SegmentationData])
+def test_a_number_in_place_of_a_size_is_refused_in_one_line(
+    root: pathlib.Path, kind: type[Any]
+) -> None:
+    """As of ROI_SIZE=64: jsonargparse lets it pass, whose own message takes five lines."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "part")
+    dataset = {"class_path": "eva_coralbay.data.datasets.NnUNet", "init_args": {"root": str(root)}}
+    arguments = {
+        SegmentationModule: {"encoder": _RANDOM, "decoder": _decoder()},
+        ProbeModule: {"encoder": _RANDOM},
+        SegmentationData: {"dataset": dataset},
+    }[kind]
+    config = parser.parse_object({"part": {**arguments, "roi_size": 64}})
+    with pytest.raises(
+        EvaCoralbayError, match=r"ROI_SIZE\) must be three numbers.*got 64\."
+    ) as raised:
+        parser.instantiate_classes(config)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("roi_size", 64), ("class_weights", 1.0), ("roi_size", [64, 64, "large"])]
+    ("name", "value"), [("class_weights", 1.0), ("roi_size", [64, 64, "large"])]
 )
 def test_a_number_in_place_of_a_list_is_refused_by_the_parser(name: str, value: Any) -> None:
-    """As of ROI_SIZE=64; the message names the argument and the value."""
+    """The message names the argument and the value."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SegmentationModule)
     arguments = {"encoder": _RANDOM, "decoder": _decoder()}

@@ -66,6 +66,20 @@ def test_more_than_one_device_is_refused_with_the_way_to_use_them(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("devices", [0, -1])
+def test_another_number_than_one_device_is_refused(tmp_path: pathlib.Path, devices: int) -> None:
+    """With -1, Lightning takes all devices, and fails with a traceback where there is none."""
+    with pytest.raises(EvaCoralbayError, match=f"but {devices} are asked for: set NUM_DEVICES=1"):
+        _trainer(tmp_path, devices=devices)
+
+
+@pytest.mark.parametrize("runs", [0, -1])
+def test_no_runs_are_refused(tmp_path: pathlib.Path, runs: int) -> None:
+    """Before, the command ended at once with the exit code 0."""
+    with pytest.raises(EvaCoralbayError, match=r"N_RUNS\) must be 1 or more"):
+        _trainer(tmp_path, n_runs=runs)
+
+
 def test_the_command_refuses_two_devices_in_one_line(tmp_path: pathlib.Path) -> None:
     """There are no data either, but they are not looked for."""
     root = pathlib.Path(__file__).parents[3]

@@ -115,6 +115,37 @@ def test_a_harmful_archive_is_refused(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "outside.nii.gz").exists()
 
 
+def test_named_files_without_a_scan_are_named_and_the_others_are_done(
+    tmp_path: pathlib.Path, log: list[str]
+) -> None:
+    """Before, a damaged archive ended all, and any other file was left out with the exit code 0."""
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    (tmp_path / "damaged.zip").write_bytes(b"PK damaged")
+    with zipfile.ZipFile(tmp_path / "harmful.zip", "w") as archive:
+        archive.writestr("../outside.nii.gz", b"")
+    (tmp_path / "a.tar.bz2").write_bytes(b"BZh9")
+    (tmp_path / "scan.nrrd").write_bytes(b"NRRD0004")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    (tmp_path / "nothing").mkdir()
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    names = ["damaged.zip", "harmful.zip", "a.tar.bz2", "empty.zip", "nothing", "pipe.nii.gz"]
+    others = [*(str(tmp_path / name) for name in names), os.path.relpath(tmp_path / "scan.nrrd")]
+    report = _embed([os.path.relpath(folder), *others, str(folder / "scan_0.nii.gz")], out)
+    assert (report.rows, report.embedded, report.known) == (1, 1, 0)
+    assert list(report.failures) == others
+    damaged, harmful, other, empty, nothing, pipe, nrrd = report.failures.values()
+    assert "cannot be unpacked" in damaged and "is not trusted" in harmful
+    assert "no archive (zip, tar, tar.gz)" in other and other == pipe == nrrd
+    assert "no DICOM series in it" in empty and empty == nothing
+    assert all(any(name in line for line in log) for name in others)
+    assert not (tmp_path / "outside.nii.gz").exists()
+    # what the user leaves out is no failure
+    assert _embed([str(folder), others[-1]], out, exclude=["*.nrrd"]).failures == {}
+    with pytest.raises(EvaCoralbayError, match="damaged.zip' cannot be unpacked"):
+        _embed(others[:1], out)
+
+
 def test_what_is_unusable_is_named_and_the_others_are_done(
     tmp_path: pathlib.Path, log: list[str]
 ) -> None:
@@ -177,6 +208,28 @@ def test_refuses_to_mix_settings(
     with pytest.raises(EvaCoralbayError, match=f"another .*{named}.*--out"):
         _embed([str(folder)], out, **options)
     assert out.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "in"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("in", "is a folder"),
+        ("features.csv", "name one that ends in .parquet"),
+        ("in/scan_0.nii.gz", "name one that ends in .parquet"),
+        ("in/scan_0.nii.gz/features.parquet", "'.*scan_0.nii.gz' is not a folder"),
+        ("other.parquet", "Choose another --out"),
+    ],
+)
+def test_refuses_a_path_at_which_there_can_be_no_table(
+    tmp_path: pathlib.Path, name: str, message: str
+) -> None:
+    folder = _write(tmp_path / "in", 1)
+    (tmp_path / "other.parquet").write_bytes(b"something else")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(EvaCoralbayError, match=message):
+        _embed([str(folder)], tmp_path / name)
+    assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -274,6 +327,12 @@ def test_refuses_a_file_of_no_regions(tmp_path: pathlib.Path, content: str, mess
     path.write_text(content)
     with pytest.raises(EvaCoralbayError, match=message):
         regions.read(str(path), space="ras")
+
+
+def test_spaces_behind_the_commas_of_regions(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "rois.csv"
+    path.write_text("name, x, y, z\na, 1, 2, 3\n")
+    assert regions.read(str(path), space="ras") == {"": [regions.Point("a", (1.0, 2.0, 3.0))]}
 
 
 def test_regions_as_json(tmp_path: pathlib.Path) -> None:

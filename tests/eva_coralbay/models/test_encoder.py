@@ -215,6 +215,7 @@ def test_bfloat16_stays_close() -> None:
     [
         ({"feature_size": 20}, "multiple of 12"),
         ({"feature_size": 0}, "multiple of 12"),
+        ({"feature_size": "many"}, "IN_FEATURES.* must be a positive multiple of 12.*got 'many'"),
         ({"in_channels": 0}, "in_channels"),
         ({"out_indices": 7}, "out_indices"),
         ({"out_indices": 0}, "out_indices"),

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from typing_extensions import override
 
+from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import native_grid, run_module
 from eva_coralbay.evaluation.probe import base, classifier, curve_metric, scans, subsets, sums
@@ -34,7 +35,8 @@ class ProbeModule(base.FrozenModule):
         task: str = "",
         protocol: protocols.ProtocolName = "probe",
         seed: int = 0,
-        roi_size: Sequence[int] = facts.CROP,
+        # a single number is refused, which `check_window` says in one line and the parser does not
+        roi_size: Sequence[int] | int = facts.CROP,
         overlap: float | None = None,
         maps: sums.Maps = "all",
         voxels_per_class: int = sums.VOXELS_PER_CLASS,
@@ -64,21 +66,21 @@ class ProbeModule(base.FrozenModule):
             )
         super().__init__(encoder=encoder, task=task, protocol=protocol, seed=seed)
 
+        size = grid_lib.check_window(roi_size)
         self.arguments = {
             "encoder": encoder,
             "task": task,
             "protocol": protocol,
             "seed": seed,
-            "roi_size": list(roi_size),
+            "roi_size": list(size),
             "overlap": overlap,
             "maps": maps,
         }
         self.classifiers: list[classifier.Classifier] = []
         self.subsets: list[subsets.Subset] = []
 
-        depth, height, width = roi_size
         share = rules.overlap if overlap is None else overlap
-        self.sliding = scans.Sliding((depth, height, width), share)
+        self.sliding = scans.Sliding(size, share)
         self._maps: sums.Maps = maps
         self.voxels_per_class = voxels_per_class
         self.background_voxels = background_voxels
