@@ -1,5 +1,6 @@
 """Runs that are interrupted by a signal, and go on as if they had not been."""
 
+import os
 import pathlib
 from typing import Any
 
@@ -10,6 +11,22 @@ from typing_extensions import override
 
 from eva_coralbay import _preemption
 from eva_coralbay.evaluation import rescoring, sessions
+
+_FOLDER = "checkpoints"
+"""Where the checkpoints of a run are, below its folder."""
+
+
+class ModelCheckpoint(pl_callbacks.ModelCheckpoint):
+    """Lightning's, but with its files in the folder of the run, whatever the first logger is.
+
+    Lightning asks that logger, and those of W&B and MLflow name folders that no later call finds.
+    The class has the name of Lightning's, by which checkpoints name the state of a callback.
+    """
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.dirpath = os.path.join(str(trainer.log_dir), _FOLDER)
+        super().setup(trainer, pl_module, stage)
 
 
 class SaveOnSignal(pl_callbacks.Checkpoint):
@@ -76,4 +93,4 @@ def last_checkpoint(run: pathlib.Path) -> pathlib.Path:
     Args:
         run: The folder of the run.
     """
-    return run / "checkpoints" / "last.ckpt"
+    return run / _FOLDER / "last.ckpt"

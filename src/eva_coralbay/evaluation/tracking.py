@@ -19,13 +19,24 @@ _BUILDERS: Mapping[str, Callable[[str, str], pl_loggers.Logger]] = {
         save_dir=root, project=os.environ.get("WANDB_PROJECT", task)
     ),
     "mlflow": lambda root, task: pl_loggers.MLFlowLogger(
-        experiment_name=task, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"), save_dir=root
+        experiment_name=task,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or _local_database(root),
     ),
 }
 """What builds each logger, from the output folder and the task."""
 
 _PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """The packages of loggers that are not installed with this one."""
+
+
+def _local_database(root: str) -> str:
+    """Returns the URI of MLflow's database in a folder, which is made.
+
+    MLflow 3 refuses to write plain files.
+    """
+    folder = pathlib.Path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def build_loggers(names: str, root: str, task: str) -> list[pl_loggers.Logger]:

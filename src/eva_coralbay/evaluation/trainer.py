@@ -133,7 +133,7 @@ class Trainer(eva.Trainer):
             log_every_n_steps=log_every_n_steps,
             callbacks=[
                 *(_of_steps(monitor, refresh_rate) if in_steps else _of_a_pass(refresh_rate)),
-                pl_callbacks.ModelCheckpoint(filename="last", enable_version_counter=False),
+                interruption.ModelCheckpoint(filename="last", enable_version_counter=False),
                 *([interruption.SaveOnSignal()] if in_steps else []),
                 figures.CaseFigures(),
                 *(callbacks or []),
@@ -307,7 +307,7 @@ def _of_steps(monitor: str, refresh_rate: int) -> list[pl_callbacks.Callback]:
     return [
         progress.StepBar(refresh_rate=refresh_rate),
         pl_callbacks.LearningRateMonitor(logging_interval="step"),
-        pl_callbacks.ModelCheckpoint(
+        interruption.ModelCheckpoint(
             filename="best", monitor=monitor, mode="max", enable_version_counter=False
         ),
     ]

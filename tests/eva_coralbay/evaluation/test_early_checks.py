@@ -115,7 +115,6 @@ def test_what_is_wrong_is_said_in_one_line(
         (_registered("radiology/coralbay", checkpoint="no.pt"), 64, "no such file"),
         (_RANDOM, 32, "fails on a window of .32, 32, 32. voxels .ROI_SIZE."),
         (_toy(pooled=True), 64, "set OUT_INDICES"),
-        (_toy(unheard_of=1), 64, "cannot be built"),
     ],
 )
 def test_the_encoder_of_a_probe(
@@ -126,7 +125,12 @@ def test_the_encoder_of_a_probe(
     with pytest.raises(EvaCoralbayError, match=message) as raised:
         early_checks.check(module, data, torch.device("cpu"))
     assert "\n" not in str(raised.value)
-    early_checks.check(ProbeModule(encoder=_RANDOM, roi_size=[64] * 3), data, torch.device("cpu"))
+
+
+def test_a_probe_that_is_right_passes(data: SegmentationData) -> None:
+    module = ProbeModule(encoder=_RANDOM, roi_size=(64, 64, 64))
+    early_checks.check(module, data, torch.device("cpu"))
+    assert isinstance(module.encoder, dict), "the module itself is as it was"
 
 
 def test_the_encoder_of_a_classification() -> None:

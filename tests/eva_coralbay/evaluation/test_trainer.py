@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import lightning.pytorch as pl
 import pytest
 from lightning.pytorch import callbacks
 
@@ -32,6 +33,23 @@ def test_keeps_the_best_and_the_last_checkpoint_and_records_both(tmp_path: pathl
 
     assert savers == {"best": "val/dice", "last": None}
     assert Recorder in kinds and CaseFigures in kinds
+
+
+@pytest.mark.parametrize("loggers", ["", "csv", "mlflow", "mlflow,csv"])
+def test_checkpoints_are_in_the_folder_of_the_run_whatever_the_logger(
+    tmp_path: pathlib.Path, loggers: str
+) -> None:
+    """From where an interrupted run goes on, and `eva-coralbay segment` reads them."""
+    if "mlflow" in loggers:
+        pytest.importorskip("mlflow")
+    trainer = _trainer(tmp_path, loggers=loggers)
+    for number in range(2):
+        trainer.init_logger_run(number)
+        for saver in trainer.checkpoint_callbacks:
+            if isinstance(saver, callbacks.ModelCheckpoint):
+                saver.setup(trainer, pl.LightningModule(), "fit")
+                assert saver.dirpath == f"{trainer.log_dir}/checkpoints"
+        assert pathlib.Path(str(trainer.log_dir)).name == f"run_{number}"
 
 
 @pytest.mark.parametrize(
