@@ -20,7 +20,7 @@ from huggingface_hub import errors as hub_errors
 
 from eva_coralbay import _hashes, _messages
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import weight_sources
+from eva_coralbay.models import url_download, weight_sources
 from eva_coralbay.models.weight_sources import CONFIG_NAME, WEIGHTS_NAMES
 
 _SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", ".pkl", ".zip"})
@@ -155,15 +155,20 @@ def _download_command(repository: str, revision: str | None, name: str | None) -
 def _download_url(url: str) -> pathlib.Path:
     """Fetches a file that is not in a repository of the Hub, into the Hub's cache."""
     path = weight_sources.path_of_url(url)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path))
-        except OSError as error:
-            raise CheckpointError(
-                f"{url}: cannot be downloaded ({error}). Where there is a connection, download it "
-                "and pass its path as the checkpoint."
-            ) from error
+    if path.is_file():
+        return path
+    try:
+        url_download.fetch(url, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{url}: cannot be downloaded ({error}). Try again, or where there is a connection, "
+            "download it and pass its path as the checkpoint."
+        ) from error
+    try:
+        check_is_binary(path)
+    except CheckpointError:
+        path.unlink()
+        raise
     return path
 
 

@@ -1,18 +1,22 @@
 """Tests the loading of published weights into networks that are no Swin encoders."""
 
+import http.server
 import os
 import pathlib
 import pickle
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from huggingface_hub import constants
 from torch import nn
+from typing_extensions import override
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import loading, published_weights, zoo
+from eva_coralbay.models import loading, published_weights, weight_files, weight_sources, zoo
 from eva_coralbay.models.weight_files import CheckpointError
 
 _StateDict = dict[str, torch.Tensor]
@@ -146,6 +150,49 @@ def test_a_file_may_be_called_as_a_model(
 
     with pytest.raises(CheckpointError, match="the file is empty"):
         loading.load_encoder("radiology/mine")
+
+
+@pytest.fixture
+def address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """An address, and how it answers: with what `body`, of which `length` is announced."""
+    answer: dict[str, Any] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(answer["length"]))
+            self.end_headers()
+            self.wfile.write(answer["body"])
+
+        @override
+        def log_message(self, format: str, *args: Any) -> None:
+            del format, args
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(weight_sources, "is_url", lambda source: True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield f"http://127.0.0.1:{server.server_port}/weights.pt", answer
+    server.shutdown()
+    server.server_close()
+
+
+def test_only_a_whole_file_of_weights_is_kept(address: tuple[str, dict[str, Any]]) -> None:
+    url, answer = address
+
+    answer.update(body=b"weights", length=20)
+    with pytest.raises(CheckpointError, match="the connection broke off 13 bytes before the end"):
+        weight_files.locate(url)
+    answer.update(body=b"<html>log in</html>", length=19)
+    with pytest.raises(CheckpointError, match="a web page, not weights"):
+        weight_files.locate(url)
+    assert not weight_sources.is_downloaded(url)
+
+    answer.update(body=b"weights", length=7)
+    assert weight_files.locate(url).weights.read_bytes() == b"weights"
+    assert weight_sources.is_downloaded(url)
 
 
 def test_without_a_connection_the_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
