@@ -148,8 +148,7 @@ def _run_job(job: dict[str, Any]) -> dict[str, Any]:
     module, curve, snapshots = _pretrain(job)
     trained = time.perf_counter()
     encoder = module.teacher.encoder.eval().to(job["device"])
-    if curve:
-        _save(encoder, job)
+    _save(encoder, job)
     encoder.out_indices = 6
     return {
         "seed": job["seed"],

@@ -13,18 +13,18 @@ from typing import Any, BinaryIO
 
 import tqdm
 
-_is_shown = False
+is_shown = False
 """Whether bars are drawn."""
 
 
-_SECONDS_IN_A_LOG = 60.0
+SECONDS_IN_A_LOG = 60.0
 """The seconds before a bar is first drawn, and between two times, if there is no terminal."""
 
 
 def show() -> None:
     """Lets this process draw the progress bars from now on."""
-    global _is_shown
-    _is_shown = True
+    global is_shown
+    is_shown = True
 
 
 def bar(items: Iterable[Any] | None = None, **options: Any) -> "tqdm.tqdm[Any]":
@@ -115,8 +115,8 @@ class ScanBar:
 
 def _when() -> dict[str, Any]:
     """Returns the options of tqdm that say when a bar is drawn."""
-    if not _is_shown:
+    if not is_shown:
         return {"disable": True}
     if sys.stderr.isatty():
         return {}
-    return dict.fromkeys(("delay", "mininterval", "maxinterval"), _SECONDS_IN_A_LOG)
+    return dict.fromkeys(("delay", "mininterval", "maxinterval"), SECONDS_IN_A_LOG)

@@ -38,8 +38,8 @@ def test_a_command_draws_in_a_terminal_only(
 def test_long_work_draws_in_a_log_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_progress, "_is_shown", True)
-    monkeypatch.setattr(_progress, "_SECONDS_IN_A_LOG", 0.05)
+    monkeypatch.setattr(_progress, "is_shown", True)
+    monkeypatch.setattr(_progress, "SECONDS_IN_A_LOG", 0.05)
 
     for _ in _progress.bar(range(3), desc="Working"):
         time.sleep(0.06)
@@ -51,7 +51,7 @@ def test_a_bar_of_scans_moves_within_a_scan(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rate and the time that is left are there before the first scan is done."""
-    monkeypatch.setattr(_progress, "_is_shown", True)
+    monkeypatch.setattr(_progress, "is_shown", True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     bar = _progress.ScanBar(3, done=1)
     for window in (1, 2):

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from eva_coralbay import _messages
 from eva_coralbay.cli import _output, _subcommand
-from eva_coralbay.results import scores, summary
+from eva_coralbay.results import curve_metrics, scores, summary
 
 _GROUP = (
     "model", "task", "protocol", "part", "checkpoint", "settings", "seeds", "weights", "cases",
@@ -140,9 +140,7 @@ def _list_others(names: Collection[str]) -> list[str]:
 
 def _print_classes(each: summary.Summary) -> None:
     """Prints the values by class of a summary, if it has any, but not with few labeled cases."""
-    metrics = [
-        name for name in scores.list_overall(each.metrics) if not scores.has_few_labels(name)
-    ]
+    metrics = [name for name in scores.list_overall(each.metrics) if not curve_metrics.has(name)]
     by_class = {metric: scores.by_class(each.metrics, metric) for metric in metrics}
     names = dict.fromkeys(name for values in by_class.values() for name in values)
     shown = [metric for metric in metrics if by_class[metric]]

@@ -49,7 +49,8 @@ class Head(nn.Module):
         self.prototypes = nn.Parameter(torch.empty(num_prototypes, bottleneck_dim))
         for layer in self.perceptron:
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                # not `trunc_normal_`, which draws other numbers with other versions of PyTorch
+                nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
 

@@ -23,12 +23,9 @@ WINDOWS = ((-160.0, 240.0), (-1000.0, 1000.0))
 _PROTOTYPE_WINDOW = 16384
 """How many of the latest samples the prototypes in use are counted in: as many as prototypes."""
 
-_MIN_STEPS = 20
-"""The number of steps before which nothing is called a collapse, however short the training is.
-
-The teacher begins uniform and follows the student slowly: with a momentum of 0.99 it has taken over
-less than a fifth of it after 20 steps.
-"""
+MIN_STEPS = 20
+"""The number of steps before which nothing is called a collapse: the teacher begins uniform, and
+with a momentum of 0.99 it has taken over less than a fifth of the student after 20."""
 
 _WARMUP = 0.1
 """The part of all steps before which nothing is called a collapse: the teacher begins uniform."""
@@ -149,7 +146,7 @@ def find_collapse(values: Mapping[str, float]) -> dict[str, str]:
     Returns:
         What was found, by the kind of the collapse; empty if all is well.
     """
-    if values.get("steps", math.inf) < _MIN_STEPS:
+    if values.get("steps", math.inf) < MIN_STEPS:
         return {}
     found = {}
     ln_k = values["ln_k"]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import case_table
+from eva_coralbay.results import case_table, curve_metrics
 from eva_coralbay.tasks import catalog
 
 _CALIBRATION_BINS = 15
@@ -29,11 +29,6 @@ _ORDER = ("dice", "nsd", "hd95", "dice_resampled", *LESION_METRICS, *_CLASSIFICA
 
 _HEADLINES = ("dice", "nsd", "hd95", "balanced_accuracy", "auroc")
 """The metrics over all classes that a short report shows, the one that ranks first."""
-
-_OF_FEW_LABELS = re.compile(
-    r"(?P<metric>dice|dice_resampled|(knn_)?balanced_accuracy)_(curve|at_(?P<cases>[1-9]\d*))"
-)
-"""The score of a probe with a number of labeled training cases, and the area under that curve."""
 
 _BALANCED_ACCURACY = re.compile(
     r"(?P<classifier>(knn_)?)balanced_accuracy(_(?P<point>curve|at_[1-9]\d*))?"
@@ -231,7 +226,7 @@ def list_overall(names: Collection[str]) -> list[str]:
         name
         for name in names
         if name in _ORDER
-        or _OF_FEW_LABELS.fullmatch(name)
+        or curve_metrics.has(name)
         or not any(name.startswith(f"{other}_") for other in names)
     ]
     known = [name for name in _ORDER if name in overall]
@@ -255,41 +250,6 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdecimal() else (sys.maxsize, part) for part in name.split("_")
     ]
-
-
-def find_label_curve(names: Collection[str]) -> dict[int, str]:
-    """Finds the metrics that are a label-efficiency curve.
-
-    Args:
-        names: The names of a record's metrics.
-
-    Returns:
-        The metric by the number of labeled training cases, in ascending order; empty if the record
-        has no curve. The point with all training cases is the metric `dice_resampled`, `dice` or
-        `balanced_accuracy`. The curve of the nearest neighbors is left out.
-    """
-    found = (_OF_FEW_LABELS.fullmatch(name) for name in names if not name.startswith("knn_"))
-    points = {int(match["cases"]): match[0] for match in found if match and match["cases"]}
-    return dict(sorted(points.items()))
-
-
-def is_curve_point(name: str) -> bool:
-    """Whether a metric is the score with a number of labeled training cases, of any classifier.
-
-    Args:
-        name: The name of the metric.
-    """
-    match = _OF_FEW_LABELS.fullmatch(name)
-    return match is not None and match["cases"] is not None
-
-
-def has_few_labels(name: str) -> bool:
-    """Whether a metric is of a label-efficiency curve: one of its points, or the area under it.
-
-    Args:
-        name: The name of the metric.
-    """
-    return _OF_FEW_LABELS.fullmatch(name) is not None
 
 
 def by_class(metrics: Mapping[str, _Value], metric: str) -> dict[str, _Value]:

@@ -248,7 +248,7 @@ def test_the_bar_moves_by_windows_in_a_terminal_and_is_not_in_a_pipe(
 ) -> None:
     """With one scan, a bar that counts scans alone would not move before all is done."""
     folder = _write(tmp_path / "in", 1)
-    monkeypatch.setattr(_progress, "_is_shown", True)
+    monkeypatch.setattr(_progress, "is_shown", True)
     moved: list[tuple[float, str]] = []
     move = _progress.ScanBar.move
 

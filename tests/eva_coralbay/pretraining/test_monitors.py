@@ -184,7 +184,7 @@ def test_the_log_names_the_fault_of_a_teacher(
     kind: str, tmp_path: pathlib.Path, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # so that seconds are enough
-    monkeypatch.setattr(monitors, "_MIN_STEPS", 2)
+    monkeypatch.setattr(monitors, "MIN_STEPS", 2)
     store = stores.write_store(tmp_path / "store", cases=3)
     watching = Monitors(every_n_steps=2, num_probes=3)
     runs.train(

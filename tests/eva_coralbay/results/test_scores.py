@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional import classification
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.results import case_table, scores
+from eva_coralbay.results import case_table, curve_metrics, scores
 from eva_coralbay.tasks import catalog
 
 _CLASSES = ["a", "b", "c"]
@@ -84,7 +84,7 @@ def test_metrics_are_told_from_those_by_class() -> None:
     assert set(scores.list_overall(metrics)) == set(names)
     for name in names:
         assert scores.by_class(metrics, name) == {"at": name, "liver": name}
-    assert scores.find_label_curve(metrics) == {1: names[2], 10: names[3]}
+    assert curve_metrics.find(metrics) == {1: names[2], 10: names[3]}
 
 
 def test_a_case_has_all_classes_in_their_order() -> None:

@@ -26,7 +26,7 @@ from eva_coralbay.leaderboard.page import (
     label_curves,
     standings,
 )
-from eva_coralbay.results import case_values, run_config, scores
+from eva_coralbay.results import case_values, curve_metrics, run_config, scores
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.tasks import protocols
 
@@ -265,7 +265,7 @@ def _other_metrics(
     return {
         name: {label: board.mean(run.get(name) for run in runs) for label, runs in recorded.items()}
         for name in scores.list_overall(every)
-        if name != headline and not scores.is_curve_point(name)
+        if name != headline and not curve_metrics.has_point(name)
     }
 
 

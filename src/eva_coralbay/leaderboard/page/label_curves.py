@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from eva_coralbay.leaderboard import statistics
 from eva_coralbay.leaderboard.page import board
-from eva_coralbay.results import case_values, scores
+from eva_coralbay.results import case_values, curve_metrics
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.results import label_curves as curve_files
 from eva_coralbay.tasks import catalog
@@ -52,7 +52,7 @@ def _read_points(
 ) -> dict[int, statistics.Estimate]:
     """Returns the points of the runs of a model."""
     first = entries[0].record
-    metrics = scores.find_label_curve(first.metrics)
+    metrics = curve_metrics.find(first.metrics)
     if not metrics:
         return {}
     n_training = _count_training_cases(entries[0])

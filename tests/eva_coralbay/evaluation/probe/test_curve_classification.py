@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from eva_coralbay.evaluation.probe import curve_classification
-from eva_coralbay.results import label_curves, scores
+from eva_coralbay.results import curve_metrics, label_curves, scores
 
 CLASSES = ["a", "b", "c"]
 
@@ -115,12 +115,12 @@ def test_the_area_of_the_nearest_neighbors_is_no_point_of_the_curve() -> None:
 
     names = list(metric.means)
 
-    assert scores.find_label_curve(names) == {
+    assert curve_metrics.find(names) == {
         1: "balanced_accuracy_at_1",
         4: "balanced_accuracy_at_4",
     }
-    assert scores.is_curve_point("knn_balanced_accuracy_at_4")
-    assert not scores.is_curve_point("knn_balanced_accuracy_curve")
+    assert curve_metrics.has_point("knn_balanced_accuracy_at_4")
+    assert not curve_metrics.has_point("knn_balanced_accuracy_curve")
     assert scores.by_class(metric.means, "balanced_accuracy") == {}
     assert set(scores.list_overall(names)) == set(names)
 

@@ -164,9 +164,8 @@ def test_the_best_of_a_task_is_marked_and_the_others_have_their_gap(tmp_path: pa
 def test_the_only_model_of_a_task_is_not_called_its_best(tmp_path: pathlib.Path) -> None:
     generated.write_run(tmp_path / "results", model="example/no_card", task="phantom")
     site = _build(tmp_path / "results", tmp_path / "site")
-    for page in site.glob("*.html"):
-        text = page.read_text()
-        assert 'class="score best"' not in text and 'class="gap' not in text
+    text = "".join(page.read_text() for page in site.glob("*.html"))
+    assert 'class="score best"' not in text and 'class="gap' not in text
 
 
 def test_the_page_of_a_task_is_sorted_by_its_score(tmp_path: pathlib.Path) -> None:
