@@ -187,7 +187,7 @@ def _with_weights(
             network = kind(**arguments)
             network.origin = _fill(network.core, entry, source)
     except weight_files.CheckpointError as error:
-        if checkpoint is None or entry.name == _OPEN or not _is_swin(entry):
+        if checkpoint is None or entry.name == _OPEN or not (_is_swin(entry) or entry.more_weights):
             raise
         raise weight_files.CheckpointError(f"{error} {_hint(entry)}") from error
     if checkpoint is None and entry.unpinned is not None:
@@ -200,12 +200,10 @@ def _with_weights(
 def _hint(entry: zoo.Entry) -> str:
     """Says what `checkpoint` may be for an entry."""
     hint = f"'{entry.name}' stands for its published weights"
-    if entry.network.endswith(f".{_SWIN}"):
+    if _is_swin(entry):
         return f"{hint}; for others of the same network use '{_OPEN}' with the checkpoint."
-    names = [file.rpartition("#")[2] for file in entry.files]
-    if len(names) > 1:
-        return f"{hint}: a folder with {' and '.join(names)}, or a file with all of them."
-    return f"{hint}."
+    names = " and ".join(file.rpartition("#")[2] for file in entry.files)
+    return f"{hint}: pass a folder with {names}."
 
 
 def _fill(core: Any, entry: zoo.Entry, source: str) -> weight_sources.Origin:

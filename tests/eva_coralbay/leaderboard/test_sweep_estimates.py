@@ -244,7 +244,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path)
     commands = printed.out.splitlines()
     assert len(commands) == len(zoo.ENTRIES)
     assert all("MODEL_NAME=" in command and "IN_FEATURES=" in command for command in commands)
-    assert "at 0.1 TFLOP/s" in printed.err and "To do: 17 cells" in printed.err
+    assert "at 0.1 TFLOP/s" in printed.err and "To do: 18 cells" in printed.err
     for wrong in (["leaderboard", "sweep", "probe/openkbp"], [*arguments, "radiology/x"]):
         assert main.main(wrong) != 0
     assert "--models all" in capsys.readouterr().err

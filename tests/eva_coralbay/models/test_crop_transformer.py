@@ -74,7 +74,7 @@ def test_each_part_has_its_file(published: tuple[zoo.Entry, Any], tmp_path: path
 def test_the_origin_tells_the_second_file_from_another(published: tuple[zoo.Entry, Any]) -> None:
     entry, network = published
     first: Any = loading.build(entry)
-    combiner = network.core["feature_combiner"].state_dict()
+    combiner = network.core["global"].state_dict()
     torch.save({key: value + 1.0 for key, value in combiner.items()}, entry.more_weights[0])
 
     with pytest.raises(checkpoints.CheckpointError, match="has replaced the weights"):

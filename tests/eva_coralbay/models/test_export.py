@@ -233,5 +233,7 @@ def test_hub(
     # versions before 1.0 look at it when they open a session
     getattr(utils, "reset_sessions", lambda: None)()
     assert checkpoints.read("org/coralbay").sha256 == first.sha256
-    with pytest.raises(checkpoints.CheckpointError, match="hf download org/coralbay --local-dir"):
+    with pytest.raises(
+        checkpoints.CheckpointError, match="hf download org/coralbay --revision v2 --local-dir"
+    ):
         checkpoints.read("org/coralbay@v2")

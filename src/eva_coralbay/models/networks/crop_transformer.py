@@ -64,14 +64,14 @@ class CropTransformer(PyramidEncoder):
         self._crop_size = crop_size
         self.core = nn.ModuleDict(
             {
-                "backbone": split_rotary_vit.Tokens(
+                "local": split_rotary_vit.Tokens(
                     embed_dim=embed_dim,
                     depth=depth,
                     num_heads=num_heads,
                     patch_size=patch_size,
                     rope_base=rope_base,
                 ),
-                "feature_combiner": _Combiner(
+                "global": _Combiner(
                     embed_dim=embed_dim,
                     depth=combiner_depth,
                     num_heads=num_heads,
@@ -86,7 +86,7 @@ class CropTransformer(PyramidEncoder):
 
     @override
     def forward_embeddings(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.core["feature_combiner"](self._encode_crops(self._center(tensor))[0])
+        return self.core["global"](self._encode_crops(self._center(tensor))[0])
 
     @override
     def forward_intermediates(
@@ -96,7 +96,7 @@ class CropTransformer(PyramidEncoder):
         if middle.shape != tensor.shape:
             return self.forward_embeddings(tensor), self.forward_features(tensor)
         crops, feature_map = self._encode_crops(tensor)
-        return self.core["feature_combiner"](crops), [feature_map]
+        return self.core["global"](crops), [feature_map]
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -120,12 +120,12 @@ class CropTransformer(PyramidEncoder):
             [edge] * (size // edge) + [size % edge] * (size % edge >= step)
             for size, edge, step in zip(tensor.shape[2:], self._crop_size, patch, strict=True)
         ]
-        backbone, described, maps = self.core["backbone"], [], []
+        local, described, maps = self.core["local"], [], []
         for start, size in zip(_starts(edges), itertools.product(*edges), strict=True):
             crop = tensor
             for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
                 crop = crop.narrow(axis, first, length)
-            token, feature_map = backbone(crop)
+            token, feature_map = local(crop)
             described.append(torch.cat([token, feature_map.mean(dim=(2, 3, 4))], dim=1))
             maps.append(feature_map)
         grid = [len(along) for along in edges]

@@ -15,6 +15,7 @@ import importlib
 import json
 import pathlib
 import sys
+import types
 
 import torch
 import zoo_formula
@@ -292,14 +293,11 @@ class _SPECTREOfScans(_SPECTRE):
 
     def build(self, *, narrow):
         models = importlib.import_module("spectre.models")
-        spectre = importlib.import_module("spectre.model")
-        network = spectre.SpectreImageFeatureExtractor.__new__(spectre.SpectreImageFeatureExtractor)
-        torch.nn.Module.__init__(network)
-        network.backbone = super().build(narrow=narrow)
+        local = super().build(narrow=narrow)
         # src/spectre/models/vision_transformer_features.py, feat_vit_large
-        network.feature_combiner = models.FeatureVisionTransformer(
-            patch_dim=2 * network.backbone.embed_dim,
-            embed_dim=network.backbone.embed_dim,
+        combiner = models.FeatureVisionTransformer(
+            patch_dim=2 * local.embed_dim,
+            embed_dim=local.embed_dim,
             depth=self.arguments["combiner_depth"] if narrow else 4,
             num_heads=self.arguments["num_heads"] if narrow else 12,
             mlp_ratio=4,
@@ -311,16 +309,19 @@ class _SPECTREOfScans(_SPECTRE):
             rope_kwargs={"base": 100.0},
             init_values=1.0,
         )
-        return network
+        # a file each; the names are those of the paper
+        return torch.nn.ModuleDict({"local": local, "global": combiner})
 
     def run(self, network, tensor):
+        extractor = importlib.import_module("spectre.model").SpectreImageFeatureExtractor
+        parts = types.SimpleNamespace(backbone=network["local"], feature_combiner=network["global"])
         size = self.arguments["crop_size"]
         crops = tensor[0, 0]
         for axis, edge in enumerate(size):
             crops = crops.unfold(axis, edge, edge)
         grid = crops.shape[:3]
-        features = network.extract_backbone_features(crops.flatten(0, 2)[None, :, None])
-        combined = network.combine_features(features, grid)
+        features = extractor.extract_backbone_features(parts, crops.flatten(0, 2)[None, :, None])
+        combined = extractor.combine_features(parts, features, grid)
         # eval/save_embeddings_ct_rate.py
         embedding = torch.cat([combined[:, 0], combined[:, 1:].mean(dim=1)], dim=1)
         within = [edge // patch for edge, patch in zip(size, (16, 16, 8), strict=True)]
