@@ -46,8 +46,8 @@ from lightning import pytorch as pl
 from loguru import logger
 from torch.utils import data as torch_data
 
+from eva_coralbay import _notices
 from eva_coralbay.data import phantom
-from eva_coralbay.evaluation import tracking
 from eva_coralbay.pretraining import PretrainingData, views
 from eva_coralbay.pretraining.intake import prepare as prepare_lib
 
@@ -285,7 +285,7 @@ def _describe(sizes: views.Views) -> str:
 def _begin(threads: int) -> None:
     """Sets the threads, and keeps the libraries quiet."""
     torch.set_num_threads(threads)
-    tracking.silence_no_news()
+    _notices.silence()
     logger.remove()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 

@@ -41,6 +41,22 @@ _MISUSE_OF_LIGHTNING = "MisconfigurationException"
 by its name here, as this module starts without Lightning."""
 
 
+def check_at_least(lowest: int, number: int, name: str, variable: str) -> None:
+    """Checks a number that a user gives.
+
+    Args:
+        lowest: The lowest that there may be.
+        number: The number.
+        name: The name of the argument.
+        variable: The environment variable that sets it in the configs.
+
+    Raises:
+        EvaCoralbayError: If the number is below that.
+    """
+    if number < lowest:
+        raise EvaCoralbayError(f"`{name}` ({variable}) must be {lowest} or more; got {number}.")
+
+
 def is_debugging() -> bool:
     """Whether the user has asked for tracebacks."""
     return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")

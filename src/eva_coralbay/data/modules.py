@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from loguru import logger
 from typing_extensions import override
 
+from eva_coralbay import errors
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import loader_workers, seeding, transforms, volume_transforms
 from eva_coralbay.data.datasets import base, classification
@@ -83,6 +84,7 @@ class SegmentationData(_NumberedData):
         self._spacing = spacing
         self._has_described_mirroring = False
         self._own_input: tuple[Sequence[float], tuple[float, float]] | None = None
+        errors.check_at_least(1, num_samples, "num_samples", "SAMPLE_BATCH_SIZE")
         self._crops = {
             "roi_size": grid_lib.check_window(roi_size),
             "num_samples": num_samples,
@@ -307,9 +309,12 @@ def _build(
     )
 
 
-def _loader(num_workers: int, **arguments: Any) -> dataloaders.DataLoader:
+def _loader(num_workers: int, *, batch_size: int = 1, **arguments: Any) -> dataloaders.DataLoader:
+    errors.check_at_least(0, num_workers, "num_workers", "N_DATA_WORKERS")
+    errors.check_at_least(1, batch_size, "batch_size", "BATCH_SIZE, PREDICT_BATCH_SIZE")
     return dataloaders.DataLoader(
         num_workers=num_workers,
+        batch_size=batch_size,
         persistent_workers=num_workers > 0,
         prefetch_factor=loader_workers.PREFETCHED if num_workers > 0 else None,
         **arguments,

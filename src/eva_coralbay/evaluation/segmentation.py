@@ -17,6 +17,7 @@ from monai import inferers
 from torch import nn
 from typing_extensions import override
 
+from eva_coralbay import errors
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import (
@@ -145,6 +146,7 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         self.sw_batch_size = sw_batch_size
         self.overlap = rules.overlap if overlap is None else overlap
         self.monitor_overlap = rules.monitor_overlap if monitor_overlap is None else monitor_overlap
+        errors.check_at_least(1, sw_batch_size, "sw_batch_size", "SW_BATCH_SIZE")
         _check_overlap("overlap", "SW_OVERLAP", self.overlap)
         _check_overlap("monitor_overlap", "SW_MONITOR_OVERLAP", self.monitor_overlap)
         self._scorer, self._monitor = (

@@ -104,11 +104,12 @@ class Trainer(eva.Trainer):
         config_files.check(sys.argv)
         # before Lightning says that the machine has fewer
         _check_devices(devices)
-        if n_runs < 1:
-            raise EvaCoralbayError(f"`n_runs` (N_RUNS) must be 1 or more; got {n_runs}.")
+        errors.check_at_least(1, n_runs, "n_runs", "N_RUNS")
         self._protocol = protocol
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
+        if in_steps:
+            errors.check_at_least(1, max_steps, "max_steps", "MAX_STEPS")
         self._in_steps = in_steps
         self._is_dry_run = bool(dry_run)
         self._robustness = bool(robustness)

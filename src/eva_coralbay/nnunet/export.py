@@ -107,6 +107,8 @@ def export(
         adapted = _adapt(source, name, own, arguments, in_channels=encoder.in_channels)
 
     folder = pathlib.Path(out or pathlib.Path(plans).parent)
+    if folder.exists() and not folder.is_dir():
+        raise EvaCoralbayError(f"'{folder}' is a file: name the folder to write to.")
     paths = folder / f"{name}.json", folder / f"{name}.pth"
     weights = io.BytesIO()
     torch.save({"network_weights": _initialize(encoder, arguments)}, weights)

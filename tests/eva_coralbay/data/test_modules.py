@@ -14,6 +14,7 @@ from eva_coralbay.data import (
     phantom,
     volume_transforms,
 )
+from eva_coralbay.errors import EvaCoralbayError
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,30 @@ def _data(root: pathlib.Path, **arguments: Any) -> SegmentationData:
         "init_args": {"root": str(root), "prepared": "False"},
     }
     return SegmentationData(
-        dataset=dataset,
-        roi_size=(16, 16, 16),
-        num_samples=3,
-        spacing=(20.0, 18.0, 18.0),
-        num_workers=0,
-        **arguments,
+        **{
+            "dataset": dataset,
+            "roi_size": (16, 16, 16),
+            "num_samples": 3,
+            "spacing": (20.0, 18.0, 18.0),
+            "num_workers": 0,
+            **arguments,
+        }
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, r"BATCH_SIZE.* must be 1 or more; got 0"),
+        ({"num_samples": 0}, r"SAMPLE_BATCH_SIZE\) must be 1 or more; got 0"),
+        ({"num_workers": -1}, r"N_DATA_WORKERS\) must be 0 or more; got -1"),
+    ],
+)
+def test_impossible_numbers_are_named(
+    root: pathlib.Path, arguments: dict[str, int], message: str
+) -> None:
+    with pytest.raises(EvaCoralbayError, match=message):
+        _data(root, **arguments)
 
 
 def _fitting(*, run_seed: int, step: int = 0) -> Any:

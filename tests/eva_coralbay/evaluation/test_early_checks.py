@@ -93,6 +93,7 @@ def test_what_is_right_passes(data: SegmentationData) -> None:
         ({"roi_size": (64, 64, 0)}, "must be three numbers"),
         ({"overlap": 1.0}, r"\(SW_OVERLAP\) must be a share of the window .*got 1.0"),
         ({"monitor_overlap": -0.1}, r"\(SW_MONITOR_OVERLAP\) must be"),
+        ({"sw_batch_size": 0}, r"\(SW_BATCH_SIZE\) must be 1 or more; got 0"),
         ({"roi_size": 64}, r"ROI_SIZE\) must be three numbers .*got 64"),
         ({"decoder": _decoder(24)}, "IN_FEATURES=12"),
         ({"encoder": _toy(channels=[12] * 3, strides=[1] * 3)}, "6 maps, not 3: set OUT_INDICES=6"),

@@ -98,6 +98,12 @@ def test_no_runs_are_refused(tmp_path: pathlib.Path, runs: int) -> None:
         _trainer(tmp_path, n_runs=runs)
 
 
+def test_a_training_has_a_step(tmp_path: pathlib.Path) -> None:
+    """Without one, random weights were scored without a word."""
+    with pytest.raises(EvaCoralbayError, match=r"MAX_STEPS\) must be 1 or more; got 0"):
+        _trainer(tmp_path, max_steps=0)
+
+
 def test_the_command_refuses_two_devices_in_one_line(tmp_path: pathlib.Path) -> None:
     """There are no data either, but they are not looked for."""
     root = pathlib.Path(__file__).parents[3]

@@ -86,7 +86,7 @@ class CropTransformer(PyramidEncoder):
 
     @override
     def forward_embeddings(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.core["global"](self._encode_crops(self._center(tensor))[0])
+        return self._part("global")(self._encode_crops(self._center(tensor))[0])
 
     @override
     def forward_intermediates(
@@ -96,7 +96,7 @@ class CropTransformer(PyramidEncoder):
         if middle.shape != tensor.shape:
             return self.forward_embeddings(tensor), self.forward_features(tensor)
         crops, feature_map = self._encode_crops(tensor)
-        return self.core["global"](crops), [feature_map]
+        return self._part("global")(crops), [feature_map]
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -104,6 +104,10 @@ class CropTransformer(PyramidEncoder):
             "architecture": self._architecture,
             "embedding": "class token and mean of the tokens of crops",
         }
+
+    def _part(self, name: str) -> nn.Module:
+        core: Any = self.core
+        return core[name]
 
     def _center(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the whole crops in the middle; axes that are shorter than one are kept."""
@@ -120,7 +124,7 @@ class CropTransformer(PyramidEncoder):
             [edge] * (size // edge) + [size % edge] * (size % edge >= step)
             for size, edge, step in zip(tensor.shape[2:], self._crop_size, patch, strict=True)
         ]
-        local, described, maps = self.core["local"], [], []
+        local, described, maps = self._part("local"), [], []
         for start, size in zip(_starts(edges), itertools.product(*edges), strict=True):
             crop = tensor
             for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
