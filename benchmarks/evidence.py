@@ -58,12 +58,15 @@ def _print_table(results: dict[str, Any], maps: str) -> None:
         pairs = [_columns(curves[seed]) - _columns(runs["random"][seed]) for seed in seeds]
         cells = _describe(np.stack(pairs))
         print(f"| {name} less random | {len(seeds)} | {' | '.join(cells)} |")
-    _print_areas(
-        {
-            name: {seed: float(_columns(curve)[-1].mean()) for seed, curve in curves.items()}
-            for name, curves in runs.items()
-        }
-    )
+    areas = {
+        name: {seed: float(_columns(curve)[-1].mean()) for seed, curve in curves.items()}
+        for name, curves in runs.items()
+    }
+    _print_areas(areas)
+    for name, by_seed in areas.items():
+        values = [by_seed[seed] for seed in sorted(by_seed)]
+        spread = f", sd {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+        print(f"\narea of {name}: {', '.join(f'{value:.3f}' for value in values)}{spread}")
 
 
 def _print_windows(results: dict[str, Any], maps: str) -> None:
