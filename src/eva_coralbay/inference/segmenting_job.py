@@ -20,7 +20,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
 import eva_coralbay
-from eva_coralbay import _atomic_files, _file_locks, _progress
+from eva_coralbay import _atomic_files, _file_locks, _messages, _progress
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import dicom_seg, label_files, overlay, segment, sources
@@ -88,6 +88,7 @@ def segment_scans(
     with _locked(out), _atomic_files.temporary_folder(out / "unpacked") as unpacked:
         items, unusable = sources.find(named, exclude=exclude, unpack_in=unpacked)
         _check_distinct(items, out, chosen)
+        _name_others(items, chosen)
         _write_labels(out, trained)
         new = [item for item in items if not _is_done(item, out, chosen)]
         failures: dict[str, str] = {}
@@ -180,6 +181,15 @@ def _check_distinct(items: Sequence[sources.Item], out: pathlib.Path, wanted: Wa
                 )
 
 
+def _name_others(items: Sequence[sources.Item], wanted: Wanted) -> None:
+    """Says of which scans no DICOM SEG is written."""
+    others = [item.source for item in items if item.found.kind != "dicom"]
+    if wanted.dicom_seg and others:
+        logger.warning(
+            f"There is no DICOM SEG of {_messages.list_names(others)}, which are no DICOM series."
+        )
+
+
 def _describe(item: sources.Item, trained: trained_lib.Trained) -> dict[str, object]:
     """Returns what the header of a label map says."""
     return {
@@ -215,6 +225,8 @@ def _locked(out: pathlib.Path) -> Iterator[None]:
     def refuse() -> None:
         raise EvaCoralbayError(f"Another process writes to '{out}'. Wait until it has ended.")
 
+    if out.exists() and not out.is_dir():
+        raise EvaCoralbayError(f"'{out}' is a file: name the folder to write to as --out.")
     out.mkdir(parents=True, exist_ok=True)
     with _file_locks.locked(out / ".lock", on_busy=refuse):
         _atomic_files.remove_leftovers(out)

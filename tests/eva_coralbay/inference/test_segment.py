@@ -221,6 +221,24 @@ def test_refuses_to_mix_runs(
             _segment([_image(data)], tmp_path / "out", run)
 
 
+def test_refuses_a_file_as_the_folder(
+    tmp_path: pathlib.Path, run: pathlib.Path, data: pathlib.Path
+) -> None:
+    (tmp_path / "out").write_bytes(b"something")
+    with pytest.raises(EvaCoralbayError, match="out' is a file: name the folder to write to"):
+        _segment([data / "imagesTr"], tmp_path / "out", run)
+    assert (tmp_path / "out").read_bytes() == b"something"
+
+
+def test_names_the_scans_of_which_there_is_no_dicom_seg(
+    tmp_path: pathlib.Path, run: pathlib.Path, data: pathlib.Path, log: list[str]
+) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is an extra")
+    scan = min((data / "imagesTr").iterdir())
+    _segment([scan], tmp_path / "out", run, dicom_seg=True)
+    assert any(f"no DICOM SEG of {scan}" in line for line in log)
+
+
 def test_refuses_two_scans_that_would_share_a_file(
     tmp_path: pathlib.Path, run: pathlib.Path, data: pathlib.Path
 ) -> None:
