@@ -41,91 +41,72 @@ _OVERLAPS = (
 )
 """Which of our tasks that overlaps with."""
 
-_PREPROCESSING = Preprocessing.of_window(
+_LOCAL = Entry(
+    name="radiology/spectre_local",
+    title="SPECTRE (local ViT-L)",
+    network="eva_coralbay.models.networks.split_rotary_vit.SplitRotaryViT",
+    arguments={
+        "embed_dim": 1080,
+        "depth": 24,
+        "num_heads": 12,
+        "patch_size": (16, 16, 8),
+        "rope_base": 1000.0,
+    },
+    weights="cclaess/SPECTRE#spectre_backbone_vit_large_patch16_128.pt",
+    keys=KeyLayout(),
     # the original clips before it resamples, and so differs at edges beyond the window
-    -1000.0,
-    1000.0,
-    spacing=(0.5, 0.5, 1.0),
-    orientation="RAS",
-    window=(128, 128, 64),
-    multiple_of=(16, 16, 8),
-)
-
-_ARGUMENTS = {
-    "embed_dim": 1080,
-    "depth": 24,
-    "num_heads": 12,
-    "patch_size": (16, 16, 8),
-    "rope_base": 1000.0,
-}
-
-_LOCAL_WEIGHTS = "cclaess/SPECTRE#spectre_backbone_vit_large_patch16_128.pt"
-
-_PRETRAINING = (
-    "CT-RATE, INSPECT, Merlin, NLST, AMOS, AbdomenAtlas, PANORAMA and AbdomenCT-1K, partly with "
-    "reports"
-)
-
-_SOURCES = {
-    "paper": "https://arxiv.org/abs/2511.17209",
-    "weights": f"{_CODE}/README.md",
-    "license": f"{_CODE}/LICENSE_MODELS",
-    "architecture": f"{_CODE}/src/spectre/model.py, models/vision_transformer.py",
-    "preprocessing": f"{_CODE}/eval/save_embeddings_ct_rate.py",
-    "pretraining": _DATA,
-}
-
-_SCANS = tuple(Scans(name, None, "unlabeled", _DATA) for name in _DATA_SETS)
-
-ENTRIES = (
-    Entry(
-        name="radiology/spectre",
-        title="SPECTRE (local and global ViT-L)",
-        network="eva_coralbay.models.networks.crop_transformer.CropTransformer",
-        arguments={
-            **_ARGUMENTS,
-            "crop_size": (128, 128, 64),
-            "combiner_depth": 4,
-            "combiner_rope_base": 100.0,
-        },
-        weights=_LOCAL_WEIGHTS,
-        more_weights=("cclaess/SPECTRE#spectre_combiner_feature_vit_large.pt",),
-        keys=KeyLayout(),
-        # 3 x 3 x 4 crops, as in the example of its README
-        preprocessing=dataclasses.replace(_PREPROCESSING, window=(384, 384, 256)),
-        parameters=396_917_280,
-        embedding_dim=2160,
-        maps=(FeatureMap(1080, (16, 16, 8)),),
-        license="CC-BY-NC-SA-4.0",
-        pretraining=_PRETRAINING,
-        scans=_SCANS,
-        overlaps=_OVERLAPS,
-        sources={
-            **_SOURCES,
-            "architecture": f"{_CODE}/src/spectre/model.py, models/vision_transformer.py, "
-            "models/vision_transformer_features.py",
-        },
-        notes=(
-            "A scan that is larger than 192 x 192 x 256 mm is several windows, whose embeddings "
-            "are averaged. The original makes one grid of all whole crops in its middle.",
-        ),
+    preprocessing=Preprocessing.of_window(
+        -1000.0,
+        1000.0,
+        spacing=(0.5, 0.5, 1.0),
+        orientation="RAS",
+        window=(128, 128, 64),
+        multiple_of=(16, 16, 8),
     ),
-    Entry(
-        name="radiology/spectre_local",
-        title="SPECTRE (local ViT-L)",
-        network="eva_coralbay.models.networks.split_rotary_vit.SplitRotaryViT",
-        arguments=_ARGUMENTS,
-        weights=_LOCAL_WEIGHTS,
-        keys=KeyLayout(),
-        preprocessing=_PREPROCESSING,
-        parameters=338_528_160,
-        embedding_dim=2160,
-        maps=(FeatureMap(1080, (16, 16, 8)),),
-        license="CC-BY-NC-SA-4.0",
-        pretraining=_PRETRAINING,
-        scans=_SCANS,
-        overlaps=_OVERLAPS,
-        sources=_SOURCES,
+    parameters=338_528_160,
+    embedding_dim=2160,
+    maps=(FeatureMap(1080, (16, 16, 8)),),
+    license="CC-BY-NC-SA-4.0",
+    pretraining="CT-RATE, INSPECT, Merlin, NLST, AMOS, AbdomenAtlas, PANORAMA and "
+    "AbdomenCT-1K, partly with reports",
+    scans=tuple(Scans(name, None, "unlabeled", _DATA) for name in _DATA_SETS),
+    overlaps=_OVERLAPS,
+    sources={
+        "paper": "https://arxiv.org/abs/2511.17209",
+        "weights": f"{_CODE}/README.md",
+        "license": f"{_CODE}/LICENSE_MODELS",
+        "architecture": f"{_CODE}/src/spectre/model.py, models/vision_transformer.py",
+        "preprocessing": f"{_CODE}/eval/save_embeddings_ct_rate.py",
+        "pretraining": _DATA,
+    },
+)
+"""The transformer of crops alone."""
+
+_GLOBAL = dataclasses.replace(
+    _LOCAL,
+    name="radiology/spectre",
+    title="SPECTRE (local and global ViT-L)",
+    network="eva_coralbay.models.networks.crop_transformer.CropTransformer",
+    arguments={
+        **_LOCAL.arguments,
+        "crop_size": (128, 128, 64),
+        "combiner_depth": 4,
+        "combiner_rope_base": 100.0,
+    },
+    more_weights=("cclaess/SPECTRE#spectre_combiner_feature_vit_large.pt",),
+    # 3 x 3 x 4 crops, as in the example of its README
+    preprocessing=_LOCAL.preprocessing
+    and dataclasses.replace(_LOCAL.preprocessing, window=(384, 384, 256)),
+    parameters=396_917_280,
+    sources={
+        **_LOCAL.sources,
+        "architecture": f"{_LOCAL.sources['architecture']}, models/vision_transformer_features.py",
+    },
+    notes=(
+        "A scan that is larger than 192 x 192 x 256 mm is several windows, whose embeddings are "
+        "averaged. The original makes one grid of all whole crops in its middle.",
     ),
 )
-"""The transformer of crops alone, and with that of scans, which combines its outputs."""
+"""With the transformer of scans, which combines what the first one makes of crops."""
+
+ENTRIES = (_GLOBAL, _LOCAL)
