@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing_extensions import override
 
 from eva_coralbay.cli import _output, _subcommand
-from eva_coralbay.models import weight_sources, zoo
+from eva_coralbay.models import zoo
 
 _UNKNOWN = "not known"
 
@@ -61,13 +61,9 @@ def _cells(entry: zoo.Entry) -> Iterator[str]:
     if entry.weights is None:
         yield "random"
     else:
-        yield "here" if _is_downloaded(entry) else "on the Web"
+        yield "here" if entry.is_downloaded else "on the Web"
 
 
 def _state(entry: zoo.Entry) -> dict[str, bool | None]:
     """Says whether the weights lie on this machine; None where there are none to download."""
-    return {"downloaded": None if entry.weights is None else _is_downloaded(entry)}
-
-
-def _is_downloaded(entry: zoo.Entry) -> bool:
-    return all(map(weight_sources.is_downloaded, entry.files))
+    return {"downloaded": None if entry.weights is None else entry.is_downloaded}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eva_coralbay.leaderboard.sweep.plan import Cell
-from eva_coralbay.models import weight_sources, work, zoo
+from eva_coralbay.models import work, zoo
 from eva_coralbay.models.preprocessing import Preprocessing
 from eva_coralbay.models.zoo import swin_unetr
 from eva_coralbay.tasks import catalog, facts, protocols, splits
@@ -186,7 +186,7 @@ def list_remarks(cell: Cell) -> Iterator[str]:
     if not can_run(cell):
         yield "cannot run: its own input is not known"
     if entry.weights is not None and not cell.environment.get("CHECKPOINT"):
-        if not all(map(weight_sources.is_downloaded, entry.files)):
+        if not entry.is_downloaded:
             yield "weights to download"
         known = facts.License(entry.license or "", "").restrictions
         yield from known if entry.license else ["license not known"]

@@ -145,6 +145,11 @@ class Entry:
         return () if self.weights is None else (self.weights, *self.more_weights)
 
     @property
+    def is_downloaded(self) -> bool:
+        """Whether all files of the weights lie on this machine."""
+        return all(map(weight_sources.is_downloaded, self.files))
+
+    @property
     def unpinned(self) -> str | None:
         """What is not known of the weights file, so that it may change; None if it is pinned.
 
