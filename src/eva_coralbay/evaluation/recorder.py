@@ -193,7 +193,6 @@ class Recorder(pl.Callback):
         """Writes the record of the checkpoint that is not the stage's, if there is one."""
         other: rescoring.Selection = "best" if selection == "last" else "last"
         if other not in self._checkpoints:
-            loguru.logger.info(f"There is no {other} checkpoint, so none is recorded.")
             return
         other_step = rescoring.read_step(self._checkpoints[other])
         if other_step != step:
