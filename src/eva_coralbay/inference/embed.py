@@ -98,7 +98,7 @@ def embed(
     if region is None:
         made = model_input.of_scan(volume, chosen)
     else:
-        made = model_input.of_region(volume, region, chosen)
+        made = model_input.Parts(volume, chosen).make(region)
     return encode(made, encoder, window=chosen.window or (), pool=pool).embedding
 
 

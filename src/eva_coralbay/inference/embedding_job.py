@@ -55,7 +55,7 @@ class Report(NamedTuple):
     """The number of scans that an earlier call has embedded."""
 
     failures: dict[str, str]
-    """Why scans are left out, by their source."""
+    """Why scans, or regions of them, are left out, by their source."""
 
 
 class _Work(NamedTuple):
@@ -82,6 +82,7 @@ class _Made(NamedTuple):
     inputs: list[tuple[str, model_input.ModelInput]]
     """The name of each region, "" for the whole scan, and its input."""
     problem: str | None = None
+    """Why there is none, or why regions lack, if any does."""
 
 
 def embed_scans(
@@ -157,9 +158,11 @@ def embed_scans(
             for one, rows, problem in run.go(new, workers):
                 if problem is not None:
                     failures[one.item.source] = problem
-                    logger.warning(f"'{one.item.source}' is left out: {problem}")
-                else:
-                    table.add([{**_constants(settings), **row} for row in rows])
+                    what = "is embedded without some regions" if rows else "is left out"
+                    logger.warning(f"'{one.item.source}' {what}: {problem}")
+                    # not the state that `done` is asked for, so that it is tried again
+                    rows = [{**row, "source_state": f"{one.state} in part"} for row in rows]
+                table.add([{**_constants(settings), **row} for row in rows])
                 progress.finish(one.item.case)
         finally:
             progress.close()
@@ -194,18 +197,18 @@ class _Run:
     def go(
         self, work: Sequence[_Work], workers: int | None
     ) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
-        """Yields each scan with its rows, or with the reason why it has none, in any order."""
+        """Yields each scan with its rows, and the reason why any is missing, in any order."""
         number = len(self._free)
-        running: dict[futures.Future[list[dict[str, Any]]], _Work] = {}
+        running: dict[futures.Future[list[dict[str, Any]]], tuple[_Work, str | None]] = {}
         with (
             futures.ThreadPoolExecutor(number) as pool,
             contextlib.closing(_make(work, self._preprocessing, workers)) as made,
         ):
             for one, result in made:
-                if result.problem is not None:
+                if not result.inputs:
                     yield one, [], result.problem
                     continue
-                running[pool.submit(self._encode, one, result)] = one
+                running[pool.submit(self._encode, one, result)] = one, result.problem
                 # one more than there are devices, so that none waits for the next scan
                 while len(running) > number:
                     yield from _collect(running, futures.FIRST_COMPLETED)
@@ -260,13 +263,13 @@ class _Run:
 
 
 def _collect(
-    running: dict[futures.Future[list[dict[str, Any]]], _Work], when: str
+    running: dict[futures.Future[list[dict[str, Any]]], tuple[_Work, str | None]], when: str
 ) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
     done, _ = futures.wait(running, return_when=when)
     for future in done:
-        one = running.pop(future)
+        one, problem = running.pop(future)
         try:
-            yield one, future.result(), None
+            yield one, future.result(), problem
         except (EvaCoralbayError, torch.OutOfMemoryError) as error:
             yield one, [], _in_one_line(error)
 
@@ -302,15 +305,30 @@ def _make_inputs(work: _Work, *, preprocessing: Preprocessing) -> _Made:
             wanted += regions.of_labels(labels)
             if not wanted:
                 raise EvaCoralbayError(f"Mask '{work.mask}' is empty.")
-        made = model_input.of_regions(volume, wanted, preprocessing)
-        inputs = [(one.name, part) for one, part in zip(wanted, made, strict=True)]
         if not wanted:
             inputs = [("", model_input.of_scan(volume, preprocessing))]
-        return _Made(work.item.sha256(), inputs)
+            return _Made(work.item.sha256(), inputs)
+        return _of_regions(work.item, model_input.Parts(volume, preprocessing), wanted)
     except EvaCoralbayError as error:
         return _Made("", [], _in_one_line(error))
     except Exception as error:  # one file that no check foresaw must not stop the others
         return _Made("", [], f"unreadable ({type(error).__name__})")
+
+
+def _of_regions(
+    item: sources.Item, parts: model_input.Parts, wanted: Sequence[regions.Region]
+) -> _Made:
+    """Makes the input of each region that is in the scan, and says which are not."""
+    inputs, problems = [], []
+    for region in wanted:
+        try:
+            inputs.append((region.name, parts.make(region)))
+        except EvaCoralbayError as error:
+            problems.append(_in_one_line(error))
+    if not problems:
+        return _Made(item.sha256(), inputs)
+    counts = f"{len(problems)} of {len(wanted)} regions left out"
+    return _Made(item.sha256(), inputs, f"{counts}: {problems[0]}")
 
 
 def _assign(items: Sequence[sources.Item], parts: Regions) -> list[_Work]:

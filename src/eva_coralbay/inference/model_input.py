@@ -9,6 +9,7 @@ The steps are those of the evaluation, so that the same HU and settings give the
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -117,41 +118,39 @@ def of_scan(volume: eva_tv_tensors.Volume, preprocessing: Preprocessing) -> Mode
     return _finish(image, prepared.grid.affine, preprocessing)
 
 
-def of_region(
-    volume: eva_tv_tensors.Volume, region: regions.Region, preprocessing: Preprocessing
-) -> ModelInput:
-    """Makes the input of a part of a scan; see `of_regions`."""
-    return of_regions(volume, [region], preprocessing)[0]
+class Parts:
+    """The inputs of parts of one scan, which is resampled once, when a part needs it."""
 
+    def __init__(self, volume: eva_tv_tensors.Volume, preprocessing: Preprocessing) -> None:
+        """Initializes the parts.
 
-def of_regions(
-    volume: eva_tv_tensors.Volume,
-    wanted: Sequence[regions.Region],
-    preprocessing: Preprocessing,
-) -> list[ModelInput]:
-    """Makes the inputs of parts of a scan.
+        Args:
+            volume: The scan in HU, of shape [1, D, H, W] ("SPL"), with its affine.
+            preprocessing: The input of the encoder, with a window.
+        """
+        self._volume = volume
+        self._preprocessing = preprocessing
 
-    Args:
-        volume: The scan in HU, of shape [1, D, H, W] ("SPL"), with its affine.
-        wanted: The parts.
-        preprocessing: The input of the encoder, with a window.
+    def make(self, region: regions.Region) -> ModelInput:
+        """Makes the input of a part of the scan.
 
-    Returns:
-        Of each point the window around it; of others a cutout that holds the region and at least a
-        window.
+        Args:
+            region: The part.
 
-    Raises:
-        EvaCoralbayError: If a region is not in the scan.
-    """
-    resampled = volume
-    if not all(isinstance(region, regions.Point) for region in wanted):
-        resampled = resampling.resample(volume, spacing_of(volume, preprocessing))
-    return [
-        _around(volume, region, preprocessing)
-        if isinstance(region, regions.Point)
-        else _cutout(volume, resampled, region, preprocessing)
-        for region in wanted
-    ]
+        Returns:
+            Of a point the window around it; of others a cutout that holds the region and at least
+            a window.
+
+        Raises:
+            EvaCoralbayError: If the region is not in the scan.
+        """
+        if isinstance(region, regions.Point):
+            return _around(self._volume, region, self._preprocessing)
+        return _cutout(self._volume, self._resampled, region, self._preprocessing)
+
+    @functools.cached_property
+    def _resampled(self) -> eva_tv_tensors.Volume:
+        return resampling.resample(self._volume, spacing_of(self._volume, self._preprocessing))
 
 
 def _cutout(

@@ -311,45 +311,36 @@ def test_points_and_boxes_of_a_file(tmp_path: pathlib.Path) -> None:
     assert (report.known, len(report.failures)) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("case,x,y\na,1,2\n", "row 1: no point"),
-        ("x,y,z\n1,2,nan\n", "finite"),
-        ("x,y,z\n1,2,three\n", "row 1"),
-        ("x_min,y_min,z_min,x_max,y_max,z_max\n1,1,1,2,1,2\n", "lower bound"),
-        ("name,x,y,z\na,1,2,3\na,4,5,6\n", "name of its own"),
-        ("x,y,z\n", "no point and no box"),
-    ],
-)
-def test_refuses_a_file_of_no_regions(tmp_path: pathlib.Path, content: str, message: str) -> None:
-    path = tmp_path / "rois.csv"
-    path.write_text(content)
-    with pytest.raises(EvaCoralbayError, match=message):
-        regions.read(str(path), space="ras")
-
-
-def test_spaces_behind_the_commas_of_regions(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "rois.csv"
-    path.write_text("name, x, y, z\na, 1, 2, 3\n")
-    assert regions.read(str(path), space="ras") == {"": [regions.Point("a", (1.0, 2.0, 3.0))]}
-
-
-def test_regions_as_json(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "rois.json"
-    path.write_text('[{"case": "a", "x": 1, "y": 2, "z": 3}]')
-    assert regions.read(str(path), space="ras") == {"a": [regions.Point("roi_1", (1.0, 2.0, 3.0))]}
-    path.write_text('{"x": 1}')
-    with pytest.raises(EvaCoralbayError, match="is not a list of objects"):
-        regions.read(str(path), space="ras")
-
-
 def test_regions_of_an_unknown_scan_are_refused(tmp_path: pathlib.Path) -> None:
     folder = _write(tmp_path / "in", 2)
     for case, number in (("nobody", 0), ("", 2)):
         parts = embedding_job.Regions({case: [regions.Point("a", (0.0, 0.0, 0.0))]})
         with pytest.raises(EvaCoralbayError, match=f"case '{case}' are of {number} scans"):
             _embed([str(folder)], tmp_path / "f.parquet", parts=parts)
+
+
+def test_a_region_outside_of_a_scan_leaves_the_others_in(
+    tmp_path: pathlib.Path, log: list[str]
+) -> None:
+    folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
+    x, y, z = (eva_coralbay.read_scan(folder / "scan_0.nii.gz").affine @ [7, 12, 10, 1])[:3]
+    near = regions.Point("near", (float(x), float(y), float(z)))
+    far, other = regions.Point("far", (999.0, 0.0, 0.0)), regions.Point("other", near.position_mm)
+
+    def call(*of_first: regions.Point) -> embedding_job.Report:
+        of_case = {"in__scan_0": of_first, "in__scan_1": [near]}
+        return _embed([str(folder)], out, parts=embedding_job.Regions(of_case))
+
+    report = call(near, far)
+    assert (report.rows, report.embedded) == (2, 1)
+    assert list(_read(out)["region"]) == ["near", "near"]
+    (problem,) = report.failures.values()
+    assert problem.startswith("1 of 2 regions left out: Point 'far'")
+    assert any("scan_0.nii.gz' is embedded without some regions" in line for line in log)
+    # it is said again, and once the region is mended, all is well
+    assert call(near, far)[:3] == (2, 0, 1) and len(call(near, far).failures) == 1
+    assert call(near, other) == (3, 1, 1, {})
+    assert list(_read(out)["region"]) == ["near", "other", "near"]
 
 
 def test_masks_of_a_folder(tmp_path: pathlib.Path) -> None:
