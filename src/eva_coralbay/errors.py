@@ -1,5 +1,6 @@
 """The errors that a user can cause and fix, and how they are shown."""
 
+import math
 import os
 import sys
 import types
@@ -41,7 +42,7 @@ _MISUSE_OF_LIGHTNING = "MisconfigurationException"
 by its name here, as this module starts without Lightning."""
 
 
-def check_at_least(lowest: int, number: int, name: str, variable: str) -> None:
+def check_at_least(lowest: int, number: float, name: str, variable: str) -> None:
     """Checks a number that a user gives.
 
     Args:
@@ -51,9 +52,9 @@ def check_at_least(lowest: int, number: int, name: str, variable: str) -> None:
         variable: The environment variable that sets it in the configs.
 
     Raises:
-        EvaCoralbayError: If the number is below that.
+        EvaCoralbayError: If the number is below that, or infinite, or none.
     """
-    if number < lowest:
+    if not lowest <= number < math.inf:
         raise EvaCoralbayError(f"`{name}` ({variable}) must be {lowest} or more; got {number}.")
 
 

@@ -11,23 +11,30 @@ import torch
 from eva.vision.models.networks.backbones import backbone_registry
 from torch import nn
 
+from eva_coralbay import _messages
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, run_module, segmentation, shared_memory
 from eva_coralbay.evaluation.probe import module as probe_module
 from eva_coralbay.models import registry
-from eva_coralbay.results import class_names
+from eva_coralbay.results import class_names, scores
 
 _REGISTRY_CLASS = "ModelFromRegistry"
 """The class that builds an encoder by its name."""
 
+_MONITORED_OF_CLASSIFICATION = ("auroc", "auprc", "balanced_accuracy")
+"""The metrics of a classification of which higher is better."""
 
-def check(module: Any, datamodule: Any, device: torch.device) -> None:
+
+def check(
+    module: Any, datamodule: Any, device: torch.device, *, monitor: str | None = None
+) -> None:
     """Checks the networks of a module, that they fit each other and the data, and shared memory.
 
     Args:
         module: The module; one that is not of this package is not checked.
         datamodule: The data, which need not be prepared yet.
         device: Where the networks are tried.
+        monitor: The metric that says which checkpoint is the best, if there are several.
 
     Raises:
         EvaCoralbayError: If something is wrong, in one line.
@@ -38,6 +45,8 @@ def check(module: Any, datamodule: Any, device: torch.device) -> None:
     scored = metrics.find_case_metric(module.metrics.validation_metrics)
     if isinstance(scored, metrics.CaseSegmentation) and datamodule is not None:
         class_names.check(datamodule.datasets.train.classes)
+    if monitor is not None and scored is not None and datamodule is not None:
+        _check_monitor(monitor, module, datamodule.datasets.train.classes)
     if isinstance(module, segmentation.SegmentationModule) and datamodule is not None:
         classes = list(datamodule.datasets.train.classes)
         transform = getattr(datamodule.datasets.train, "_transforms", None)
@@ -72,6 +81,24 @@ def check_model_name(encoder: Any) -> None:
         f"There is no model '{name}' (MODEL_NAME). "
         + (f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(radiology)}.")
     )
+
+
+def _check_monitor(monitor: str, module: run_module.RunModule, classes: Sequence[str]) -> None:
+    """Checks that a metric is one that the validations have, of which higher is better."""
+    known = []
+    for name, metric in module.metrics.validation_metrics.items(keep_base=True, copy_state=False):
+        if isinstance(metric, metrics.CaseSegmentation):
+            known += [f"val/{name}" for name in scores.summarize_segmentation([], classes[1:])]
+        elif isinstance(metric, metrics.CaseClassification):
+            known += [f"val/{name}" for name in _MONITORED_OF_CLASSIFICATION]
+        else:
+            known.append(f"val/{name}")
+    if monitor not in known:
+        close = difflib.get_close_matches(monitor, known, n=3)
+        raise EvaCoralbayError(
+            f"`monitor` (MONITOR_METRIC) is '{monitor}', which no validation has as a metric of "
+            f"which higher is better. Set one of {_messages.list_names(close or known)}."
+        )
 
 
 def _check_numbers(

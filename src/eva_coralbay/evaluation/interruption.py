@@ -44,6 +44,7 @@ class SaveOnSignal(pl_callbacks.Checkpoint):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        sessions.keep()
         if sessions.is_resumable():
             _preemption.on_signal(self._receive)
 

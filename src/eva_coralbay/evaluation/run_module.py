@@ -13,6 +13,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 from typing_extensions import override
 
+from eva_coralbay import errors
 from eva_coralbay.data import seeding
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, native_input
@@ -54,10 +55,12 @@ class RunModule(module.ModelModule):
             kwargs: The arguments of eva's module.
 
         Raises:
-            EvaCoralbayError: If the seed is negative.
+            EvaCoralbayError: If the seed or a number of the optimizer is negative, or not finite.
         """
-        if seed < 0:
-            raise EvaCoralbayError(f"`seed` (SEED) must be 0 or more; got {seed}.")
+        errors.check_at_least(0, seed, "seed", "SEED")
+        errors.check_at_least(0, lr, "lr", "LR_VALUE")
+        errors.check_at_least(0, lr_end, "lr_end", "LR_VALUE_END")
+        errors.check_at_least(0, weight_decay, "weight_decay", "WEIGHT_DECAY")
         super().__init__(**kwargs)
 
         self.protocol: protocols.ProtocolName = protocol
@@ -83,7 +86,7 @@ class RunModule(module.ModelModule):
         self._set_classes()
         if stage == "fit":
             if protocols.PROTOCOLS[self.protocol].mode != "probe":
-                _check_length(self.trainer)
+                check_length(self.trainer)
             self.run_seed = self.seed + _run_index(self.trainer)
             pl.seed_everything(self.run_seed, verbose=False)
 
@@ -184,8 +187,15 @@ def unwrap(encoder: nn.Module) -> nn.Module:
     return getattr(encoder, "model", encoder)
 
 
-def _check_length(trainer: pl.Trainer) -> None:
-    """Checks that the training ends, and that it ends with a validation."""
+def check_length(trainer: pl.Trainer) -> None:
+    """Checks that the training ends, and that it ends with a validation.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        EvaCoralbayError: If not.
+    """
     steps, interval = trainer.max_steps, trainer.val_check_interval
     if steps < 0:
         raise EvaCoralbayError(

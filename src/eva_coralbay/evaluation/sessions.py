@@ -17,7 +17,9 @@ import contextlib
 import json
 import pathlib
 import re
+import shutil
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +41,14 @@ _LOCK_FILE = "session.lock"
 _LONGEST_NAME = 40
 """The most characters of a checkpoint's name that the folder of a session has."""
 
+_TRIES, _WAIT_S = 5, 0.1
+"""How often it is tried to remove a folder, and the seconds between."""
+
 _held = contextlib.ExitStack()
 """The locks of this process, which are held until it ends."""
 
-atexit.register(_held.close)
+_unused: list[pathlib.Path] = []
+"""The session of this process, as long as nothing of it is worth keeping."""
 
 
 class _BusyError(Exception):
@@ -125,6 +131,44 @@ def hold(session: pathlib.Path) -> bool:
     return True
 
 
+def begin(session: pathlib.Path) -> None:
+    """Takes the lock of a new session.
+
+    An error that ends this process before there is anything to `keep`, such as a setting that is
+    wrong, leaves no folder.
+
+    Args:
+        session: The folder of the session, which is created.
+    """
+    hold(session)
+    _unused.append(session)
+
+
+def keep() -> None:
+    """States that the session has begun: from now on its folder stays."""
+    _unused.clear()
+
+
+def _end() -> None:
+    """Ends the session of this process."""
+    if getattr(sys, "last_type", None) is not None:
+        for session in _unused:
+            _remove(session)
+    _held.close()
+
+
+atexit.register(_end)
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a folder to which threads of loggers may still write."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_WAIT_S)
+
+
 def _find_checkpoint(part: Any) -> str:
     """Returns the `checkpoint` in a part of a configuration, "" if there is none."""
     if not isinstance(part, Mapping):
@@ -185,4 +229,5 @@ class Progress:
         return content
 
     def _write(self, content: dict[str, Any]) -> None:
+        keep()
         _atomic_files.write_atomically(self._path, json.dumps(content, indent=2).encode())

@@ -26,6 +26,7 @@ from eva_coralbay.evaluation import (
     progress,
     provenance,
     recorder,
+    run_module,
     sessions,
     shared_memory,
     tracking,
@@ -110,7 +111,7 @@ class Trainer(eva.Trainer):
         in_steps = rules.mode != "probe"
         if in_steps:
             errors.check_at_least(1, max_steps, "max_steps", "MAX_STEPS")
-        self._in_steps = in_steps
+        self._monitor = monitor if in_steps else None
         self._is_dry_run = bool(dry_run)
         self._robustness = bool(robustness)
         self._progress_of_run: sessions.Progress | None = None
@@ -181,12 +182,12 @@ class Trainer(eva.Trainer):
             logger.info(f"'{self.log_dir}' is complete.")
             return
         if not self._run_id:
-            early_checks.check(model, kwargs.get("datamodule"), self.strategy.root_device)
+            self._check_early(model, kwargs.get("datamodule"))
         if sessions.is_resumable():
             # before the training there is nothing to save: scans that are prepared stay
             _preemption.on_signal(_preemption.leave)
         last = interruption.last_checkpoint(pathlib.Path(str(self.log_dir)))
-        if self._is_resumed and self._in_steps and last.exists():
+        if self._is_resumed and self._monitor is not None and last.exists():
             kwargs["ckpt_path"] = last
         super().fit(model, *args, **kwargs)
 
@@ -251,9 +252,16 @@ class Trainer(eva.Trainer):
         """Estimates what the evaluation takes, says it and ends the program, if that is wanted."""
         if not self._is_dry_run:
             return
-        early_checks.check(model, datamodule, self.strategy.root_device)
+        self._check_early(model, datamodule)
         logger.info(dry_run_lib.describe(self, model, datamodule, robustness=self._robustness))
         sys.exit(0)
+
+    def _check_early(self, model: Any, datamodule: Any) -> None:
+        """Checks what can be known before any scan is prepared."""
+        if self._monitor is not None:
+            run_module.check_length(self)
+        device = self.strategy.root_device
+        early_checks.check(model, datamodule, device, monitor=self._monitor)
 
     def _score_once(self, stage: str, score: Callable[[], Any]) -> Any:
         """Scores a stage, unless an interrupted session did and recorded it in full."""
@@ -288,7 +296,7 @@ class Trainer(eva.Trainer):
         if found is None:
             weights = sessions.name_of_weights(provenance.resolved_config())
             self._session_id = "_".join(filter(None, (self._session_id, weights)))
-            sessions.hold(root / self._session_id)
+            sessions.begin(root / self._session_id)
             return
         self._session_id, self._is_resumed = found, True
 

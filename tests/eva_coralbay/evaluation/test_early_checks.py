@@ -72,6 +72,8 @@ def _check(data: SegmentationData, **arguments: Any) -> None:
 
 def test_what_is_right_passes(data: SegmentationData) -> None:
     _check(data, class_weights=[1.0] * 7)
+    module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(), roi_size=(64, 64, 64))
+    early_checks.check(module, data, torch.device("cpu"), monitor="val/dice_liver")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,9 @@ def test_what_is_right_passes(data: SegmentationData) -> None:
         ({"class_weights": [0.0] * 7}, "of which one is not 0"),
         ({"class_weights": [float("nan")] * 7}, "must be numbers from 0 on"),
         ({"seed": -1}, r"SEED\) must be 0 or more; got -1"),
+        ({"lr": -1.0}, r"LR_VALUE\) must be 0 or more; got -1.0"),
+        ({"lr_end": float("nan")}, r"LR_VALUE_END\) must be 0 or more; got nan"),
+        ({"weight_decay": float("inf")}, r"WEIGHT_DECAY\) must be 0 or more; got inf"),
         ({"roi_size": (48, 48, 48)}, "multiple of 32"),
         ({"roi_size": (64, 64)}, r"ROI_SIZE\) must be three numbers .*got .64, 64"),
         ({"roi_size": (64, 64, 0)}, "must be three numbers"),
@@ -186,6 +191,31 @@ def test_no_scan_is_prepared_before(
     with pytest.raises(EvaCoralbayError, match="IN_FEATURES"):
         trainer.fit(module, datamodule=data)
     assert not list(root.rglob("*.scan"))
+
+
+@pytest.mark.parametrize("monitor", ["val/dic", "val/hd95", "val/loss", "dice"])
+def test_the_metric_of_the_best_checkpoint(data: SegmentationData, monitor: str) -> None:
+    """Before, it was found after the first 500 steps; of a loss, the worst was the best."""
+    module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(), roi_size=(64, 64, 64))
+    with pytest.raises(EvaCoralbayError, match=r"MONITOR_METRIC.*Set one of .*val/dice") as raised:
+        early_checks.check(module, data, torch.device("cpu"), monitor=monitor)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_length_of_the_training(data: SegmentationData, tmp_path: pathlib.Path) -> None:
+    """Before, it was found after all scans were prepared."""
+    trainer = Trainer(
+        task="toy",
+        task_version="1",
+        default_root_dir=str(tmp_path),
+        accelerator="cpu",
+        n_runs=1,
+        max_steps=7,
+        val_check_interval=2,
+        refresh_rate=0,
+    )
+    with pytest.raises(EvaCoralbayError, match="multiple of `val_check_interval`"):
+        trainer.fit(SegmentationModule(encoder={}, decoder={}), datamodule=data)
 
 
 @pytest.mark.parametrize("kind", [SegmentationModule, ProbeModule, SegmentationData])

@@ -1,6 +1,8 @@
 """Tests of what a session states of its runs."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +32,28 @@ def test_the_folder_of_a_session_tells_its_checkpoint(
     config = {"model": {"init_args": {"seed": 0, "encoder": {"init_args": encoder}}}}
     assert sessions.name_of_weights(config) == name
     assert sessions.name_of_weights(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("then", "is_kept"),
+    [
+        ("raise ValueError('LR_VALUE')", False),
+        pytest.param("sessions.keep(); raise ValueError", True, marks=pytest.mark.slow),
+        pytest.param("raise SystemExit(143)", True, marks=pytest.mark.slow),
+    ],
+)
+def test_an_error_before_the_training_leaves_no_folder(
+    tmp_path: pathlib.Path, then: str, is_kept: bool
+) -> None:
+    """One after it does, and so does a signal."""
+    session = tmp_path / "logs" / "session"
+    program = (
+        "import pathlib, sys\n"
+        "from eva_coralbay.evaluation import sessions\n"
+        f"sessions.begin(pathlib.Path(sys.argv[1]))\n{then}"
+    )
+    subprocess.run([sys.executable, "-c", program, str(session)], check=False)
+    assert session.exists() == is_kept
 
 
 def test_the_scores_of_a_stage_are_kept(tmp_path: pathlib.Path) -> None:
