@@ -34,12 +34,13 @@ def test_the_folder_of_a_session_tells_its_checkpoint(
     assert sessions.name_of_weights(None) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("then", "is_kept"),
     [
         ("raise ValueError('LR_VALUE')", False),
-        pytest.param("sessions.keep(); raise ValueError", True, marks=pytest.mark.slow),
-        pytest.param("raise SystemExit(143)", True, marks=pytest.mark.slow),
+        ("sessions.keep(); raise ValueError", True),
+        ("raise SystemExit(143)", True),
     ],
 )
 def test_an_error_before_the_training_leaves_no_folder(

@@ -104,20 +104,30 @@ def test_a_training_has_a_step(tmp_path: pathlib.Path) -> None:
         _trainer(tmp_path, max_steps=0)
 
 
-def test_the_command_refuses_two_devices_in_one_line(tmp_path: pathlib.Path) -> None:
-    """There are no data either, but they are not looked for."""
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        pytest.param("NUM_DEVICES", "2", "leaderboard sweep", marks=pytest.mark.slow),
+        # the module is built after the trainer, which has chosen the folder of the session
+        ("LR_VALUE", "-1", "(LR_VALUE) must be 0 or more; got -1"),
+    ],
+)
+def test_the_command_refuses_a_setting_in_one_line(
+    tmp_path: pathlib.Path, variable: str, value: str, message: str
+) -> None:
+    """There are no data either, but they are not looked for; and nothing is left."""
     root = pathlib.Path(__file__).parents[3]
     config = root / "configs/vision/radiology/online/segmentation/btcv.yaml"
     ended = subprocess.run(
         [sys.executable, "-m", "eva", "fit", "--config", str(config)],
-        env={**os.environ, "NUM_DEVICES": "2", "DATA_ROOT": "data/btcv"},
+        env={**os.environ, variable: value, "DATA_ROOT": "data/btcv"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 1
-    message = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert len(message) == 1 and "leaderboard sweep" in message[0]
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
     assert "Traceback" not in ended.stderr
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
