@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from eva_coralbay import _download
 from eva_coralbay.data import download
 from eva_coralbay.tasks import facts
 from tests.fuzz import mutations
@@ -62,7 +63,7 @@ def _answer(random: np.random.Generator) -> bytes:
 def _read(path: pathlib.Path) -> Any:
     """Downloads what a server of its own answers."""
     answers = [text.encode("latin-1") for text in json.loads(path.read_text())]
-    download.PAUSE_S, download.TIMEOUT_S, download.MAX_FAILURES = 1e-3, 0.3, 3
+    _download.PAUSE_S, _download.TIMEOUT_S, _download.MAX_FAILURES = 1e-3, 0.3, 3
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_serve, args=(server, answers), daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{path.name}"

@@ -1,6 +1,5 @@
 """Archives (zip and tar) that are unpacked as a whole or not at all, and only where they may be."""
 
-import contextlib
 import gzip
 import io
 import pathlib
@@ -11,10 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from loguru import logger
-
-from eva_coralbay import _file_locks, _progress
-from eva_coralbay.data import disk_space
+from eva_coralbay import _disk_space, _download, _progress
 from eva_coralbay.errors import DatasetError, EvaCoralbayError
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -61,7 +57,7 @@ def extract(archive: str, folder: str) -> None:
         DatasetError: If the archive is damaged, does not fit on the disk, or holds anything but
             files and folders that lie inside the folder.
     """
-    with locked(folder):
+    with _download.locked(folder):
         temporary = pathlib.Path(folder, ".unpacking")
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         try:
@@ -84,30 +80,6 @@ def extract(archive: str, folder: str) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Keeps other processes from downloading and unpacking into a folder, which is made.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        DatasetError: If it cannot be written to.
-    """
-    path = pathlib.Path(folder, ".download.lock")
-    message = f"Waiting for another process that downloads to '{folder}'."
-    with contextlib.ExitStack() as stack:
-        try:
-            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_file_locks.locked(path, on_busy=lambda: logger.info(message)))
-        except OSError as error:
-            raise DatasetError(
-                f"'{path}' cannot be written ({error.strerror}): download to a root that can be "
-                "written to."
-            ) from error
-        yield
-
-
 def _broken(archive: str, error: Exception) -> DatasetError:
     return DatasetError(
         f"Archive '{archive}' cannot be unpacked: {error or type(error).__name__}. Nothing of it "
@@ -127,11 +99,11 @@ def _unpack(archive: str, folder: pathlib.Path) -> None:
         is_zip = archive.lower().endswith(".zip")
         size, members = _open_zip(stream) if is_zip else _open_tar(stream, archive)
         what = f"the content of '{archive}'"
-        disk_space.check(folder, size, what=what)
-        with disk_space.full_disk_named(str(folder.parent), size, what=what):
+        _disk_space.check(folder, size, what=what)
+        with _disk_space.full_disk_named(str(folder.parent), size, what=what):
             for member in members:
                 if not is_zip:
-                    disk_space.check(folder, member.size + _RESERVE, what=what)
+                    _disk_space.check(folder, member.size + _RESERVE, what=what)
                 _write(member, _inside(folder, member, archive))
 
 

@@ -18,9 +18,9 @@ import safetensors.torch
 import torch
 from huggingface_hub import errors as hub_errors
 
-from eva_coralbay import _hashes, _messages
+from eva_coralbay import _download, _hashes, _messages
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import url_download, weight_sources
+from eva_coralbay.models import weight_sources
 from eva_coralbay.models.weight_sources import CONFIG_NAME, WEIGHTS_NAMES
 
 _SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", ".pkl", ".zip"})
@@ -88,7 +88,7 @@ def locate(source: str) -> Located:
             f"{source}: no such file or folder (looked in {pathlib.Path.cwd()}). Check the path; "
             "a Hub id has the form 'org/name[@revision]'."
         )
-    return _download(source, *hub_id)
+    return _download_from_hub(source, *hub_id)
 
 
 def _is_meant_as_path(repository: str) -> bool:
@@ -110,7 +110,9 @@ def _locate_in_folder(folder: pathlib.Path) -> Located:
     )
 
 
-def _download(source: str, repository: str, revision: str | None, name: str | None) -> Located:
+def _download_from_hub(
+    source: str, repository: str, revision: str | None, name: str | None
+) -> Located:
     """Fetches config and weights, and nothing else, into the Hub's local cache."""
     names = WEIGHTS_NAMES if name is None else (name,)
     try:
@@ -158,11 +160,12 @@ def _download_url(url: str) -> pathlib.Path:
     if path.is_file():
         return path
     try:
-        url_download.fetch(url, path)
-    except OSError as error:
+        with _download.locked(path.parent):
+            _download.fetch(url, path)
+    except (EvaCoralbayError, OSError) as error:
         raise CheckpointError(
-            f"{url}: cannot be downloaded ({error}). Try again, or where there is a connection, "
-            "download it and pass its path as the checkpoint."
+            f"{url}: cannot be downloaded ({error}). Or where there is a connection, download it "
+            "and pass its path as the checkpoint."
         ) from error
     try:
         check_is_binary(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eva_coralbay import _processes
+from eva_coralbay import _download, _processes
 from eva_coralbay.data import download
 from eva_coralbay.errors import DatasetError
 from eva_coralbay.tasks import facts
@@ -25,7 +25,7 @@ from tests.eva_coralbay.data.file_server import CONTENT, Answer, Server
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(download, "PAUSE_S", 1e-3)
+    monkeypatch.setattr(_download, "PAUSE_S", 1e-3)
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -70,7 +70,7 @@ def test_keeps_on_as_long_as_it_gets_further(server: Server, tmp_path: pathlib.P
     path = download.fetch(server.resource(), str(tmp_path))
 
     assert pathlib.Path(path).read_bytes() == CONTENT
-    assert len(server.starts) > download.MAX_FAILURES
+    assert len(server.starts) > _download.MAX_FAILURES
 
 
 def test_gives_up_if_it_gets_no_further(server: Server, tmp_path: pathlib.Path) -> None:
@@ -82,7 +82,7 @@ def test_gives_up_if_it_gets_no_further(server: Server, tmp_path: pathlib.Path) 
     with pytest.raises(DatasetError, match="sent 100000 of 307200 bytes.*is kept"):
         download.fetch(server.resource(), str(tmp_path))
 
-    assert len(server.starts) == download.MAX_FAILURES
+    assert len(server.starts) == _download.MAX_FAILURES
     assert (tmp_path / "sub" / "scans.bin.part").read_bytes() == CONTENT[:100_000]
 
 
@@ -274,7 +274,7 @@ def test_is_not_led_to_other_addresses(
 
 
 def test_unreachable_server(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE_S", 1e-3)
+    monkeypatch.setattr(_download, "PAUSE_S", 1e-3)
     resource = facts.Resource("http://127.0.0.1:9/scans.zip", "scans.zip")
 
     with pytest.raises(DatasetError, match="broke off 7 times.*refused"):
@@ -316,7 +316,7 @@ def test_an_address_that_is_none_is_an_error(
 def test_a_download_does_not_take_forever(
     server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "MAX_HOURS", 0.0)
+    monkeypatch.setattr(_download, "MAX_HOURS", 0.0)
     with pytest.raises(DatasetError, match="not complete after 0 hours. What has arrived is kept"):
         download.fetch(server.resource(), str(tmp_path))
     monkeypatch.undo()

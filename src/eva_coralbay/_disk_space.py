@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from eva_coralbay.errors import DatasetError
+from eva_coralbay.errors import EvaCoralbayError
 
 
 def check(folder: str | os.PathLike[str], needed: int, *, what: str) -> None:
@@ -18,7 +18,7 @@ def check(folder: str | os.PathLike[str], needed: int, *, what: str) -> None:
         what: What they are of, for the error message.
 
     Raises:
-        DatasetError: If there is less.
+        EvaCoralbayError: If there is less.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -35,7 +35,7 @@ def full_disk_named(folder: str | os.PathLike[str], needed: int, *, what: str) -
         what: What they are of, for the error message.
 
     Raises:
-        DatasetError: If the disk gets full.
+        EvaCoralbayError: If the disk gets full.
     """
     try:
         yield
@@ -45,8 +45,8 @@ def full_disk_named(folder: str | os.PathLike[str], needed: int, *, what: str) -
         raise _full(f"The disk of '{os.fspath(folder)}' is full", needed, what=what) from error
 
 
-def _full(problem: str, needed: int, *, what: str) -> DatasetError:
+def _full(problem: str, needed: int, *, what: str) -> EvaCoralbayError:
     size = f"{needed / 1e9:.1f} GB" if needed > 0 else "more"
-    return DatasetError(
-        f"{problem}, but {what} takes {size}. Free some space, or choose a root on another disk."
+    return EvaCoralbayError(
+        f"{problem}, but {what} takes {size}. Free some space, or choose a folder on another disk."
     )
