@@ -28,16 +28,40 @@ def main() -> None:
     """Prints a table in Markdown for each choice of feature maps."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python benchmarks/evidence.py gpu.json",
+        epilog="examples:\n"
+        "  python benchmarks/evidence.py gpu.json\n"
+        "  python benchmarks/evidence.py small.json --samples-seen 3200 6400",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=pathlib.Path, help="the JSON file of the experiment")
-    content = json.loads(parser.parse_args().file.read_text())
+    parser.add_argument(
+        "--samples-seen",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[],
+        help="compare the encoders as they were after N samples, too, each N as a recipe",
+    )
+    arguments = parser.parse_args()
+    content = json.loads(arguments.file.read_text())
     results = content.get("experiment", content).get("results", content)
+    results = {**_take_snapshots(results, arguments.samples_seen), **results}
     for maps in ("all", "swin", "last"):
         _print_table(results, maps)
         _print_windows(results, maps)
         _print_samples(results, maps)
+
+
+def _take_snapshots(results: dict[str, Any], samples_seen: list[int]) -> dict[str, Any]:
+    """Returns the encoders as they were on the way as results of recipes of their own."""
+    taken = {}
+    for seen in samples_seen:
+        for name, result in results.items():
+            recipe, _, seed = name.rpartition("/")
+            curves = result.get("snapshots", {}).get(str(seen))
+            if curves is not None:
+                taken[f"{recipe} at {seen:,}/{seed}"] = {"curves": curves}
+    return taken
 
 
 def _print_table(results: dict[str, Any], maps: str) -> None:
@@ -118,12 +142,11 @@ def _print_areas(areas: dict[str, dict[int, float]]) -> None:
         unpaired = stats.ttest_ind([*ours.values()], [*theirs.values()], equal_var=False)
         seeds = sorted(ours.keys() & theirs.keys())
         differences = [ours[seed] - theirs[seed] for seed in seeds]
-        paired = stats.ttest_1samp(differences, 0.0)
         mean = np.mean([*ours.values()]) - np.mean([*theirs.values()])
-        print(
-            f"| {first} less {second} | {_t_interval(mean, unpaired)} "
-            f"| {_t_interval(np.mean(differences), paired)} |"
-        )
+        paired = "fewer than two pairs"
+        if len(differences) > 1:
+            paired = _t_interval(np.mean(differences), stats.ttest_1samp(differences, 0.0))
+        print(f"| {first} less {second} | {_t_interval(mean, unpaired)} | {paired} |")
 
 
 def _t_interval(mean: Any, test: Any) -> str:
