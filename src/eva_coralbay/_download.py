@@ -52,7 +52,13 @@ class _BrokenOffError(Exception):
     """A download broke off and may be continued."""
 
 
-def fetch(url: str, target: str | os.PathLike[str], *, checksum: str | None = None) -> None:
+def fetch(
+    url: str,
+    target: str | os.PathLike[str],
+    *,
+    checksum: str | None = None,
+    max_failures: int | None = None,
+) -> None:
     """Downloads a file, unless it is there; goes on where an earlier download broke off.
 
     What has arrived is in a file of the same name with ".part" at its end; beside it is, in one
@@ -63,6 +69,7 @@ def fetch(url: str, target: str | os.PathLike[str], *, checksum: str | None = No
         url: The address of the file.
         target: Where to put it; missing folders are made.
         checksum: The checksum that it must have, as "<kind>:<digits>"; None if it is not known.
+        max_failures: Another number than `MAX_FAILURES`.
 
     Raises:
         EvaCoralbayError: If the server does not deliver the file, or delivers another, or the disk
@@ -78,7 +85,7 @@ def fetch(url: str, target: str | os.PathLike[str], *, checksum: str | None = No
         return
     part = f"{target}.part"
     with pathlib.Path(part).open("ab", buffering=0) as file:
-        _download(url, file, target)
+        _download(url, file, target, max_failures or MAX_FAILURES)
     _check_content(part, url, checksum)
     pathlib.Path(part).replace(target)
     _keep_version(part, None)
@@ -117,7 +124,7 @@ def _is_complete(path: str, checksum: str | None) -> bool:
     return False
 
 
-def _download(url: str, file: io.FileIO, target: str) -> None:
+def _download(url: str, file: io.FileIO, target: str, max_failures: int) -> None:
     """Appends what is missing of a file, in as many requests as it takes."""
     failures, furthest = 0, file.tell()
     deadline = time.monotonic() + 3600 * MAX_HOURS
@@ -129,7 +136,7 @@ def _download(url: str, file: io.FileIO, target: str) -> None:
             except _BrokenOffError as error:
                 failures = 1 if file.tell() > furthest else failures + 1
                 furthest = max(furthest, file.tell())
-                if failures == MAX_FAILURES:
+                if failures == max_failures:
                     raise EvaCoralbayError(
                         f"The download of '{url}' broke off {failures} times in a row, last "
                         f"because: {error}. Try again later: what has arrived is kept."

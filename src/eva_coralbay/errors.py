@@ -52,10 +52,11 @@ def check_at_least(lowest: int, number: float, name: str, variable: str) -> None
         variable: The environment variable that sets it in the configs.
 
     Raises:
-        EvaCoralbayError: If the number is below that, or infinite, or none.
+        EvaCoralbayError: If the number is below that, infinite or NaN.
     """
     if not lowest <= number < math.inf:
-        raise EvaCoralbayError(f"`{name}` ({variable}) must be {lowest} or more; got {number}.")
+        bounds = f"{lowest} or more" if math.isfinite(number) else f"finite, and {lowest} or more"
+        raise EvaCoralbayError(f"`{name}` ({variable}) must be {bounds}; got {number}.")
 
 
 def is_debugging() -> bool:

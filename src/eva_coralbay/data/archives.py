@@ -57,6 +57,15 @@ def extract(archive: str, folder: str) -> None:
         DatasetError: If the archive is damaged, does not fit on the disk, or holds anything but
             files and folders that lie inside the folder.
     """
+    try:
+        _extract(archive, folder)
+    except DatasetError:
+        raise
+    except EvaCoralbayError as error:  # of the lock or the disk
+        raise DatasetError(str(error)) from error
+
+
+def _extract(archive: str, folder: str) -> None:
     with _download.locked(folder):
         temporary = pathlib.Path(folder, ".unpacking")
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed

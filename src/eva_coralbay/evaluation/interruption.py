@@ -28,6 +28,11 @@ class ModelCheckpoint(pl_callbacks.ModelCheckpoint):
         self.dirpath = os.path.join(str(trainer.log_dir), _FOLDER)
         super().setup(trainer, pl_module, stage)
 
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        sessions.keep()
+        super().on_train_start(trainer, pl_module)
+
 
 class SaveOnSignal(pl_callbacks.Checkpoint):
     """Saves the last checkpoint and ends the program when SIGUSR1 or SIGTERM arrives.
@@ -44,7 +49,6 @@ class SaveOnSignal(pl_callbacks.Checkpoint):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        sessions.keep()
         if sessions.is_resumable():
             _preemption.on_signal(self._receive)
 

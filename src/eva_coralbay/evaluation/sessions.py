@@ -98,7 +98,11 @@ def find_interrupted(root: pathlib.Path, config: bytes) -> str | None:
     """
     for path in sorted(root.glob(f"*/run_0/{_CONFIG_FILE}"), reverse=True):
         session = path.parents[1]
-        if (session / _RESULTS_FILE).exists() or path.read_bytes() != config:
+        try:
+            known = path.read_bytes()
+        except FileNotFoundError:  # its process has ended by an error, and removed it
+            continue
+        if (session / _RESULTS_FILE).exists() or known != config:
             continue
         if hold(session):
             logger.info(
@@ -140,8 +144,8 @@ def begin(session: pathlib.Path) -> None:
     Args:
         session: The folder of the session, which is created.
     """
-    hold(session)
-    _unused.append(session)
+    if hold(session):
+        _unused.append(session)
 
 
 def keep() -> None:

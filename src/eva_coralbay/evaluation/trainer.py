@@ -213,6 +213,9 @@ class Trainer(eva.Trainer):
         **kwargs: Any,
     ) -> Any:
         self._begin(model, datamodule)
+        if sessions.is_resumable():
+            # a training follows: what is wrong with it is found before the embeddings are computed
+            self._check_early(model, datamodule)
         shared_memory.check(datamodule)
         return super().predict(model, dataloaders, datamodule, **kwargs)
 

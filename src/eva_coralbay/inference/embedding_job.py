@@ -319,16 +319,17 @@ def _of_regions(
     item: sources.Item, parts: model_input.Parts, wanted: Sequence[regions.Region]
 ) -> _Made:
     """Makes the input of each region that is in the scan, and says which are not."""
-    inputs, problems = [], []
+    inputs, problems, left_out = [], [], []
     for region in wanted:
         try:
             inputs.append((region.name, parts.make(region)))
         except EvaCoralbayError as error:
+            left_out.append(region.name)
             problems.append(_in_one_line(error))
     if not problems:
         return _Made(item.sha256(), inputs)
-    counts = f"{len(problems)} of {len(wanted)} regions left out"
-    return _Made(item.sha256(), inputs, f"{counts}: {problems[0]}")
+    which = f"{len(left_out)} of {len(wanted)} regions ({_messages.list_names(left_out)})"
+    return _Made(item.sha256(), inputs, f"{which} are left out: {problems[0]}")
 
 
 def _assign(items: Sequence[sources.Item], parts: Regions) -> list[_Work]:

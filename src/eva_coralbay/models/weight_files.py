@@ -27,6 +27,9 @@ _SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".tar", "
 """Suffixes of weights files, which no Hub repository is named with."""
 
 
+_MAX_FAILURES = 3
+"""How often a download breaks off before it is given up: machines that compute have no network."""
+
 _MAX_CONFIG_BYTES = 10_000_000
 """The most bytes of a `config.json`."""
 
@@ -161,10 +164,10 @@ def _download_url(url: str) -> pathlib.Path:
         return path
     try:
         with _download.locked(path.parent):
-            _download.fetch(url, path)
+            _download.fetch(url, path, max_failures=_MAX_FAILURES)
     except (EvaCoralbayError, OSError) as error:
         raise CheckpointError(
-            f"{url}: cannot be downloaded ({error}). Or where there is a connection, download it "
+            f"{url}: cannot be downloaded. {error} Or download it where there is a connection, "
             "and pass its path as the checkpoint."
         ) from error
     try:

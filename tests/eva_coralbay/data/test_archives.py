@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eva_coralbay.data import archives
-from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.errors import DatasetError
 from tests.eva_coralbay.data.disk_files import (
     MAKERS,
     files_below,
@@ -33,9 +33,7 @@ def test_a_disk_that_gets_full_leaves_nothing_of_an_archive(
     MAKERS[name](tmp_path / name, {"a.bin": b"a", "b.bin": CONTENT})
     fill_disk(monkeypatch)
 
-    with pytest.raises(
-        EvaCoralbayError, match=f"disk of '{tmp_path}/root' is full, but the content"
-    ):
+    with pytest.raises(DatasetError, match=f"disk of '{tmp_path}/root' is full, but the content"):
         archives.extract(str(tmp_path / name), str(tmp_path / "root"))
 
     assert not files_below(tmp_path / "root")
@@ -68,7 +66,7 @@ def test_files_and_folders_take_no_place_of_each_other(
     make_zip(tmp_path / "a.zip", {"a.bin": b"a", new: b"new"})
 
     with pytest.raises(
-        EvaCoralbayError, match="with the path of '.*root/d', which .* Nothing was extracted"
+        DatasetError, match="with the path of '.*root/d', which .* Nothing was extracted"
     ):
         archives.extract(str(tmp_path / "a.zip"), str(root))
 
@@ -91,7 +89,7 @@ def test_unpacks_what_windows_packed(tmp_path: pathlib.Path) -> None:
 def test_members_outside_are_refused(evil: str, name: str, tmp_path: pathlib.Path) -> None:
     MAKERS[name](tmp_path / name, {"good.bin": CONTENT, evil: b"evil"})
 
-    with pytest.raises(EvaCoralbayError) as error:
+    with pytest.raises(DatasetError) as error:
         archives.extract(str(tmp_path / name), str(tmp_path / "root"))
 
     assert f"member '{evil}' would be written outside" in str(error.value)
@@ -108,7 +106,7 @@ def test_links_and_devices_in_tars_are_refused(kind: bytes, tmp_path: pathlib.Pa
         info.type, info.linkname = kind, "../../secret"
         archive.addfile(info)
 
-    with pytest.raises(EvaCoralbayError, match="member 'folder/evil' is a link or a device"):
+    with pytest.raises(DatasetError, match="member 'folder/evil' is a link or a device"):
         archives.extract(str(tmp_path / "a.tar"), str(tmp_path / "root"))
 
     assert not files_below(tmp_path / "root")
@@ -120,7 +118,7 @@ def test_links_in_zips_are_refused(tmp_path: pathlib.Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
 
-    with pytest.raises(EvaCoralbayError, match="member 'evil' is a link or a device"):
+    with pytest.raises(DatasetError, match="member 'evil' is a link or a device"):
         archives.extract(str(tmp_path / "a.zip"), str(tmp_path / "root"))
 
 
@@ -135,7 +133,7 @@ def test_damaged_archives_leave_nothing(damage: str, name: str, tmp_path: pathli
     damaged[300_000] ^= 1
     (tmp_path / name).write_bytes(damaged[:300_000] if damage == "cut" else damaged)
 
-    with pytest.raises(EvaCoralbayError, match="cannot be unpacked: .*get it again"):
+    with pytest.raises(DatasetError, match="cannot be unpacked: .*get it again"):
         archives.extract(str(tmp_path / name), str(tmp_path / "root"))
 
     assert not files_below(tmp_path / "root")
@@ -148,7 +146,7 @@ def test_encrypted_archives_are_refused(tmp_path: pathlib.Path) -> None:
         content[content.index(header) + flags] |= 1
     (tmp_path / "a.zip").write_bytes(content)
 
-    with pytest.raises(EvaCoralbayError, match="cannot be unpacked: .*password"):
+    with pytest.raises(DatasetError, match="cannot be unpacked: .*password"):
         archives.extract(str(tmp_path / "a.zip"), str(tmp_path / "root"))
 
 
@@ -158,7 +156,7 @@ def test_content_that_does_not_fit_is_refused(
     make_zip(tmp_path / "a.zip", {"zeros.bin": bytes(5_000_000_000 // 1000)})
     shrink_disk(monkeypatch, free=4_999_999)
 
-    with pytest.raises(EvaCoralbayError, match="the content of .* takes 0.0 GB"):
+    with pytest.raises(DatasetError, match="the content of .* takes 0.0 GB"):
         archives.extract(str(tmp_path / "a.zip"), str(tmp_path / "root"))
 
     assert not files_below(tmp_path / "root")
@@ -181,7 +179,7 @@ def test_a_tar_is_stopped_before_it_fills_the_disk(
     make_tar(tmp_path / name, {"a.bin": b"a", "zeros.bin": bytes(50_000_000)})
     shrink_disk(monkeypatch, free=300_000_000)
 
-    with pytest.raises(EvaCoralbayError, match="the content of .* takes 0.3 GB"):
+    with pytest.raises(DatasetError, match="the content of .* takes 0.3 GB"):
         archives.extract(str(tmp_path / name), str(tmp_path / "root"))
 
     assert not files_below(tmp_path / "root")
@@ -195,7 +193,7 @@ def test_the_length_of_a_name_is_not_believed(kind: bytes, tmp_path: pathlib.Pat
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
         file.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(2**16))
 
-    with pytest.raises(EvaCoralbayError, match="a name or an attribute in it takes 8589"):
+    with pytest.raises(DatasetError, match="a name or an attribute in it takes 8589"):
         archives.extract(str(tmp_path / "a.tar.gz"), str(tmp_path / "root"))
 
 
@@ -218,7 +216,7 @@ def test_any_damage_is_one_error(seed: int, tmp_path: pathlib.Path) -> None:
         content[position] = random.integers(256)
     (tmp_path / name).write_bytes(content)
 
-    with contextlib.suppress(EvaCoralbayError):
+    with contextlib.suppress(DatasetError):
         archives.extract(str(tmp_path / name), str(tmp_path / "root"))
 
 
@@ -226,7 +224,5 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> Non
     make_zip(tmp_path / "a.zip", {"a.bin": b"a"})
     (tmp_path / "root" / ".download.lock").mkdir(parents=True)
 
-    with pytest.raises(
-        EvaCoralbayError, match="root/.download.lock' cannot be written .*: download"
-    ):
+    with pytest.raises(DatasetError, match="root/.download.lock' cannot be written .*: download"):
         archives.extract(str(tmp_path / "a.zip"), str(tmp_path / "root"))

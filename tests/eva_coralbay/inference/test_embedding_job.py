@@ -335,7 +335,7 @@ def test_a_region_outside_of_a_scan_leaves_the_others_in(
     assert (report.rows, report.embedded) == (2, 1)
     assert list(_read(out)["region"]) == ["near", "near"]
     (problem,) = report.failures.values()
-    assert problem.startswith("1 of 2 regions left out: Point 'far'")
+    assert problem.startswith("1 of 2 regions (far) are left out: Point 'far'")
     assert any("scan_0.nii.gz' is embedded without some regions" in line for line in log)
     # it is said again, and once the region is mended, all is well
     assert call(near, far)[:3] == (2, 0, 1) and len(call(near, far).failures) == 1
