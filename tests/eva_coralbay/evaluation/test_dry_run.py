@@ -147,7 +147,7 @@ def test_a_training_of_a_classification(
     embeddings = {"embeddings_root": str(tmp_path / "embeddings")} if is_offline else {}
     data = _classification(nodules, protocol, batch_size=4, predict_batch_size=8, **embeddings)
     module = ClassificationModule(encoder=_POOLED, protocol=protocol)
-    trainer = _trainer(tmp_path, protocol, max_steps=40, val_check_interval=10)
+    trainer = _trainer(tmp_path, protocol, monitor="val/auroc", max_steps=40, val_check_interval=10)
 
     rows = _run(trainer, module, data, log)
 
@@ -169,7 +169,7 @@ def test_the_command_that_embeds_ends_before_it(
     nodules: pathlib.Path, tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     data = _classification(nodules, "frozen-offline", embeddings_root=str(tmp_path / "embeddings"))
-    trainer = _trainer(tmp_path, "frozen-offline")
+    trainer = _trainer(tmp_path, "frozen-offline", monitor="val/auroc")
     module = ClassificationModule(encoder=_POOLED, protocol="frozen-offline")
 
     with pytest.raises(SystemExit):

@@ -17,6 +17,7 @@ from eva_coralbay.evaluation import (
     SegmentationModule,
     Trainer,
     early_checks,
+    sessions,
 )
 from tests.eva_coralbay.evaluation import toy
 
@@ -216,6 +217,26 @@ def test_the_length_of_the_training(data: SegmentationData, tmp_path: pathlib.Pa
     )
     with pytest.raises(EvaCoralbayError, match="multiple of `val_check_interval`"):
         trainer.fit(SegmentationModule(encoder={}, decoder={}), datamodule=data)
+
+
+def test_no_embedding_is_computed_before(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `eva predict_fit` the training comes after the embeddings, hours later."""
+    monkeypatch.setattr(sessions, "is_resumable", lambda: True)
+    trainer = Trainer(
+        task="toy",
+        task_version="1",
+        protocol="frozen-offline",
+        default_root_dir=str(tmp_path),
+        accelerator="cpu",
+        n_runs=1,
+        max_steps=7,
+        val_check_interval=2,
+        refresh_rate=0,
+    )
+    with pytest.raises(EvaCoralbayError, match="multiple of `val_check_interval`"):
+        trainer.predict(ClassificationModule(encoder={}, protocol="frozen-offline"))
 
 
 @pytest.mark.parametrize("kind", [SegmentationModule, ProbeModule, SegmentationData])
