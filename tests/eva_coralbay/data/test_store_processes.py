@@ -94,7 +94,8 @@ def test_two_preparers_share_the_work(
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert stores.contents(root) == undisturbed
-    assert len(record.read_text().split()) < 2 * len(sources) - 2
+    # by chance both may want the same scan at the same time, but not every time
+    assert len(record.read_text().split()) < 2 * len(sources)
 
 
 def _load_slowly(source: store.Source, record: pathlib.Path) -> Any:
