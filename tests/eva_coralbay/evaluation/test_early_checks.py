@@ -71,6 +71,18 @@ def _check(data: SegmentationData, **arguments: Any) -> None:
     assert isinstance(module.encoder, dict), "the module itself is as it was"
 
 
+def _trainer(folder: pathlib.Path, **arguments: Any) -> Trainer:
+    return Trainer(
+        task="toy",
+        task_version="1",
+        default_root_dir=str(folder),
+        accelerator="cpu",
+        n_runs=1,
+        refresh_rate=0,
+        **arguments,
+    )
+
+
 def test_what_is_right_passes(data: SegmentationData) -> None:
     _check(data, class_weights=[1.0] * 7)
     module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(), roi_size=(64, 64, 64))
@@ -180,14 +192,7 @@ def test_a_class_with_the_name_of_a_metric(
 def test_no_scan_is_prepared_before(
     data: SegmentationData, root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    trainer = Trainer(
-        task="toy",
-        task_version="1",
-        default_root_dir=str(tmp_path),
-        accelerator="cpu",
-        n_runs=1,
-        refresh_rate=0,
-    )
+    trainer = _trainer(tmp_path)
     module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(24), roi_size=(64, 64, 64))
     with pytest.raises(EvaCoralbayError, match="IN_FEATURES"):
         trainer.fit(module, datamodule=data)
@@ -205,16 +210,7 @@ def test_the_metric_of_the_best_checkpoint(data: SegmentationData, monitor: str)
 
 def test_the_length_of_the_training(data: SegmentationData, tmp_path: pathlib.Path) -> None:
     """Before, it was found after all scans were prepared."""
-    trainer = Trainer(
-        task="toy",
-        task_version="1",
-        default_root_dir=str(tmp_path),
-        accelerator="cpu",
-        n_runs=1,
-        max_steps=7,
-        val_check_interval=2,
-        refresh_rate=0,
-    )
+    trainer = _trainer(tmp_path, max_steps=7, val_check_interval=2)
     with pytest.raises(EvaCoralbayError, match="multiple of `val_check_interval`"):
         trainer.fit(SegmentationModule(encoder={}, decoder={}), datamodule=data)
 
@@ -224,17 +220,7 @@ def test_no_embedding_is_computed_before(
 ) -> None:
     """In `eva predict_fit` the training comes after the embeddings, hours later."""
     monkeypatch.setattr(sessions, "is_resumable", lambda: True)
-    trainer = Trainer(
-        task="toy",
-        task_version="1",
-        protocol="frozen-offline",
-        default_root_dir=str(tmp_path),
-        accelerator="cpu",
-        n_runs=1,
-        max_steps=7,
-        val_check_interval=2,
-        refresh_rate=0,
-    )
+    trainer = _trainer(tmp_path, protocol="frozen-offline", max_steps=7, val_check_interval=2)
     with pytest.raises(EvaCoralbayError, match="multiple of `val_check_interval`"):
         trainer.predict(ClassificationModule(encoder={}, protocol="frozen-offline"))
 
