@@ -201,7 +201,7 @@ def test_no_scan_is_prepared_before(
 
 @pytest.mark.parametrize("monitor", ["val/dic", "val/hd95", "val/loss", "dice"])
 def test_the_metric_of_the_best_checkpoint(data: SegmentationData, monitor: str) -> None:
-    """Before, it was found after the first 500 steps; of a loss, the worst was the best."""
+    """Before, it was found after the first 500 steps."""
     module = SegmentationModule(encoder=_RANDOM, decoder=_decoder(), roi_size=(64, 64, 64))
     with pytest.raises(EvaCoralbayError, match=r"MONITOR_METRIC.*Set one of .*val/dice") as raised:
         early_checks.check(module, data, torch.device("cpu"), monitor=monitor)
