@@ -117,6 +117,7 @@ class Trainer(eva.Trainer):
         self._progress_of_run: sessions.Progress | None = None
         self._is_resumed = False
         self._is_session_known = False
+        self._is_checked = False
         self._run_id: int | None = None
         if provenance.is_started_by_eva():
             _notices.silence()
@@ -181,7 +182,7 @@ class Trainer(eva.Trainer):
         if self._is_resumed and self._progress.is_complete:
             logger.info(f"'{self.log_dir}' is complete.")
             return
-        if not self._run_id:
+        if not self._run_id and not self._is_checked:
             self._check_early(model, kwargs.get("datamodule"))
         if sessions.is_resumable():
             # before the training there is nothing to save: scans that are prepared stay
@@ -265,6 +266,7 @@ class Trainer(eva.Trainer):
             run_module.check_length(self)
         device = self.strategy.root_device
         early_checks.check(model, datamodule, device, monitor=self._monitor)
+        self._is_checked = True
 
     def _score_once(self, stage: str, score: Callable[[], Any]) -> Any:
         """Scores a stage, unless an interrupted session did and recorded it in full."""

@@ -84,18 +84,21 @@ def _kill_self(descriptor: int) -> None:
 def test_two_preparers_share_the_work(
     scans: pathlib.Path, tmp_path: pathlib.Path, undisturbed: dict[str, bytes]
 ) -> None:
-    root, record = tmp_path / "store", tmp_path / "record"
-    sources = [
-        source._replace(load=functools.partial(_load_slowly, source, record))
-        for source in stores.sources(scans)
-    ]
-    processes = [_in_process(_prepare, root, sources) for _ in range(2)]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert stores.contents(root) == undisturbed
-    # by chance both may want the same scan at the same time, but not every time
-    assert len(record.read_text().split()) < 2 * len(sources)
+    loaded = []
+    # by chance both may often want the same scan at the same time, but not in each of three tries
+    for number in range(3):
+        root, record = tmp_path / f"store_{number}", tmp_path / f"record_{number}"
+        sources = [
+            source._replace(load=functools.partial(_load_slowly, source, record))
+            for source in stores.sources(scans)
+        ]
+        processes = [_in_process(_prepare, root, sources) for _ in range(2)]
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert stores.contents(root) == undisturbed
+        loaded.append(len(record.read_text().split()))
+    assert min(loaded) < 2 * len(sources) - 2
 
 
 def _load_slowly(source: store.Source, record: pathlib.Path) -> Any:
