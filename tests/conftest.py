@@ -11,6 +11,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # as many tests run at once as there are cores; it is read when torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+_SLOW_TIMEOUT_S = 2 * 3600
+"""After how many seconds a slow test fails."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives slow tests more time than the others have."""
+    for item in items:
+        if "slow" in item.keywords and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_S))
+
 
 @pytest.fixture(name="log")
 def _log() -> Iterator[list[str]]:

@@ -26,6 +26,9 @@ _MEMORY_PER_WORKER = 3 * 2**30
 KILLED = "the process that worked on it was killed"
 """What the problem of a scan says when it may be none of the scan, but of the memory."""
 
+PATIENCE_S = 10.0
+"""How long a process may take to end when it is asked to, in seconds, before it is killed."""
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -89,9 +92,13 @@ def in_processes(
                     _send(free, running[free])
                 yield item, result
     finally:
-        for process in processes.values():
+        for connection, process in processes.items():
             process.terminate()
+            # a process does not notice a signal that comes just before it waits for work
+            connection.close()
         for process in processes.values():
+            process.join(PATIENCE_S)
+            process.kill()
             process.join()
 
 

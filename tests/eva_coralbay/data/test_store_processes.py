@@ -18,6 +18,7 @@ import tqdm
 from loguru import logger
 
 from eva_coralbay.data import store
+from eva_coralbay.data import workers as workers_lib
 from tests.eva_coralbay.data import stores
 
 
@@ -230,6 +231,20 @@ def test_a_killed_worker_is_named_with_its_case(
 
 def _die() -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_worker_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_lib, "PATIENCE_S", 0.2)
+    results = workers_lib.in_processes(_ignore_the_request_to_end, [1, 2, 3], 2)
+    processes = {process for _, process in results if process is not None}
+    assert len(processes) == 2
+    assert not any(map(_is_running, processes))
+
+
+def _ignore_the_request_to_end(number: int) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return os.getpid()
 
 
 @pytest.mark.usefixtures("forked")
