@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from eva_coralbay import _messages
 
@@ -57,6 +57,26 @@ def check_at_least(lowest: int, number: float, name: str, variable: str) -> None
     if not lowest <= number < math.inf:
         bounds = f"{lowest} or more" if math.isfinite(number) else f"finite, and {lowest} or more"
         raise EvaCoralbayError(f"`{name}` ({variable}) must be {bounds}; got {number}.")
+
+
+def check_list(numbers: Sequence[float] | float, name: str, variable: str) -> Sequence[float]:
+    """Returns the numbers that a user gives, after checking that they are a list.
+
+    A parser that takes lists alone would refuse a number in ten lines.
+
+    Args:
+        numbers: The numbers.
+        name: The name of the argument.
+        variable: The environment variable that sets it in the configs.
+
+    Raises:
+        EvaCoralbayError: If it is a single number.
+    """
+    if isinstance(numbers, int | float):
+        raise EvaCoralbayError(
+            f"`{name}` ({variable}) must be a list of numbers, such as [1, 2, 3]; got {numbers:g}."
+        )
+    return numbers
 
 
 def is_debugging() -> bool:

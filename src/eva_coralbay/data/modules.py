@@ -54,11 +54,11 @@ class SegmentationData(_NumberedData):
         *,
         dataset: dict[str, Any],
         protocol: protocols.ProtocolName = "frozen",
-        # a single number is refused, which `check_window` says in one line and the parser does not
+        # single numbers are refused in one line, which the parser does not
         roi_size: Sequence[int] | int = facts.CROP,
         num_samples: int = 4,
-        class_ratios: Sequence[float] | None = None,
-        spacing: Sequence[float] = facts.SPACING_MM,
+        class_ratios: Sequence[float] | float | None = None,
+        spacing: Sequence[float] | float = facts.SPACING_MM,
         hu_window: tuple[float, float] = facts.SOFT_TISSUE_HU,
         batch_size: int = 2,
         num_workers: int = 4,
@@ -81,17 +81,19 @@ class SegmentationData(_NumberedData):
         self.protocol: protocols.ProtocolName = protocol
         self._is_probe = protocols.PROTOCOLS[protocol].mode == "probe"
         self._dataset = _with_scheme(dataset, protocol)
-        self._spacing = spacing
+        self._spacing = errors.check_list(spacing, "spacing", "SPACING")
         self._has_described_mirroring = False
         self._own_input: tuple[Sequence[float], tuple[float, float]] | None = None
         errors.check_at_least(1, num_samples, "num_samples", "SAMPLE_BATCH_SIZE")
+        if class_ratios is not None:
+            class_ratios = errors.check_list(class_ratios, "class_ratios", "SAMPLE_CLASS_RATIOS")
         self._crops = {
             "roi_size": grid_lib.check_window(roi_size),
             "num_samples": num_samples,
             "class_ratios": class_ratios,
         }
         super().__init__(
-            datasets=self._build_datasets(spacing, hu_window),
+            datasets=self._build_datasets(self._spacing, hu_window),
             dataloaders=schemas.DataloadersSchema(
                 train=_loader(num_workers)
                 if self._is_probe

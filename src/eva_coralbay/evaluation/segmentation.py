@@ -66,10 +66,10 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
         encoder: dict[str, Any] | nn.Module,
         decoder: dict[str, Any] | nn.Module,
         criterion: nn.Module | None = None,
-        class_weights: Sequence[float] | None = None,
+        # single numbers are refused in one line, which the parser does not
+        class_weights: Sequence[float] | float | None = None,
         protocol: protocols.ProtocolName = "frozen",
         seed: int = 0,
-        # a single number is refused, which `check_window` says in one line and the parser does not
         roi_size: Sequence[int] | int = facts.CROP,
         sw_batch_size: int = 4,
         overlap: float | None = None,
@@ -105,6 +105,8 @@ class SegmentationModule(run_module.RunModule, modules.SemanticSegmentationModul
             raise EvaCoralbayError(
                 "`class_weights` are of the default loss: give them to `criterion`."
             )
+        if class_weights is not None:
+            class_weights = errors.check_list(class_weights, "class_weights", "CLASS_WEIGHTS")
         rules = protocols.PROTOCOLS[protocol]
         if rules.mode != "online":
             raise EvaCoralbayError(

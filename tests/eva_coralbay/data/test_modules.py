@@ -50,10 +50,12 @@ def _data(root: pathlib.Path, **arguments: Any) -> SegmentationData:
         ({"batch_size": 0}, r"BATCH_SIZE.* must be 1 or more; got 0"),
         ({"num_samples": 0}, r"SAMPLE_BATCH_SIZE\) must be 1 or more; got 0"),
         ({"num_workers": -1}, r"N_DATA_WORKERS\) must be 0 or more; got -1"),
+        ({"spacing": 6}, r"SPACING\) must be a list of numbers, such as .1, 2, 3.; got 6"),
+        ({"class_ratios": 0.5}, r"SAMPLE_CLASS_RATIOS\) must be a list .* got 0.5"),
     ],
 )
 def test_impossible_numbers_are_named(
-    root: pathlib.Path, arguments: dict[str, int], message: str
+    root: pathlib.Path, arguments: dict[str, float], message: str
 ) -> None:
     with pytest.raises(EvaCoralbayError, match=message):
         _data(root, **arguments)

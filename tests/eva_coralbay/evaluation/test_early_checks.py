@@ -246,14 +246,23 @@ def test_a_number_in_place_of_a_size_is_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_one_weight_in_place_of_those_of_the_classes_is_named() -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SegmentationModule, "part")
+    part = {"encoder": _RANDOM, "decoder": _decoder(), "class_weights": 1}
+    config = parser.parse_object({"part": part})
+    with pytest.raises(EvaCoralbayError, match=r"CLASS_WEIGHTS\) must be a list .*; got 1\.$"):
+        parser.instantiate_classes(config)
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("class_weights", 1.0), ("roi_size", [64, 64, "large"])]
+    ("name", "value"), [("class_weights", "high"), ("roi_size", [64, 64, "large"])]
 )
-def test_a_number_in_place_of_a_list_is_refused_by_the_parser(name: str, value: Any) -> None:
+def test_what_is_no_number_is_refused_by_the_parser(name: str, value: Any) -> None:
     """The message names the argument and the value."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SegmentationModule)
     arguments = {"encoder": _RANDOM, "decoder": _decoder()}
     parser.parse_object(arguments)
-    with pytest.raises(Exception, match=rf"(?s){name}.*(64|1.0|large)"):
+    with pytest.raises(Exception, match=rf"(?s){name}.*(high|large)"):
         parser.parse_object({**arguments, name: value})
