@@ -39,6 +39,12 @@ class Origin:
     published_as: str | None = None
     """The name in the zoo whose published weights these are; None for all others."""
 
+    @property
+    def public_name(self) -> str | None:
+        """What others know the weights by: a name of the zoo or a Hub id; None for own files."""
+        is_own = self.published_as is None and pathlib.Path(self.source).is_absolute()
+        return None if is_own else self.published_as or self.source
+
     @classmethod
     def of(cls, source: str, revision: str | None, sha256: str) -> "Origin":
         """Returns the origin of weights that were just loaded.

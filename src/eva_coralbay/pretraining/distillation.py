@@ -72,7 +72,7 @@ class SelfDistillation(modules.ModelModule):
         self,
         *,
         feature_size: int = 48,
-        patch_merging: swin.PatchMergingVariant = "octants",
+        patch_merging: swin.PatchMergingVariant | None = None,
         scales: networks.Scales = "multi",
         num_prototypes: int | Literal["auto"] = "auto",
         head_dims: tuple[int, int, int] = (2048, 2048, 256),
@@ -92,7 +92,7 @@ class SelfDistillation(modules.ModelModule):
         drop_path_rate: float = 0.1,
         freeze_prototypes_steps: int = 1250,
         init_from: str | None = None,
-        warm_heads_steps: int = 0,
+        warm_heads_steps: int | None = None,
         activation_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
@@ -100,7 +100,8 @@ class SelfDistillation(modules.ModelModule):
 
         Args:
             feature_size: Channels of the encoder's finest map, a multiple of 12.
-            patch_merging: How the encoder merges patches.
+            patch_merging: How the encoder merges patches. If None, as the weights of `init_from`
+                do; without them `octants`.
             scales: What is distilled: the concatenated embedding of all scales (`multi`), or that
                 of the last stage (`last`).
             num_prototypes: The number of prototypes, K; `auto` takes it from the number of scans,
@@ -131,8 +132,9 @@ class SelfDistillation(modules.ModelModule):
             init_from: Weights that the encoder starts from (file, folder, Hub id, or a name of
                 `eva-coralbay models`) in place of random ones, of any encoder of the Swin UNETR
                 family and of the same size.
-            warm_heads_steps: For how many steps the heads alone are trained; for `init_from`, whose
-                features the gradients of untrained heads would spoil.
+            warm_heads_steps: For how many steps the heads alone are trained, as the gradients of
+                untrained heads would spoil the features of `init_from`. If None, as many as the
+                prototypes stay with `init_from`, and none without it.
             activation_checkpointing: Whether the student recomputes its activations in the
                 backward pass, which saves memory and takes time.
             seed: What the initial weights and drop-path follow from.
@@ -142,7 +144,7 @@ class SelfDistillation(modules.ModelModule):
         self.num_prototypes: int | Literal["auto"] = num_prototypes
         self._picks_prototypes = num_prototypes == "auto"
         self._feature_size = feature_size
-        self._patch_merging: swin.PatchMergingVariant = patch_merging
+        self._patch_merging: swin.PatchMergingVariant | None = patch_merging
         self._head_dims = head_dims
         self._balance = balance
         self._queue_size = queue_size
@@ -150,6 +152,8 @@ class SelfDistillation(modules.ModelModule):
         self._momentum_batch = momentum_batch
         self._clip_by: Literal["whole", "parameter"] = clip_by
         self._init_from = init_from
+        if warm_heads_steps is None:
+            warm_heads_steps = 0 if init_from is None else freeze_prototypes_steps
         self._warm_heads_steps = warm_heads_steps
         self._center_momentum = center_momentum
         self._koleo_weight = koleo_weight
@@ -201,6 +205,7 @@ class SelfDistillation(modules.ModelModule):
         architecture = networks.Architecture(
             feature_size=self._feature_size,
             patch_merging=self._patch_merging,
+            use_v2=None,
             scales=self.scales,
             num_prototypes=number,
             head_dims=self._head_dims,
@@ -211,7 +216,10 @@ class SelfDistillation(modules.ModelModule):
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)
             self.student = architecture.build(trained=True, init_from=self._init_from)
-        self.teacher = architecture.build(trained=False)
+        own = self.student.encoder
+        self._patch_merging = own.patch_merging
+        alike = architecture._replace(patch_merging=own.patch_merging, use_v2=own.use_v2)
+        self.teacher = alike.build(trained=False)
         self.teacher.load_state_dict(self.student.state_dict())
         self.targets = (
             loss.SinkhornKnopp(number, queue_size=self._queue_size)

@@ -26,6 +26,7 @@ from eva_coralbay.models import (
     checkpoints,
     preprocessing,
     registry,
+    zoo,
 )
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.pretraining import checkpoint_files, networks, provenance
@@ -166,6 +167,7 @@ def _draw_card(
         "upper": f"{facts.SOFT_TISSUE_HU[1]:g}",
         "distilled": _DISTILLED[training["scales"]],
         "config": json.dumps(json.loads(training["config"]), indent=2),
+        "origin": _draw_origin(training),
         "phases": _draw_phases(training.get("phases", ())),
         "monitors": _draw_monitors(training["summary"]),
         "versions": ", ".join(f"{key} {value}" for key, value in training["versions"].items()),
@@ -182,6 +184,31 @@ def _draw_card(
 def _draw_monitors(summary: Mapping[str, float]) -> str:
     """Returns the last values of the monitors as the rows of a table."""
     return "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(summary.items()))
+
+
+def _draw_origin(training: Mapping[str, Any]) -> str:
+    """Returns what is to be said of the weights that it started from; "" if they were random."""
+    sha256 = training.get("init_from_sha256")
+    if sha256 is None:
+        return ""
+    name = training.get("init_from")
+    lines = [
+        "",
+        f"Student and teacher did not start from random weights, but from "
+        f"{f'`{name}`' if name else 'a file'} (SHA-256 `{sha256}`). What these weights were trained "
+        "on, and what their license says, counts for this encoder, too.",
+    ]
+    entry = zoo.ENTRIES.get(name or "")
+    if entry is not None:
+        tasks = entry.pretraining_tasks
+        overlap = "not known" if tasks is None else ", ".join(tasks) or "none"
+        lines += [
+            "",
+            f"- license: {entry.license or 'not known'}",
+            f"- pre-trained on: {entry.pretraining or 'not known'}",
+            f"- tasks of the leaderboard whose scans are known to be among these: {overlap}",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _draw_phases(phases: Sequence[Mapping[str, Any]]) -> str:

@@ -162,7 +162,7 @@ class Distillation(distillation.SelfDistillation):
         stated = checkpoint["coralbay"]
         self._nonfinite_steps = stated["nonfinite_steps"]
         # the weights are those of the checkpoint, whatever `init_from` says now
-        self._stated_origin = {"init_from_sha256": stated.get("init_from_sha256")}
+        self._stated_origin = {name: stated.get(name) for name in ("init_from", "init_from_sha256")}
         if self._picks_prototypes and stated["num_prototypes"] != self.num_prototypes:
             self.num_prototypes = stated["num_prototypes"]
             self._build()
@@ -222,6 +222,7 @@ class Distillation(distillation.SelfDistillation):
             "manifest_sha256": data.manifest.sha256,
             "num_scans": len(data.cases),
             "num_prototypes": self.num_prototypes,
+            "init_from": origin and origin.public_name,
             "init_from_sha256": origin and origin.sha256,
             **self._stated_origin,
             "config": json.dumps(

@@ -52,8 +52,11 @@ class Architecture(NamedTuple):
     feature_size: int
     """Channels of the encoder's finest map."""
 
-    patch_merging: swin.PatchMergingVariant
-    """How the encoder merges patches."""
+    patch_merging: swin.PatchMergingVariant | None
+    """How the encoder merges patches; None for what its weights state, `octants` for random ones."""
+
+    use_v2: bool | None
+    """Whether a convolution block precedes each stage; None likewise, and true for random ones."""
 
     scales: Scales
     """What is distilled."""
@@ -108,6 +111,7 @@ class Architecture(NamedTuple):
             "feature_size": self.feature_size,
             "embeddings_type": EMBEDDINGS[self.scales],
             "patch_merging": self.patch_merging,
+            "use_v2": self.use_v2,
             "drop_path_rate": self.drop_path_rate if trained else 0.0,
             "activation_checkpointing": self.activation_checkpointing and trained,
         }

@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
+import hashlib
 import math
 import pathlib
 from typing import Any
@@ -14,8 +16,8 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.plugins import precision
 
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.models import CoralBayEncoder
-from eva_coralbay.pretraining import networks
+from eva_coralbay.models import CoralBayEncoder, zoo
+from eva_coralbay.pretraining import export, networks
 from eva_coralbay.pretraining.distillation import Losses, Progress
 from eva_coralbay.pretraining.module import Distillation
 from eva_coralbay.pretraining.schedules import Schedule
@@ -226,10 +228,47 @@ def test_refuses_given_weights_of_another_size(tmp_path: pathlib.Path) -> None:
         ("radiology/voco_bb", "no model 'radiology/voco_bb'. Did you mean radiology/voco_b"),
     ],
 )
-def test_starts_from_the_zoo_by_name(name: str, message: str) -> None:
+def test_refuses_names_that_are_not_of_the_network(name: str, message: str) -> None:
     """A name is an entry of the zoo, whose network must be the one that is trained."""
     with pytest.raises(ValueError, match=message):
         _built(init_from=name)
+
+
+def test_starts_from_the_zoo_by_name(
+    store: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published Swin encoders merge patches as older MONAI does, and some have no blocks."""
+    arguments = {"feature_size": 12, "use_v2": False, "patch_merging": "legacy"}
+    given = CoralBayEncoder(**arguments)
+    given.save_pretrained(tmp_path / "given")
+    weights = (tmp_path / "given/model.safetensors").read_bytes()
+    entry = dataclasses.replace(
+        zoo.ENTRIES["radiology/suprem_swin_unetr"],
+        name="radiology/toy",
+        arguments=arguments,
+        weights=str(tmp_path / "given"),
+        keys=None,
+        sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    monkeypatch.setattr(zoo, "ENTRIES", {**zoo.ENTRIES, entry.name: entry})
+    module = runs.train(
+        store=store,
+        out=str(tmp_path / "run"),
+        steps=2,
+        freeze_prototypes_steps=1,
+        init_from=entry.name,
+        callbacks=[spoiler := _Spoiler(steps=())],
+    )
+    key = "swinViT.patch_embed.proj.weight"
+    first, second = (state[key] for state in spoiler.encoders)
+    assert torch.equal(first, given.state_dict()[key]), "the heads are warmed"
+    assert not torch.equal(second, first)
+    assert module.describe_data(module.data)["encoder"].items() >= arguments.items()
+
+    export.export(str(tmp_path / "run/checkpoints/step=2.ckpt"), str(tmp_path / "encoder"))
+    card = (tmp_path / "encoder/README.md").read_text()
+    assert f"from `radiology/toy` (SHA-256 `{entry.sha256}`)" in card
+    assert f"license: {entry.license}" in card and "known to be among these: " in card
 
 
 def test_prototypes_are_frozen_first(store: str, tmp_path: pathlib.Path) -> None:
