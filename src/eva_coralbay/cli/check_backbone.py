@@ -53,13 +53,13 @@ class CheckBackbone(_subcommand.Subcommand):
         )
         parser.add_argument(
             "--roi",
-            type=int,
+            type=_subcommand.at_least(1),
             default=96,
             help="the edge of the largest input, in voxels (default: %(default)s)",
         )
         parser.add_argument(
             "--in-channels",
-            type=int,
+            type=_subcommand.at_least(1),
             default=1,
             help="the channels of the input (default: %(default)s)",
         )

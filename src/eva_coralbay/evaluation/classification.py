@@ -54,7 +54,15 @@ class ClassificationModule(run_module.RunModule):
             lr: The learning rate at the start.
             lr_end: The learning rate that the cosine schedule ends with.
             weight_decay: The weight decay of AdamW.
+
+        Raises:
+            EvaCoralbayError: If the protocol trains no head.
         """
+        if protocols.PROTOCOLS[protocol].mode not in ("online", "offline"):
+            raise EvaCoralbayError(
+                f"A head is not trained by the protocol '{protocol}' (PROTOCOL): take the config "
+                "of that protocol, such as `probe/luna25`."
+            )
         super().__init__(
             protocol=protocol, seed=seed, lr=lr, lr_end=lr_end, weight_decay=weight_decay
         )

@@ -13,6 +13,7 @@ from eva_coralbay.data import datasets, nifti, task_datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import metrics, native_grid, provenance
+from eva_coralbay.models import recorded_name
 from eva_coralbay.results import case_table, record
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.tasks import catalog
@@ -58,13 +59,18 @@ def score(
         The record.
 
     Raises:
-        EvaCoralbayError: If the task is no segmentation, the name is none, a label map is
-            missing, lies on another grid or has other values, or the folder has the record of
-            another model, task or split.
+        EvaCoralbayError: If the task is no segmentation, the name is none or that of a published
+            encoder, a label map is missing, lies on another grid or has other values, or the
+            folder has the record of another model, task or split.
     """
     problem = results_folder.find_bad_model_name(model)
     if problem is not None:
         raise EvaCoralbayError(f"The name of the model {problem}")
+    if recorded_name.find_published(model):
+        raise EvaCoralbayError(
+            f"'{model}' is the name of an encoder, but another program has trained the network that "
+            "predicted: name the two of them, such as nnunet/resenc_m."
+        )
     dataset = _build(task, root, fold)
     place, name = pathlib.Path(out) / f"seed_{seed}", f"record_{dataset.split}_last"
     _check_place(place / f"{name}.json", dataset, task, model)

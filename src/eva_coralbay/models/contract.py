@@ -123,7 +123,8 @@ def check(
     kwargs = dict(kwargs or {})
     if random_weights:
         kwargs["random_weights"] = True
-    num_maps = kwargs.pop("out_indices", None) or _num_maps(backbone)
+    given = kwargs.pop("out_indices", None)
+    num_maps = _num_maps(backbone) if given is None else given
     encoder = None
     with torch.random.fork_rng(devices=[]), meter:
         torch.manual_seed(0)

@@ -42,7 +42,7 @@ def find_recorded_name(encoder: Any, name: str | None) -> RecordedName:
     network = getattr(encoder, "model", encoder)
     origin: weight_sources.Origin | None = getattr(network, "origin", None)
     revision = origin.revision if origin is not None else None
-    claimed = [] if name is None else _find_published(name)
+    claimed = [] if name is None else find_published(name)
     if name is None or not claimed:
         return RecordedName(name, revision)
     published_as = origin.published_as if origin is not None else None
@@ -63,8 +63,12 @@ def find_recorded_name(encoder: Any, name: str | None) -> RecordedName:
     return RecordedName(derived, revision)
 
 
-def _find_published(name: str) -> list[zoo.Entry]:
-    """Returns the entries that a name stands for: by their own, or by that of a Hub repository."""
+def find_published(name: str) -> list[zoo.Entry]:
+    """Returns the entries that a name stands for: by their own, or by that of a Hub repository.
+
+    Args:
+        name: The name, in any case of its letters, with or without `@revision` and `#file`.
+    """
     return [
         entry
         for entry in zoo.ENTRIES.values()

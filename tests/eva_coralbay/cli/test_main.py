@@ -296,6 +296,8 @@ def _check_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> N
         (["prepare", "btcv"], "required: --root"),
         (["prepare", "btcv", "--root", "x", "--workers", "0"], "a whole number of at least 1"),
         (["check-backbone", "x", "--kwarg", "width"], "'width' is not KEY=VALUE"),
+        (["check-backbone", "x", "--roi", "0"], "a whole number of at least 1"),
+        (["check-backbone", "x", "--in-channels", "0"], "a whole number of at least 1"),
         (["check-backbone", "x", "--kwarg", "width=[1"], "the value of 'width=[1' is not valid"),
         (["tasks", "--kind"], "unrecognized arguments: --kind"),
     ],

@@ -296,3 +296,9 @@ def test_predictions_round_trip(tmp_path: pathlib.Path) -> None:
     )
     assert case_table.read(tmp_path / "cases.csv") == rows
     assert table.rows == 2
+
+
+@pytest.mark.parametrize("protocol", ["probe", "probe-native", "external"])
+def test_a_protocol_without_a_head_is_refused(protocol: Any) -> None:
+    with pytest.raises(EvaCoralbayError, match=rf"not trained by the protocol '{protocol}'"):
+        ClassificationModule(encoder={}, protocol=protocol)

@@ -169,6 +169,9 @@ def test_what_cannot_be_scored(
 
     with pytest.raises(EvaCoralbayError, match="name of the model is 'net', but a model is named"):
         score(name="net")
+    for name in ("slices/resnet50", "Radiology/VoCo_B", "MrGiovanni/SuPreM"):
+        with pytest.raises(EvaCoralbayError, match=f"'{name}' is the name of an encoder"):
+            score(name=name)
     with pytest.raises(EvaCoralbayError, match="'luna25' is a classification"):
         score("luna25")
     with pytest.raises(EvaCoralbayError, match="has a split of its own"):

@@ -215,6 +215,27 @@ def test_the_input_of_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot run: its own input is not known" in sweep.list_remarks(cell)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "config", "obstacle"),
+    [
+        ("probe", "btcv", "its config is not for the protocol probe"),
+        ("frozen-offline", "btcv", "its config is not for the protocol frozen-offline"),
+        ("frozen", "probe/btcv", "its config is not for the protocol frozen"),
+        ("frozen", "probe/luna25", "its config is not for the protocol frozen"),
+        ("probe", "luna25", "its config is not for the protocol probe"),
+        ("probe-native", "probe/luna25", "the protocol probe-native is for segmentations"),
+        ("frozen-native", "luna25", "the protocol frozen-native is for segmentations"),
+    ],
+)
+def test_the_protocol_must_be_one_of_the_config(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, config: str, obstacle: str
+) -> None:
+    monkeypatch.setenv("PROTOCOL", protocol)
+    (cell,) = _cells(config, "radiology/voco_b")
+    assert not sweep.can_run(cell)
+    assert f"cannot run: {obstacle}" in sweep.list_remarks(cell)
+
+
 def test_what_cannot_run_is_not_started(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:

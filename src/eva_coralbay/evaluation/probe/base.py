@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 from typing_extensions import override
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import run_module
 from eva_coralbay.tasks import protocols
 
@@ -28,7 +29,14 @@ class FrozenModule(run_module.RunModule):
             task: The id of the task, which the subsets of its cases follow from.
             protocol: Decides how it is scored.
             seed: The seed of run 0; run k has `seed` + k. Only a random encoder depends on it.
+
+        Raises:
+            EvaCoralbayError: If the protocol is not that of a probe.
         """
+        if protocols.PROTOCOLS[protocol].mode != "probe":
+            raise EvaCoralbayError(
+                f"A probe is of the protocol probe or probe-native, not of '{protocol}' (PROTOCOL)."
+            )
         super().__init__(protocol=protocol, seed=seed, lr=0.0, lr_end=0.0, weight_decay=0.0)
 
         self.automatic_optimization = False

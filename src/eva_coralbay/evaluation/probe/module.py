@@ -59,11 +59,6 @@ class ProbeModule(base.FrozenModule):
             voxels_per_class: How many voxels of each foreground class are drawn from a case.
             background_voxels: How many voxels of the background are drawn.
         """
-        rules = protocols.PROTOCOLS[protocol]
-        if rules.mode != "probe":
-            raise EvaCoralbayError(
-                f"A probe is of the protocol probe or probe-native, not of '{protocol}' (PROTOCOL)."
-            )
         super().__init__(encoder=encoder, task=task, protocol=protocol, seed=seed)
 
         size = grid_lib.check_window(roi_size)
@@ -79,7 +74,7 @@ class ProbeModule(base.FrozenModule):
         self.classifiers: list[classifier.Classifier] = []
         self.subsets: list[subsets.Subset] = []
 
-        share = rules.overlap if overlap is None else overlap
+        share = protocols.PROTOCOLS[protocol].overlap if overlap is None else overlap
         self.sliding = scans.Sliding(size, share)
         self._maps: sums.Maps = maps
         self.voxels_per_class = voxels_per_class

@@ -39,6 +39,17 @@ _MATRICES_OF_A_FIT = 5
 _WIDTH = "model.init_args.encoder.init_args.model_kwargs.feature_size"
 """The key of a config that states the feature size."""
 
+_MODES = {
+    "SegmentationModule": ("online",),
+    "ClassificationModule": ("online", "offline"),
+    "ProbeModule": ("probe",),
+    "EmbeddingProbeModule": ("probe",),
+}
+"""The modes of the protocols that a module is for, by the name of its class."""
+
+_OF_CLASSIFICATIONS = ("ClassificationModule", "EmbeddingProbeModule")
+"""The modules of classifications."""
+
 _SCORED_CHECKPOINTS = 2
 """How many checkpoints of a training are scored: the last and the best."""
 
@@ -162,16 +173,29 @@ def estimate(cell: Cell) -> Estimate | None:
 
 
 def can_run(cell: Cell) -> bool:
-    """Whether a cell can run: a protocol with the encoder's own input needs that to be known.
+    """Whether a cell can run, as far as its config and the encoder's entry tell.
 
     Args:
         cell: The cell.
     """
+    return _find_obstacle(cell) is None
+
+
+def _find_obstacle(cell: Cell) -> str | None:
+    """Returns why a cell cannot run; None if nothing is known to be in its way."""
+    name = str(cell.values.get("trainer.init_args.protocol"))
+    rules = protocols.PROTOCOLS.get(name)
+    if rules is None:
+        return None
+    module = str(cell.values.get("model.class_path")).rpartition(".")[2]
+    if rules.mode not in _MODES.get(module, (rules.mode,)):
+        return f"its config is not for the protocol {name}"
+    if rules.has_native_input and module in _OF_CLASSIFICATIONS:
+        return f"the protocol {name} is for segmentations"
     entry = zoo.ENTRIES.get(cell.environment["MODEL_NAME"])
-    rules = protocols.PROTOCOLS.get(str(cell.values.get("trainer.init_args.protocol")))
-    if entry is None or rules is None:
-        return True
-    return entry.preprocessing is not None or not rules.has_native_input
+    if rules.has_native_input and entry is not None and entry.preprocessing is None:
+        return "its own input is not known"
+    return None
 
 
 def list_remarks(cell: Cell) -> Iterator[str]:
@@ -180,11 +204,12 @@ def list_remarks(cell: Cell) -> Iterator[str]:
     Args:
         cell: The cell.
     """
+    obstacle = _find_obstacle(cell)
+    if obstacle is not None:
+        yield f"cannot run: {obstacle}"
     entry = zoo.ENTRIES.get(cell.environment["MODEL_NAME"])
     if entry is None:
         return
-    if not can_run(cell):
-        yield "cannot run: its own input is not known"
     if entry.weights is not None and not cell.environment.get("CHECKPOINT"):
         if not entry.is_downloaded:
             yield "weights to download"

@@ -5,12 +5,15 @@ from typing import Any
 
 from eva_coralbay.leaderboard import cards as model_cards
 from eva_coralbay.leaderboard.validation.fault import Fault
-from eva_coralbay.models import zoo
+from eva_coralbay.models import recorded_name, zoo
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.tasks import protocols
 
 _REGISTRY = "radiology/"
-"""How the names of published encoders in the registry begin."""
+"""How the names of encoders in eva's registry begin."""
+
+_OURS = {name.casefold() for name in zoo.ENTRIES}
+"""The names of our entries, of which some begin otherwise."""
 
 _REPLACED = (
     "radiology/voco_b",
@@ -121,7 +124,7 @@ def _check_name(entry: results_folder.Entry, config: Mapping[str, Any]) -> Itera
                 f"is {str(checkpoint)[:100]!r}, so the run is of own weights under the name of the "
                 f"published ones, {name}: give your model a name of its own.",
             )
-    elif name.casefold().startswith(_REGISTRY):
+    elif name.casefold().startswith(_REGISTRY) or name.casefold() in _OURS:
         yield Fault(
             entry.config_path,
             where,
@@ -134,7 +137,8 @@ def _check_external_name(entry: results_folder.Entry) -> Iterator[Fault]:
     """Checks that what another program has trained does not bear the name of an encoder."""
     result = entry.record
     name = str(result.model.id)
-    if protocols.is_external(result.protocol) and name.casefold().startswith(_REGISTRY):
+    is_published = name.casefold().startswith(_REGISTRY) or recorded_name.find_published(name)
+    if protocols.is_external(result.protocol) and is_published:
         yield Fault(
             entry.path,
             "model.id",

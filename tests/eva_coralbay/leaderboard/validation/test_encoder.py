@@ -80,11 +80,12 @@ def test_own_weights_do_not_bear_a_published_name(tmp_path: pathlib.Path) -> Non
     assert "own weights under the name of the published ones" in message
 
 
-def test_another_network_does_not_bear_a_published_name(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("name", ["radiology/coralbay", "radiology/of_eva", "slices/resnet50"])
+def test_another_network_does_not_bear_a_published_name(tmp_path: pathlib.Path, name: str) -> None:
     root = tmp_path / "results"
-    result_files.write(root, model="radiology/coralbay")
+    result_files.write(root, model=name)
     (message,) = _faults(root).values()
-    assert "is not the encoder radiology/coralbay of the registry" in message
+    assert f"is not the encoder {name} of the registry" in message
 
 
 def test_weights_are_those_of_the_card(tmp_path: pathlib.Path) -> None:
