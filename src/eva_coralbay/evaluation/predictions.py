@@ -68,8 +68,8 @@ def score(
         raise EvaCoralbayError(f"The name of the model {problem}")
     if recorded_name.find_published(model):
         raise EvaCoralbayError(
-            f"'{model}' is the name of an encoder, but another program has trained the network that "
-            "predicted: name the two of them, such as nnunet/resenc_m."
+            f"'{model}' is the name of an encoder, but another program has trained the network "
+            "that predicted: name the two of them, such as nnunet/resenc_m."
         )
     dataset = _build(task, root, fold)
     place, name = pathlib.Path(out) / f"seed_{seed}", f"record_{dataset.split}_last"

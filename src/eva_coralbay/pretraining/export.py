@@ -195,8 +195,8 @@ def _draw_origin(training: Mapping[str, Any]) -> str:
     lines = [
         "",
         f"Student and teacher did not start from random weights, but from "
-        f"{f'`{name}`' if name else 'a file'} (SHA-256 `{sha256}`). What these weights were trained "
-        "on, and what their license says, counts for this encoder, too.",
+        f"{f'`{name}`' if name else 'a file'} (SHA-256 `{sha256}`). What these weights were "
+        "trained on, and what their license says, counts for this encoder, too.",
     ]
     entry = zoo.ENTRIES.get(name or "")
     if entry is not None:

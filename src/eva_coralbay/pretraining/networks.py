@@ -53,10 +53,10 @@ class Architecture(NamedTuple):
     """Channels of the encoder's finest map."""
 
     patch_merging: swin.PatchMergingVariant | None
-    """How the encoder merges patches; None for what its weights state, `octants` for random ones."""
+    """How the encoder merges patches; None for what its weights state, `octants` if random."""
 
     use_v2: bool | None
-    """Whether a convolution block precedes each stage; None likewise, and true for random ones."""
+    """Whether a convolution block precedes each stage; None likewise, true if random."""
 
     scales: Scales
     """What is distilled."""
