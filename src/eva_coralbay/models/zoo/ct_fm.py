@@ -8,14 +8,55 @@ from eva_coralbay.models.zoo.entry import Entry, FeatureMap, KeyLayout, Overlap,
 
 _CODE = "https://github.com/project-lighter/CT-FM/blob/f58c89a75ff0270ba6e339027e40bf04a221735d"
 
+_COLLECTIONS = f"{_CODE}/notebooks/data-exploration/idc_data_exploration.ipynb"
+"""How many series of which collection the list of the pre-training has."""
+
 _SCANS = (
-    Scans(
-        "Imaging Data Commons, 69 cohorts", 148000, "unlabeled", "https://aim.hms.harvard.edu/ct-fm"
-    ),
+    Scans("NLST", 128_037, "unlabeled", _COLLECTIONS),
+    Scans("LIDC-IDRI", 974, "unlabeled", _COLLECTIONS),
+    Scans("NSCLC Radiogenomics", 427, "unlabeled", _COLLECTIONS),
+    Scans("C4KC-KiTS", 366, "unlabeled", _COLLECTIONS),
+    Scans("65 other collections of the Imaging Data Commons", 18_590, "unlabeled", _COLLECTIONS),
 )
 """What the encoders were pre-trained on."""
 
 _OVERLAPS = (
+    Overlap(
+        "test",
+        ("kits23",),
+        "366 series of C4KC-KiTS, whose patients are those of the cases up to 209, are in its "
+        "list, without labels: 43 of the 98 scored cases are of these patients, and the one of "
+        "whom the notebook shows a series is that of a scored case (151).",
+        _COLLECTIONS,
+    ),
+    Overlap(
+        "unlabeled-train",
+        ("nodule_mnist_3d",),
+        "Made from LIDC-IDRI, of which 974 of the 1,018 scans are in its list, without labels; "
+        "scored nodules cannot be ruled out, but which are of these scans is not known.",
+        _COLLECTIONS,
+    ),
+    Overlap(
+        "unknown",
+        ("luna25",),
+        "Made from NLST, of which 128,037 series are in its list, without labels; they have not "
+        "been matched with the cases of this task.",
+        _COLLECTIONS,
+    ),
+    Overlap(
+        "unknown",
+        ("msd_task06_lung",),
+        "Made from NSCLC Radiogenomics, of which 427 series are in its list, without labels; of "
+        "which patients the cases of this task are is not published.",
+        _COLLECTIONS,
+    ),
+    Overlap(
+        "none",
+        ("openkbp",),
+        "None of its 69 collections is of head-and-neck cancer, which all patients of this task "
+        "had.",
+        _COLLECTIONS,
+    ),
     Overlap(
         "unknown",
         (
@@ -23,35 +64,29 @@ _OVERLAPS = (
             "lits17",
             "msd_task07_pancreas",
             "flare22",
-            "kits23",
             "word",
             "amos22",
             "chaos",
             "totalsegmentator",
             "msd_task03_liver",
-            "msd_task06_lung",
             "msd_task08_hepatic_vessel",
             "msd_task09_spleen",
             "msd_task10_colon",
             "organ_mnist_3d",
-            "nodule_mnist_3d",
-            "luna25",
             "cc_ccii",
         ),
-        "Its 69 cohorts of the Imaging Data Commons have not been matched with the cases of "
-        "this task.",
-        "https://aim.hms.harvard.edu/ct-fm",
-    ),
-    Overlap(
-        "unknown",
-        ("openkbp",),
-        "Whether its patients are among the scans of the pre-training was not looked up.",
+        "None of its 69 collections has the name of this data set; whether one of them has scans "
+        "of it under another name has not been looked up.",
+        _COLLECTIONS,
     ),
 )
 """Which of our tasks that overlaps with."""
 
-_NOTES = ("The authors state 77 M parameters for the encoder.",)
-
+_NOTES = (
+    "The authors state 77 M parameters for the encoder.",
+    "The numbers of scans are those of series that a notebook of the authors counts, 148,394 in "
+    "all; the list of the series itself has not been matched with the cases of our tasks.",
+)
 """What a reader of the card should know."""
 
 ENTRIES = (
