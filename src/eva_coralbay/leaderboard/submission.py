@@ -379,10 +379,11 @@ def draw_pull_request(
 def _describe(result: record.Record, card: model_cards.ModelCard | None) -> Iterator[str]:
     """Yields what is known of a model, as a list."""
     model, sets = result.model, result.model.training_datasets
+    parameters = model.parameters or (card and card.parameters)
     facts = {
         "revision": model.revision,
         "license": model.license,
-        "parameters": None if model.parameters is None else f"{model.parameters:,}",
+        "parameters": parameters and f"{parameters:,}",
         "pre-training": None if sets is None else ", ".join(sets) or "none",
         "weights": None if card is None or card.weights is None else card.weights.url,
     }
