@@ -187,7 +187,7 @@ class ClassificationData(_NumberedData):
 
         Raises:
             EvaCoralbayError: If embeddings are to be transformed in training, or the protocol is
-                for segmentations only.
+                for segmentations only, or for volumes where there are embeddings.
         """
         if embeddings_root is not None and train_transform is not None:
             raise EvaCoralbayError(
@@ -200,6 +200,11 @@ class ClassificationData(_NumberedData):
             raise EvaCoralbayError(
                 f"The protocol {protocol} is for segmentations: the volumes of a classification "
                 "are cut or resized for all encoders alike. Choose another PROTOCOL."
+            )
+        if (embeddings_root is not None) != (rules.mode == "offline"):
+            raise EvaCoralbayError(
+                f"The protocol {protocol} (PROTOCOL) is not for this config: `frozen-offline` "
+                "takes embeddings, with the configs in `offline/`, and all others take volumes."
             )
         self._is_probe = rules.mode == "probe"
         dataset = _with_scheme(dataset, protocol)

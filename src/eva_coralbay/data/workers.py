@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from multiprocessing import connection as connections
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ KILLED = "the process that worked on it was killed"
 """What the problem of a scan says when it may be none of the scan, but of the memory."""
 
 PATIENCE_S = 10.0
-"""How long a process may take to end when it is asked to, in seconds, before it is killed."""
+"""How long processes may take to end when they are asked to, in seconds, before they are killed."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -96,8 +97,9 @@ def in_processes(
             process.terminate()
             # a process does not notice a signal that comes just before it waits for work
             connection.close()
+        deadline = time.monotonic() + PATIENCE_S
         for process in processes.values():
-            process.join(PATIENCE_S)
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
 

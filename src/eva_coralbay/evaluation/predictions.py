@@ -66,7 +66,7 @@ def score(
     problem = results_folder.find_bad_model_name(model)
     if problem is not None:
         raise EvaCoralbayError(f"The name of the model {problem}")
-    if recorded_name.find_published(model):
+    if recorded_name.is_of_encoder(model):
         raise EvaCoralbayError(
             f"'{model}' is the name of an encoder, but another program has trained the network "
             "that predicted: name the two of them, such as nnunet/resenc_m."

@@ -9,6 +9,9 @@ from loguru import logger
 
 from eva_coralbay.models import weight_sources, zoo
 
+_REGISTRY = "radiology/"
+"""How the names of encoders in eva's registry begin."""
+
 _LOCAL = "local"
 """The organization of models whose weights are somebody's own."""
 
@@ -42,7 +45,7 @@ def find_recorded_name(encoder: Any, name: str | None) -> RecordedName:
     network = getattr(encoder, "model", encoder)
     origin: weight_sources.Origin | None = getattr(network, "origin", None)
     revision = origin.revision if origin is not None else None
-    claimed = [] if name is None else find_published(name)
+    claimed = [] if name is None else _find_published(name)
     if name is None or not claimed:
         return RecordedName(name, revision)
     published_as = origin.published_as if origin is not None else None
@@ -63,17 +66,22 @@ def find_recorded_name(encoder: Any, name: str | None) -> RecordedName:
     return RecordedName(derived, revision)
 
 
-def find_published(name: str) -> list[zoo.Entry]:
-    """Returns the entries that a name stands for: by their own, or by that of a Hub repository.
-
-    Args:
-        name: The name, in any case of its letters, with or without `@revision` and `#file`.
-    """
+def _find_published(name: str) -> list[zoo.Entry]:
+    """Returns the entries that a name stands for: by their own, or by that of a Hub repository."""
     return [
         entry
         for entry in zoo.ENTRIES.values()
         if _is_same(entry.name, name) or _is_same(_repository(entry), name)
     ]
+
+
+def is_of_encoder(name: str) -> bool:
+    """Whether a name is that of an encoder of eva's registry, or of a published one.
+
+    Args:
+        name: The name, in any case of its letters.
+    """
+    return name.casefold().startswith(_REGISTRY) or bool(_find_published(name))
 
 
 def _repository(entry: zoo.Entry) -> str:

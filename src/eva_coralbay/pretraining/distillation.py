@@ -101,7 +101,7 @@ class SelfDistillation(modules.ModelModule):
         Args:
             feature_size: Channels of the encoder's finest map, a multiple of 12.
             patch_merging: How the encoder merges patches. If None, as the weights of `init_from`
-                do; without them `octants`.
+                state (`legacy` if they do not, with a warning); without them `octants`.
             scales: What is distilled: the concatenated embedding of all scales (`multi`), or that
                 of the last stage (`last`).
             num_prototypes: The number of prototypes, K; `auto` takes it from the number of scans,
@@ -133,8 +133,8 @@ class SelfDistillation(modules.ModelModule):
                 `eva-coralbay models`) in place of random ones, of any encoder of the Swin UNETR
                 family and of the same size.
             warm_heads_steps: For how many steps the heads alone are trained, as the gradients of
-                untrained heads would spoil the features of `init_from`. If None, as many as the
-                prototypes stay with `init_from`, and none without it.
+                untrained heads would spoil the features of `init_from`. If None, with `init_from`
+                as long as the prototypes stay, but for a tenth of the steps at most; else none.
             activation_checkpointing: Whether the student recomputes its activations in the
                 backward pass, which saves memory and takes time.
             seed: What the initial weights and drop-path follow from.
@@ -145,6 +145,8 @@ class SelfDistillation(modules.ModelModule):
         self._picks_prototypes = num_prototypes == "auto"
         self._feature_size = feature_size
         self._patch_merging: swin.PatchMergingVariant | None = patch_merging
+        self._use_v2: bool | None = None
+        self._follows_weights = patch_merging is None
         self._head_dims = head_dims
         self._balance = balance
         self._queue_size = queue_size
@@ -152,8 +154,6 @@ class SelfDistillation(modules.ModelModule):
         self._momentum_batch = momentum_batch
         self._clip_by: Literal["whole", "parameter"] = clip_by
         self._init_from = init_from
-        if warm_heads_steps is None:
-            warm_heads_steps = 0 if init_from is None else freeze_prototypes_steps
         self._warm_heads_steps = warm_heads_steps
         self._center_momentum = center_momentum
         self._koleo_weight = koleo_weight
@@ -197,15 +197,33 @@ class SelfDistillation(modules.ModelModule):
             if self._balance == "sinkhorn_knopp" and batch_size is not None:
                 balanced = views.NUM_GLOBALS * batch_size + self._queue_size
             self.num_prototypes = networks.suitable_prototypes(num_scans, balanced=balanced)
-        self._build()
+        self._build(init_from=self._init_from)
 
-    def _build(self) -> None:
+    def settle_warm_up(self, steps: int) -> None:
+        """Decides for how many steps the heads alone are trained, and checks that some are left.
+
+        Args:
+            steps: The number of all steps.
+
+        Raises:
+            EvaCoralbayError: If the encoder would not be trained.
+        """
+        if self._warm_heads_steps is None:
+            most = min(self._freeze_prototypes_steps, max(1, steps // 10))
+            self._warm_heads_steps = 0 if self._init_from is None else most
+        if self._warm_heads_steps >= steps:
+            raise EvaCoralbayError(
+                f"`warm_heads_steps` (WARM_HEADS_STEPS) is {self._warm_heads_steps}, and there are "
+                f"{steps} steps (MAX_STEPS): the encoder would not be trained."
+            )
+
+    def _build(self, *, init_from: str | None) -> None:
         """Builds the networks for the number of prototypes."""
         number = int(self.num_prototypes)
         architecture = networks.Architecture(
             feature_size=self._feature_size,
             patch_merging=self._patch_merging,
-            use_v2=None,
+            use_v2=self._use_v2,
             scales=self.scales,
             num_prototypes=number,
             head_dims=self._head_dims,
@@ -215,9 +233,9 @@ class SelfDistillation(modules.ModelModule):
         )
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)
-            self.student = architecture.build(trained=True, init_from=self._init_from)
+            self.student = architecture.build(trained=True, init_from=init_from)
         own = self.student.encoder
-        self._patch_merging = own.patch_merging
+        self._patch_merging, self._use_v2 = own.patch_merging, own.use_v2
         alike = architecture._replace(patch_merging=own.patch_merging, use_v2=own.use_v2)
         self.teacher = alike.build(trained=False)
         self.teacher.load_state_dict(self.student.state_dict())
@@ -321,7 +339,7 @@ class SelfDistillation(modules.ModelModule):
         step = self.progress.step
         if step < self._freeze_prototypes_steps:
             self.student.head.prototypes.grad = None
-        if step < self._warm_heads_steps:
+        if step < (self._warm_heads_steps or 0):
             for parameter in self.student.encoder.parameters():
                 parameter.grad = None
         return networks.clip_gradient(self.student, self._clip_norm, by=self._clip_by)

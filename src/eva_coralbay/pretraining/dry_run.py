@@ -68,8 +68,10 @@ def describe(
     Raises:
         DatasetError: If there is no store.
         CheckpointError: If the export does not load.
+        EvaCoralbayError: If the steps are too few for the encoder to be trained.
     """
     scans = len(data.cases)
+    model.settle_warm_up(trainer.max_steps)
     model.build(num_scans=scans, batch_size=data.batch_size * trainer.world_size)
     batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
     _prove_export(model, data, batch=batch, steps=trainer.max_steps)

@@ -100,6 +100,7 @@ class Distillation(distillation.SelfDistillation):
                 f"PyTorch's convolutions in {self.trainer.precision} have wrong gradients on CPUs, "
                 "where the coarsest map is small: set PRECISION=32-true."
             )
+        self.settle_warm_up(self.trainer.max_steps)
         if not self._phases:
             self._phases = [{**self.describe_phase(), "from_step": self.trainer.global_step}]
         if self.trainer.global_step == 0:
@@ -163,9 +164,17 @@ class Distillation(distillation.SelfDistillation):
         self._nonfinite_steps = stated["nonfinite_steps"]
         # the weights are those of the checkpoint, whatever `init_from` says now
         self._stated_origin = {name: stated.get(name) for name in ("init_from", "init_from_sha256")}
-        if self._picks_prototypes and stated["num_prototypes"] != self.num_prototypes:
+        if self._warm_heads_steps is None:
+            before = json.loads(stated["config"])["model"]
+            self._warm_heads_steps = before.get("warm_heads_steps") or 0
+        built = self.num_prototypes, self._patch_merging, self._use_v2
+        if self._picks_prototypes:
             self.num_prototypes = stated["num_prototypes"]
-            self._build()
+        if self._follows_weights:
+            self._patch_merging = stated["encoder"]["patch_merging"]
+            self._use_v2 = stated["encoder"]["use_v2"]
+        if built != (self.num_prototypes, self._patch_merging, self._use_v2):
+            self._build(init_from=None)
         own, path = self.describe_phase(), str(self.trainer.ckpt_path)
         provenance.check_same_networks(stated["config"], own["config"], path=path)
         self._phases = provenance.continue_phases(

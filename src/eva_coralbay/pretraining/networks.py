@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import encoder as encoder_lib
 from eva_coralbay.models import loading, swin
 from eva_coralbay.pretraining import heads
@@ -86,6 +87,7 @@ class Architecture(NamedTuple):
 
         Raises:
             CheckpointError: If the weights cannot be read, or are those of another architecture.
+            EvaCoralbayError: If the name is that of random weights.
         """
         encoder = self._build_encoder(trained=trained, init_from=init_from).train()
         *hidden_dims, bottleneck_dim = self.head_dims
@@ -117,7 +119,12 @@ class Architecture(NamedTuple):
         }
         if init_from is None:
             return encoder_lib.CoralBayEncoder(**options)
-        return loading.load_swin(init_from, **options)
+        encoder = loading.load_swin(init_from, **options)
+        if encoder.origin is None:
+            raise EvaCoralbayError(
+                f"`init_from` (INIT_FROM) is '{init_from}', which has random weights: leave it out."
+            )
+        return encoder
 
 
 def suitable_prototypes(num_scans: int, *, balanced: int | None = None) -> int:

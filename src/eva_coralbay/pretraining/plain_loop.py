@@ -43,7 +43,11 @@ class PlainLoop:
             steps: The number of all steps, which the schedules are for.
             device: Where to compute.
             dtype: What to compute in; if not float32, by autocast.
+
+        Raises:
+            EvaCoralbayError: If the steps are too few for the encoder to be trained.
         """
+        module.settle_warm_up(steps)
         self.module = module.to(device).train()
         self.optimizer: optim.Optimizer = module.configure_optimizers()
         self.step_number = 0

@@ -164,6 +164,7 @@ def test_an_unknown_argument_of_the_data_set_is_an_error(
 
 
 _TRANSFORM = volume_transforms.ResizeTransform()
+_EMBEDDINGS: dict[str, Any] = {"protocol": "frozen-offline", "embeddings_root": "embeddings"}
 
 
 def _classification_data(root: pathlib.Path, **arguments: Any) -> ClassificationData:
@@ -179,7 +180,7 @@ def _classification_data(root: pathlib.Path, **arguments: Any) -> Classification
     [
         ({}, ["train", "val", "test"], None),
         ({"protocol": "frozen-eva"}, ["train", "val"], None),
-        ({"embeddings_root": "embeddings"}, ["train", "val", "test"], ["train", "val", "test"]),
+        (_EMBEDDINGS, ["train", "val", "test"], ["train", "val", "test"]),
     ],
 )
 def test_there_are_the_data_sets_of_the_scheme_and_the_mode(
@@ -195,4 +196,12 @@ def test_there_are_the_data_sets_of_the_scheme_and_the_mode(
 
 def test_embeddings_are_not_transformed_in_training(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="leave out `train_transform`"):
-        _classification_data(tmp_path, embeddings_root=str(tmp_path), train_transform=_TRANSFORM)
+        _classification_data(tmp_path, **_EMBEDDINGS, train_transform=_TRANSFORM)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"protocol": "frozen-offline"}, {"embeddings_root": "embeddings"}]
+)
+def test_embeddings_are_of_one_protocol(tmp_path: pathlib.Path, arguments: dict[str, str]) -> None:
+    with pytest.raises(EvaCoralbayError, match=r"PROTOCOL\) is not for this config"):
+        _classification_data(tmp_path, **arguments)

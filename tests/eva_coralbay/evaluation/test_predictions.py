@@ -169,7 +169,7 @@ def test_what_cannot_be_scored(
 
     with pytest.raises(EvaCoralbayError, match="name of the model is 'net', but a model is named"):
         score(name="net")
-    for name in ("slices/resnet50", "Radiology/VoCo_B", "MrGiovanni/SuPreM"):
+    for name in ("slices/resnet50", "Radiology/VoCo_B", "radiology/mine", "MrGiovanni/SuPreM"):
         with pytest.raises(EvaCoralbayError, match=f"'{name}' is the name of an encoder"):
             score(name=name)
     with pytest.raises(EvaCoralbayError, match="'luna25' is a classification"):

@@ -222,6 +222,8 @@ def test_the_input_of_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         ("frozen-offline", "btcv", "its config is not for the protocol frozen-offline"),
         ("frozen", "probe/btcv", "its config is not for the protocol frozen"),
         ("frozen", "probe/luna25", "its config is not for the protocol frozen"),
+        ("frozen", "offline/luna25", "its config is not for the protocol frozen"),
+        ("frozen-offline", "luna25", "its config is not for the protocol frozen-offline"),
         ("probe", "luna25", "its config is not for the protocol probe"),
         ("probe-native", "probe/luna25", "the protocol probe-native is for segmentations"),
         ("frozen-native", "luna25", "the protocol frozen-native is for segmentations"),

@@ -5,8 +5,10 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import json
 import math
 import pathlib
+import shutil
 from typing import Any
 
 import lightly.models.utils as lightly_utils
@@ -225,6 +227,7 @@ def test_refuses_given_weights_of_another_size(tmp_path: pathlib.Path) -> None:
     [
         ("radiology/voco_b", "radiology/voco_b has feature_size=48"),
         ("radiology/ct_fm", "radiology/ct_fm is not a CoralBayEncoder, but a .*radiology/voco_b"),
+        ("radiology/coralbay_random", "'radiology/coralbay_random', which has random weights"),
         ("radiology/voco_bb", "no model 'radiology/voco_bb'. Did you mean radiology/voco_b"),
     ],
 )
@@ -269,6 +272,20 @@ def test_starts_from_the_zoo_by_name(
     card = (tmp_path / "encoder/README.md").read_text()
     assert f"from `radiology/toy` (SHA-256 `{entry.sha256}`)" in card
     assert f"license: {entry.license}" in card and "known to be among these: " in card
+
+    # it goes on without the weights that it has started from, as the checkpoint has all
+    shutil.rmtree(tmp_path / "given")
+    resumed = runs.train(store=store, out=str(tmp_path / "run"), steps=3, freeze_prototypes_steps=1)
+    stated = resumed.describe()
+    assert stated["encoder"].items() >= arguments.items()
+    assert (stated["init_from"], stated["phases"][1]["from_step"]) == (entry.name, 2)
+    assert json.loads(stated["config"])["model"]["warm_heads_steps"] == 1
+
+
+def test_refuses_to_train_the_heads_alone() -> None:
+    module = _built(warm_heads_steps=10)
+    with pytest.raises(EvaCoralbayError, match=r"WARM_HEADS_STEPS\) is 10, and there are 10 steps"):
+        module.settle_warm_up(10)
 
 
 def test_prototypes_are_frozen_first(store: str, tmp_path: pathlib.Path) -> None:

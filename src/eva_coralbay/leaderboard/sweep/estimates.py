@@ -47,6 +47,9 @@ _MODES = {
 }
 """The modes of the protocols that a module is for, by the name of its class."""
 
+_EMBEDDINGS = "data.init_args.embeddings_root"
+"""The key of a config that says where the embeddings of a classification are."""
+
 _OF_CLASSIFICATIONS = ("ClassificationModule", "EmbeddingProbeModule")
 """The modules of classifications."""
 
@@ -188,7 +191,10 @@ def _find_obstacle(cell: Cell) -> str | None:
     if rules is None:
         return None
     module = str(cell.values.get("model.class_path")).rpartition(".")[2]
-    if rules.mode not in _MODES.get(module, (rules.mode,)):
+    is_misfit = rules.mode not in _MODES.get(module, (rules.mode,))
+    if module == "ClassificationModule":
+        is_misfit |= (_EMBEDDINGS in cell.values) != (rules.mode == "offline")
+    if is_misfit:
         return f"its config is not for the protocol {name}"
     if rules.has_native_input and module in _OF_CLASSIFICATIONS:
         return f"the protocol {name} is for segmentations"

@@ -137,8 +137,7 @@ def _check_external_name(entry: results_folder.Entry) -> Iterator[Fault]:
     """Checks that what another program has trained does not bear the name of an encoder."""
     result = entry.record
     name = str(result.model.id)
-    is_published = name.casefold().startswith(_REGISTRY) or recorded_name.find_published(name)
-    if protocols.is_external(result.protocol) and is_published:
+    if protocols.is_external(result.protocol) and recorded_name.is_of_encoder(name):
         yield Fault(
             entry.path,
             "model.id",

@@ -25,8 +25,8 @@ _OVERLAPS = (
         "test",
         ("kits23",),
         "366 series of C4KC-KiTS, whose patients are those of the cases up to 209, are in its "
-        "list, without labels: 43 of the 98 scored cases are of these patients, and the one of "
-        "whom the notebook shows a series is that of a scored case (151).",
+        "list, without labels. 43 of the 98 scored cases are of these patients; of which patients "
+        "the series are has not been looked up, but one is that of a scored case (151).",
         _COLLECTIONS,
     ),
     Overlap(
