@@ -88,7 +88,7 @@ def test_a_reader_that_no_longer_scales_is_found(monkeypatch: pytest.MonkeyPatch
 def test_a_small_campaign_finds_nothing(name: str) -> None:
     kind = kinds.KINDS[name]
     # `nox -s fuzz` has thousands; whole commands take longer
-    inputs = 10 if kind.max_seconds <= campaign.MAX_SECONDS else 1
+    inputs = 6 if kind.max_seconds <= campaign.MAX_SECONDS else 1
 
     outcomes = campaign.run([kind], inputs=inputs, seed=1, report=lambda _: None)
 

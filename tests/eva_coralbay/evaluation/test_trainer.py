@@ -104,10 +104,11 @@ def test_a_training_has_a_step(tmp_path: pathlib.Path) -> None:
         _trainer(tmp_path, max_steps=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        pytest.param("NUM_DEVICES", "2", "leaderboard sweep", marks=pytest.mark.slow),
+        ("NUM_DEVICES", "2", "leaderboard sweep"),
         # the module is built after the trainer, which has chosen the folder of the session
         ("LR_VALUE", "-1", "(LR_VALUE) must be 0 or more; got -1"),
     ],

@@ -40,7 +40,7 @@ def _prepare_damaged(folder: pathlib.Path, *, series: int) -> str:
 
 
 def test_damaged_headers_tell_of_no_patient(tmp_path: pathlib.Path) -> None:
-    assert marked_headers.MARK not in _prepare_damaged(tmp_path, series=8)
+    assert marked_headers.MARK not in _prepare_damaged(tmp_path, series=4)
 
 
 @pytest.mark.slow
