@@ -75,13 +75,22 @@ def _find_published(name: str) -> list[zoo.Entry]:
     ]
 
 
-def is_of_encoder(name: str) -> bool:
-    """Whether a name is that of an encoder of eva's registry, or of a published one.
+def is_registered(name: str) -> bool:
+    """Whether a name is that of an encoder of eva's registry, or of the zoo.
 
     Args:
         name: The name, in any case of its letters.
     """
-    return name.casefold().startswith(_REGISTRY) or bool(_find_published(name))
+    return name.casefold().startswith(_REGISTRY) or any(_is_same(own, name) for own in zoo.ENTRIES)
+
+
+def is_of_encoder(name: str) -> bool:
+    """Whether a name is that of a registered encoder, or of the Hub repository of a published one.
+
+    Args:
+        name: The name, in any case of its letters.
+    """
+    return is_registered(name) or bool(_find_published(name))
 
 
 def _repository(entry: zoo.Entry) -> str:

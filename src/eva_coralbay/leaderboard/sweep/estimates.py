@@ -39,19 +39,11 @@ _MATRICES_OF_A_FIT = 5
 _WIDTH = "model.init_args.encoder.init_args.model_kwargs.feature_size"
 """The key of a config that states the feature size."""
 
-_MODES = {
-    "SegmentationModule": ("online",),
-    "ClassificationModule": ("online", "offline"),
-    "ProbeModule": ("probe",),
-    "EmbeddingProbeModule": ("probe",),
-}
-"""The modes of the protocols that a module is for, by the name of its class."""
-
 _EMBEDDINGS = "data.init_args.embeddings_root"
 """The key of a config that says where the embeddings of a classification are."""
 
-_OF_CLASSIFICATIONS = ("ClassificationModule", "EmbeddingProbeModule")
-"""The modules of classifications."""
+_CLASSIFICATION_DATA = "eva_coralbay.data.ClassificationData"
+"""The data of classifications."""
 
 _SCORED_CHECKPOINTS = 2
 """How many checkpoints of a training are scored: the last and the best."""
@@ -190,18 +182,21 @@ def _find_obstacle(cell: Cell) -> str | None:
     rules = protocols.PROTOCOLS.get(name)
     if rules is None:
         return None
-    module = str(cell.values.get("model.class_path")).rpartition(".")[2]
-    is_misfit = rules.mode not in _MODES.get(module, (rules.mode,))
-    if module == "ClassificationModule":
-        is_misfit |= (_EMBEDDINGS in cell.values) != (rules.mode == "offline")
-    if is_misfit:
+    if rules.mode != _find_mode(cell.values):
         return f"its config is not for the protocol {name}"
-    if rules.has_native_input and module in _OF_CLASSIFICATIONS:
+    if rules.has_native_input and cell.values.get("data.class_path") == _CLASSIFICATION_DATA:
         return f"the protocol {name} is for segmentations"
     entry = zoo.ENTRIES.get(cell.environment["MODEL_NAME"])
     if rules.has_native_input and entry is not None and entry.preprocessing is None:
         return "its own input is not known"
     return None
+
+
+def _find_mode(values: Mapping[str, Any]) -> str:
+    """Returns the mode of the protocols that a config is for."""
+    if str(values.get("model.class_path")).endswith("ProbeModule"):
+        return "probe"
+    return "offline" if _EMBEDDINGS in values else "online"
 
 
 def list_remarks(cell: Cell) -> Iterator[str]:

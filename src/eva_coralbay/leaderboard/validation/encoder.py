@@ -9,12 +9,6 @@ from eva_coralbay.models import recorded_name, zoo
 from eva_coralbay.results import folder as results_folder
 from eva_coralbay.tasks import protocols
 
-_REGISTRY = "radiology/"
-"""How the names of encoders in eva's registry begin."""
-
-_OURS = {name.casefold() for name in zoo.ENTRIES}
-"""The names of our entries, of which some begin otherwise."""
-
 _REPLACED = (
     "radiology/voco_b",
     "radiology/voco_l",
@@ -124,7 +118,7 @@ def _check_name(entry: results_folder.Entry, config: Mapping[str, Any]) -> Itera
                 f"is {str(checkpoint)[:100]!r}, so the run is of own weights under the name of the "
                 f"published ones, {name}: give your model a name of its own.",
             )
-    elif name.casefold().startswith(_REGISTRY) or name.casefold() in _OURS:
+    elif recorded_name.is_registered(name):
         yield Fault(
             entry.config_path,
             where,
