@@ -3,7 +3,6 @@
 import inspect
 import subprocess
 import sys
-import time
 
 import eva_coralbay
 from eva_coralbay.models import CoralBayEncoder
@@ -40,10 +39,8 @@ def test_import_is_cheap() -> None:
         "import sys, eva_coralbay, eva_coralbay.models.zoo; "
         "print([m for m in ('torch', 'numpy', 'importlib.metadata') if m in sys.modules])"
     )
-    started = time.perf_counter()
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
 
     assert printed.strip() == "[]"
-    assert time.perf_counter() - started < 5
