@@ -160,7 +160,7 @@ def _print_cells(
 
     estimates = [sweep.estimate(outcome.cell) for outcome in outcomes]
     _output.print_table(
-        ("model", "task", "seed", "state", "score", "training", "GiB", "hours"),
+        ("model", "task", "seed", "state", "score", "took", "GiB", "hours"),
         (
             (
                 outcome.cell.model,
@@ -170,12 +170,12 @@ def _print_cells(
                 "-" if outcome.score is None else f"{outcome.score:.3f}",
                 "-" if outcome.seconds is None else f"{outcome.seconds:.0f} s",
                 "-" if known is None else f"{known.gib:.1f}",
-                "-" if known is None else f"{known.hours(tflops):.3g}",
+                "-" if known is None else f"{known.hours(tflops):.2g}",
             )
             for outcome, known in zip(outcomes, estimates, strict=True)
         ),
         title="Cells; GiB and hours are estimates",
-        numbers=("seed", "score", "training", "GiB", "hours"),
+        numbers=("seed", "score", "took", "GiB", "hours"),
         whole=("model",),
         is_narrow=True,
         to_stderr=to_stderr,
@@ -194,7 +194,7 @@ def _print_cells(
     size = " x ".join(f"{mm:.0f}" for mm in sweep.SCAN_MM)
     lines = (
         *(_describe_remark(remark, cells) for remark, cells in remarks.items()),
-        f"To do: {len(left)} cells, {hours:.3g} hours at {tflops:g} TFLOP/s (--tflops){without}.",
+        f"To do: {len(left)} cells, {hours:.2g} hours at {tflops:g} TFLOP/s (--tflops){without}.",
         f"Estimated from each network's operations and tensors (32 bit), for scans of {size} mm,",
         "without loading them. DRY_RUN=true before a command measures it on this machine.",
     )
