@@ -155,7 +155,13 @@ def _read(
 ) -> native_grid.NativeCase:
     """Reads the prediction and the truth of a case."""
     truth, grid = dataset.read_truth(case)
-    predicted = nifti.read_mask(str(path), case=case, like=grid, labels=range(len(dataset.classes)))
+    predicted = nifti.read_mask(
+        str(path),
+        case=case,
+        like=grid,
+        labels=range(len(dataset.classes)),
+        needs_code=dataset.needs_code,
+    )
     return native_grid.NativeCase(
         predicted.as_subclass(torch.Tensor)[0],
         truth.as_subclass(torch.Tensor)[0],

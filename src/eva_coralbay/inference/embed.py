@@ -84,11 +84,12 @@ def embed(
             the segmentation tasks (1.5 mm, -175 to 250 HU) where it states nothing.
 
     Returns:
-        The embedding, float32, of shape [E], or [2 E] for `mean+max`.
+        The embedding, float32, of shape [E]; for `max` and for boxes and masks, [C of the maps that
+        it is made of], which is the same for all encoders but SPECTRE's; for `mean+max` both.
 
     Raises:
-        EvaCoralbayError: If the scan is unusable, the region lies outside of it, or the encoder
-            has no feature maps and these are needed.
+        EvaCoralbayError: If the scan is unusable, the region lies outside of it, the encoder has no
+            feature maps and these are needed, or the embedding is not finite.
     """
     chosen = model_input.choose(preprocessing or _stated(encoder))
     volume = sources.to_volume(scan)
@@ -123,8 +124,8 @@ def encode(
         on_windows: Is called with the number of windows that are done, and that of all windows.
 
     Raises:
-        EvaCoralbayError: If the encoder gives no embedding [B, E], or no feature maps where they
-            are needed.
+        EvaCoralbayError: If the encoder gives no embedding [B, E], no feature maps where they are
+            needed, or NaN.
     """
     network: Any = getattr(encoder, "model", encoder)
     pooled = _Pooled(pool)
@@ -192,13 +193,16 @@ class _Pooled:
             self.add_maxima(maxima)
 
     def result(self) -> npt.NDArray[np.float32]:
-        """Returns the embedding."""
+        """Returns the embedding, which is refused if it is not finite."""
         parts = []
         if "mean" in self._pool and self._sum is not None:
             parts.append((self._sum / self._weight).float())
         if "max" in self._pool and self._maximum is not None:
             parts.append(self._maximum)
-        return torch.cat(parts).cpu().numpy()
+        embedding = torch.cat(parts)
+        if not embedding.isfinite().all():
+            raise EvaCoralbayError("the embedding has NaN or infinite values")
+        return embedding.cpu().numpy()
 
     def _add(self, values: torch.Tensor, weight: torch.Tensor | float) -> None:
         self._sum = values if self._sum is None else self._sum + values

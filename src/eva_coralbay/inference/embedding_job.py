@@ -124,8 +124,9 @@ def embed_scans(
         devices: Where to compute, as PyTorch names devices: a copy of the encoder on each.
 
     Raises:
-        EvaCoralbayError: If there is no scan, the table was made with other settings or cannot be
-            written, another process writes it, or a region names no scan.
+        EvaCoralbayError: If there is no scan, the encoder cannot take the windows, the table was
+            made with other settings or cannot be written, another process writes it, or a region
+            names no scan.
     """
     feature_table.check_path(out)
     encoders = [build().to(name).eval() for name in map(places.check, devices)]
@@ -145,6 +146,8 @@ def embed_scans(
         "regions": "masks" if parts.masks else "points and boxes" if parts.of_case else "scans",
         "maps": num_maps,
     }
+    if window is not None:
+        _try_window(encoders[0], preprocessing.window or ())
     with feature_table.locked(out) as folder:
         search = sources.find(named, exclude=exclude, unpack_in=folder / "unpacked")
         work = _assign(search.items, parts)
@@ -173,6 +176,21 @@ def embed_scans(
             len(work) - len(new),
             {**search.failures, **failures},
         )
+
+
+def _try_window(encoder: nn.Module, window: Sequence[int]) -> None:
+    """Checks that an encoder takes windows of a size that it was not made for."""
+    empty = model_input.ModelInput(np.zeros((1, *window), np.float32), np.eye(4))
+    try:
+        embed_lib.encode(empty, encoder, window=window)
+    except EvaCoralbayError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        size = " x ".join(map(str, window))
+        raise EvaCoralbayError(
+            f"The encoder cannot take windows of {size} voxels ({_in_one_line(error)}). Choose a "
+            "larger --window, or leave it out for that of its training."
+        ) from error
 
 
 class _Run:
@@ -245,8 +263,6 @@ class _Run:
             num_maps=self._num_maps,
             on_windows=say,
         )
-        if not np.isfinite(features.embedding).all():
-            raise EvaCoralbayError("the embedding has NaN or infinite values")
         if self._num_maps:
             # whoever wrote the regions chose their names, and a slash would lead elsewhere
             name = "__".join(filter(None, (work.item.case, parse.quote(region, safe=" "))))

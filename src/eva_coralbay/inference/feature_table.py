@@ -55,6 +55,7 @@ class FeatureTable:
         self._settings = json.dumps(settings, sort_keys=True)
         self._rows: list[dict[str, Any]] = []
         self._saved = time.monotonic()
+        self._width: int | None = None
         self._done = self._read_done()
 
     @property
@@ -67,7 +68,12 @@ class FeatureTable:
 
         Args:
             rows: The columns, and `embedding`, an array of shape [E].
+
+        Raises:
+            EvaCoralbayError: If an embedding has another number of values than those of the table.
         """
+        for row in rows:
+            self._check_width(row)
         self._rows += [dict(row) for row in rows]
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
@@ -106,10 +112,22 @@ class FeatureTable:
         for path in self._files():
             table = _read(path, columns=["case", "source_state"])
             self._check_settings((table.schema.metadata or {}).get(_METADATA_KEY, b""), path)
+            self._width = _read_width(path)
             done |= dict(
                 zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True)
             )
         return done
+
+    def _check_width(self, row: Mapping[str, Any]) -> None:
+        """Refuses an embedding that does not fit beside those that are known."""
+        found = len(row["embedding"])
+        self._width = self._width or found
+        if found != self._width:
+            raise EvaCoralbayError(
+                f"'{self._path}': case '{row['case']}', region '{row['region']}' has {found} "
+                f"values, and others have {self._width}: {row['model']} makes other embeddings of "
+                "points than of boxes. Write them to two tables."
+            )
 
     def _check_settings(self, stated: bytes, path: pathlib.Path) -> None:
         if stated.decode(errors="replace") == self._settings:
@@ -249,6 +267,13 @@ def _read(path: pathlib.Path, *, columns: Sequence[str] | None = None) -> Any:
             f"'{path}' is not a Parquet file that can be read ({error}). Choose another --out, or "
             "delete it."
         ) from error
+
+
+def _read_width(path: pathlib.Path) -> int:
+    """Returns the number of values of the embeddings in a file that was read before."""
+    from pyarrow import parquet
+
+    return parquet.read_schema(path).field("embedding").type.list_size
 
 
 def _write(path: pathlib.Path, table: Any) -> None:

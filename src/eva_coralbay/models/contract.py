@@ -11,7 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -124,7 +124,8 @@ def check(
     if random_weights:
         kwargs["random_weights"] = True
     given = kwargs.pop("out_indices", None)
-    num_maps = _num_maps(backbone) if given is None else given
+    stated = zoo.ENTRIES[backbone].maps if backbone in zoo.ENTRIES else ()
+    num_maps = (len(stated) or _NUM_MAPS) if given is None else given
     encoder = None
     with torch.random.fork_rng(devices=[]), meter:
         torch.manual_seed(0)
@@ -135,14 +136,9 @@ def check(
         else:
             encoder = description.describe_encoder(embedder)
             build_mapper = functools.partial(_build, backbone, {**kwargs, "out_indices": num_maps})
-            findings = _run(embedder, build_mapper, roi, in_channels, num_maps)
+            findings = _run(embedder, build_mapper, roi, in_channels, num_maps, stated)
     seconds = round(time.monotonic() - start, 1)
     return Report(backbone, findings, seconds, round(meter.peak / 2**30, 2), encoder)
-
-
-def _num_maps(backbone: str) -> int:
-    maps = zoo.ENTRIES[backbone].maps if backbone in zoo.ENTRIES else ()
-    return len(maps) or _NUM_MAPS
 
 
 def _run(
@@ -151,6 +147,7 @@ def _run(
     roi: int,
     in_channels: int,
     num_maps: int,
+    stated: Sequence[zoo.FeatureMap],
 ) -> list[Finding]:
     parameters = sum(parameter.numel() for parameter in embedder.parameters())
     findings = [Finding("builds", True, f"{parameters:,} parameters")]
@@ -175,7 +172,7 @@ def _run(
     except Exception as error:
         return [*findings, Finding("feature maps", False, _describe(error))]
     map_checks: dict[str, Callable[[], str]] = {
-        "feature maps": lambda: _check_maps(maps, num_maps),
+        "feature maps": lambda: _check_maps(maps, num_maps, stated, roi),
         "trainable: gradient": lambda: _check_gradient(mapper, volume(small)),
     }
     findings += [_find(name, run) for name, run in map_checks.items()]
@@ -344,7 +341,9 @@ def _check_frozen(model: nn.Module, tensor: torch.Tensor) -> str:
     return "the output asks for none"
 
 
-def _check_maps(maps: list[torch.Tensor], num_maps: int) -> str:
+def _check_maps(
+    maps: list[torch.Tensor], num_maps: int, stated: Sequence[zoo.FeatureMap], roi: int
+) -> str:
     seen = _shapes(maps)
     if len(maps) != num_maps:
         raise _Broken(f"{len(maps)} maps for out_indices={num_maps}: {seen}")
@@ -355,7 +354,22 @@ def _check_maps(maps: list[torch.Tensor], num_maps: int) -> str:
     edges = [feature_map.shape[-1] for feature_map in maps]
     if edges != sorted(edges, reverse=True):
         raise _Broken(f"not from fine to coarse: {seen}")
+    expected = stated[-num_maps:]
+    for found, one in zip(maps, expected, strict=False):
+        if found.shape[1] != one.channels or not _is_of_stride(found, one.stride, roi):
+            raise _Broken(
+                f"{_shapes(found)} where the zoo says {one.channels} channels at a stride of "
+                f"{' x '.join(map(str, one.stride))}"
+            )
     return seen
+
+
+def _is_of_stride(feature_map: torch.Tensor, stride: Sequence[int], roi: int) -> bool:
+    """Whether a map of a cube has the size that follows from its stride, however it is rounded."""
+    return all(
+        size in (roi // step, -(-roi // step))
+        for size, step in zip(feature_map.shape[2:], stride, strict=True)
+    )
 
 
 def _check_gradient(model: nn.Module, tensor: torch.Tensor) -> str:

@@ -163,7 +163,7 @@ def _checked(entry: zoo.Entry, kind: type, options: Mapping[str, Any]) -> dict[s
         raise EvaCoralbayError(
             f"{entry.name} does not take {', '.join(unknown)}; it takes {', '.join(known)}."
         )
-    given = {option: value for option, value in options.items() if value is not None}
+    given = {name: _as_stated(value) for name, value in options.items() if value is not None}
     published = {} if entry.sha256 is None else {"sha256": entry.sha256}
     stated = {**entry.arguments, **published}
     wrong = [k for k, value in stated.items() if given.get(k, value) != value]
@@ -173,6 +173,11 @@ def _checked(entry: zoo.Entry, kind: type, options: Mapping[str, Any]) -> dict[s
         config = " (in a config, IN_FEATURES)" if "feature_size" in wrong else ""
         raise EvaCoralbayError(f"{entry.name} has {fixed}{config}, which cannot be {asked}.")
     return given
+
+
+def _as_stated(value: Any) -> Any:
+    """Returns a list, as YAML and JSON have it, as the tuple that an entry says."""
+    return tuple(map(_as_stated, value)) if isinstance(value, list) else value
 
 
 def _with_weights(
@@ -187,11 +192,12 @@ def _with_weights(
             network = kind(**arguments)
             network.origin = _fill(network.core, entry, source)
     except weight_files.CheckpointError as error:
-        if checkpoint is None or entry.name == _OPEN or not (_is_swin(entry) or entry.more_weights):
+        is_hinted = entry.more_weights or (checkpoint is not None and _is_swin(entry))
+        if entry.name == _OPEN or not is_hinted:
             raise
         raise weight_files.CheckpointError(f"{error} {_hint(entry)}") from error
     if checkpoint is None and entry.unpinned is not None:
-        first_hashes.check(entry.name, source, network.origin.sha256)
+        first_hashes.check(entry.name, " and ".join(entry.files), network.origin.sha256)
     if checkpoint is None or entry.sha256 is not None or entry.md5 is not None:
         network.origin = dataclasses.replace(network.origin, published_as=entry.name)
     return network.eval()

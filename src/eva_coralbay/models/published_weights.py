@@ -13,6 +13,9 @@ from eva_coralbay.models import key_layouts, tensor_checks, weight_files, weight
 from eva_coralbay.models.weight_files import CheckpointError
 from eva_coralbay.models.zoo.entry import KeyLayout
 
+_AXES_3D = 5
+"""Axes of the weights of a 3D convolution."""
+
 _NESTS = ("state_dict", "model_state_dict", "net", "network", "model")
 """Names under which training codes nest a state dict."""
 
@@ -151,8 +154,19 @@ def _check_keys(
         "wrong shape": shapes,
     }
     problems = [key_layouts.count_keys(kind, keys) for kind, keys in kinds.items() if keys]
+    flat = [key for key in own if own[key].ndim == _AXES_3D and _is_flat(given.get(key))]
+    if flat:
+        raise CheckpointError(
+            f"{where}: weights of a 2D network ({key_layouts.count_keys('of images', flat)}), and "
+            "this encoder is 3D. For images, slice by slice, `eva-coralbay models` lists slices/*."
+        )
     if problems:
         raise CheckpointError(
             f"{where}: not the weights of this encoder. {'. '.join(problems)}. These are the "
             "weights of another model, or of another version of it."
         )
+
+
+def _is_flat(weights: torch.Tensor | None) -> bool:
+    """Whether these are the weights of a 2D convolution."""
+    return weights is not None and weights.ndim == _AXES_3D - 1

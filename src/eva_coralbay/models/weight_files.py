@@ -226,9 +226,10 @@ def verify_md5(source: str, md5: str) -> None:
     """Checks the MD5 of the weights file of a source, for weights with no better hash.
 
     Raises:
-        CheckpointError: If there is no such source, or it has another MD5.
+        CheckpointError: If there is no such source, it is no weights file, or has another MD5.
     """
     path = locate(source).weights
+    check_is_binary(path)
     found = _hashes.hash_file(path, algorithm="md5")
     verify_hash(str(path), found, md5, stated_by="its publisher", algorithm="MD5")
 
@@ -407,10 +408,14 @@ def check_is_binary(path: pathlib.Path) -> None:
     """Refuses files that often arrive in place of weights.
 
     Raises:
-        CheckpointError: If the file is empty, a web page or a git-lfs pointer.
+        CheckpointError: If the file cannot be opened, is empty, compressed, a web page or a git-lfs
+            pointer.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty. Download or copy it again.")
     if head.startswith(b"version https://git-lfs"):

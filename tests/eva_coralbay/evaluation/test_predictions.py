@@ -129,6 +129,26 @@ def _copy_labels(root: pathlib.Path, out: pathlib.Path) -> list[str]:
     return dataset.case_ids
 
 
+def test_label_maps_may_have_the_header_of_the_scans_of_their_task(
+    liver: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Headers of LiTS do not say where the voxels lie, and programs copy them."""
+    dataset = datasets.LiTS17(str(liver), "test")
+    dataset.setup()
+    for source in dataset.sources():
+        for path in source.files[:2]:
+            content = bytearray(pathlib.Path(path).read_bytes())
+            content[252:256] = bytes(4)  # qform_code and sform_code
+            pathlib.Path(path).write_bytes(content)
+    _copy_labels(liver, tmp_path / "maps")
+
+    result = predictions.score(
+        tmp_path / "maps", "lits17", str(liver), tmp_path / "logs", model="lab/net"
+    )
+
+    assert result.metrics["dice"] == 1.0
+
+
 def test_a_task_has_its_own_metrics_and_a_place_on_the_board(
     liver: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

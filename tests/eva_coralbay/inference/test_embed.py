@@ -203,6 +203,17 @@ def test_refuses_what_is_no_scan_in_hu(tmp_path: pathlib.Path) -> None:
         eva_coralbay.embed(path, toy.ToyPyramid())
 
 
+def test_refuses_an_embedding_that_is_not_finite(tmp_path: pathlib.Path) -> None:
+    """As that of an array with NaN, which no file with such values can become."""
+    scan = eva_coralbay.read_scan(
+        scan_files.write_nifti(tmp_path / "a.nii.gz", scan_files.hounsfield())
+    )
+    array = np.array(scan.array, dtype=np.float32)
+    array[len(array) // 2] = np.nan
+    with pytest.raises(EvaCoralbayError, match="NaN or infinite"):
+        eva_coralbay.embed(scan._replace(array=array), toy.ToyPyramid())
+
+
 def test_names_a_scan_whose_hu_seem_to_be_shifted(tmp_path: pathlib.Path, log: list[str]) -> None:
     path = scan_files.write_nifti(tmp_path / "a.nii.gz", scan_files.hounsfield() - 200)
     eva_coralbay.embed(path, toy.ToyPyramid(preprocessing=toy.small_input()))

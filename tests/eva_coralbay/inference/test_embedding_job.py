@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import eva_coralbay
 from eva_coralbay import _hashes, _processes, _progress
@@ -309,6 +310,41 @@ def test_points_and_boxes_of_a_file(tmp_path: pathlib.Path) -> None:
     moved = embedding_job.Regions(regions.read(str(rois), space="lps"))
     report = _embed([str(folder)], out, parts=moved)
     assert (report.known, len(report.failures)) == (1, 1)
+
+
+class _Wide(toy.ToyPyramid):
+    """Its embedding of a window is wider than its maps, as SPECTRE's is."""
+
+    def forward_embeddings(self, tensor: torch.Tensor) -> torch.Tensor:
+        return super().forward_embeddings(tensor).repeat(1, 2)
+
+
+def test_embeddings_of_two_widths_do_not_come_into_one_table(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    x, y, z = (eva_coralbay.read_scan(folder / "scan_0.nii.gz").affine @ [7, 12, 10, 1])[:3]
+    point = regions.Point("point", (x, y, z))
+    box = regions.Box("box", (x - 9, y - 9, z - 9), (x + 9, y + 9, z + 9))
+
+    def call(*wanted: regions.Point | regions.Box) -> embedding_job.Report:
+        parts = embedding_job.Regions({"in__scan_0": wanted})
+        wide = lambda: _Wide(preprocessing=toy.small_input())  # noqa: E731
+        return _embed([str(folder)], out, parts=parts, build=wide)
+
+    for wanted in ([point, box], [box]):
+        with pytest.raises(EvaCoralbayError, match="region 'box' has .* Write them to two tables"):
+            call(*wanted)
+        assert call(point).rows == 1
+
+
+def test_refuses_windows_that_the_encoder_cannot_take(tmp_path: pathlib.Path) -> None:
+    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv3d(1, 2, 9), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+
+    with pytest.raises(EvaCoralbayError, match="windows of 8 x 8 x 8 voxels .*larger --window"):
+        _embed([str(folder)], out, build=build, window=(8, 8, 8))
+    assert not out.exists()
 
 
 def test_regions_of_an_unknown_scan_are_refused(tmp_path: pathlib.Path) -> None:

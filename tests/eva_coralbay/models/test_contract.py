@@ -1,5 +1,6 @@
 """Tests that the check passes what keeps the contract and finds each thing that does not."""
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from monai.networks.nets import swin_unetr
 from torch import nn
 
-from eva_coralbay.models import contract
+from eva_coralbay.models import contract, zoo
 
 
 class Keeps(nn.Module):
@@ -165,6 +166,22 @@ def test_does_not_keep(backbone: str, check: str, seen: str) -> None:
 
     assert findings[check].holds is False
     assert seen in findings[check].seen
+
+
+@pytest.mark.parametrize("wrong", [(128, 16), (64, 8)])
+def test_maps_are_those_that_the_zoo_states(
+    wrong: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = zoo.ENTRIES["radiology/suprem_segresnet"]
+    assert entry.maps[-1] == zoo.FeatureMap.of_stride(128, 8)
+    maps = (*entry.maps[:-1], zoo.FeatureMap.of_stride(*wrong))
+    monkeypatch.setitem(zoo.ENTRIES, entry.name, dataclasses.replace(entry, maps=maps))
+
+    report = contract.check(entry.name, random_weights=True, roi=32)
+
+    (finding,) = (one for one in report.findings if one.check == "feature maps")
+    assert finding.holds is False
+    assert finding.seen.startswith("[1, 128, 4, 4, 4] where the zoo says")
 
 
 def test_fewer_maps_on_request() -> None:

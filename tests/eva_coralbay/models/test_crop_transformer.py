@@ -71,6 +71,36 @@ def test_each_part_has_its_file(published: tuple[zoo.Entry, Any], tmp_path: path
             torch.testing.assert_close(value, network.state_dict()[name], rtol=0, atol=0)
 
 
+def test_the_transformer_of_crops_alone_is_another_encoder(
+    published: tuple[zoo.Entry, Any],
+) -> None:
+    """Its one file is the first of the two, whose remembered hash is that of both."""
+    entry, _ = published
+    local = dataclasses.replace(
+        zoo.ENTRIES["radiology/spectre_local"],
+        arguments={
+            name: value
+            for name, value in entry.arguments.items()
+            if name in zoo.ENTRIES["radiology/spectre_local"].arguments
+        },
+        weights=entry.weights,
+    )
+
+    for one in (local, entry, local):
+        loading.build(one)
+
+
+def test_without_a_connection_a_folder_with_both_files_is_asked_for(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    entry = dataclasses.replace(
+        _entry(tmp_path), weights="nobody/model#a.pt", more_weights=("nobody/model#b.pt",)
+    )
+    with pytest.raises(checkpoints.CheckpointError, match="pass a folder with a.pt and b.pt"):
+        loading.build(entry)
+
+
 def test_the_origin_tells_the_second_file_from_another(published: tuple[zoo.Entry, Any]) -> None:
     entry, network = published
     first: Any = loading.build(entry)

@@ -80,7 +80,9 @@ def test_nothing_else_is_read(keys: zoo.KeyLayout, network: nn.Module) -> None:
         "1 missing: convInit.bias": {k: v for k, v in own.items() if k != "convInit.bias"},
         "1 unexpected: convInit.adapter": own | {"convInit.adapter": torch.zeros(2)},
         "NaN": own | {"convInit.weight": torch.full_like(weight, torch.nan)},
-        r"1 wrong shape: convInit.weight \(2, 1, 3, 3\)": own | {"convInit.weight": weight[..., 0]},
+        r"1 wrong shape: convInit.weight \(2, 1, 3, 3, 2\)": own
+        | {"convInit.weight": weight[..., :2]},
+        "weights of a 2D network .1 of images: convInit": own | {"convInit.weight": weight[..., 0]},
         "several networks": student | {f"teacher.{key}": value for key, value in own.items()},
         "holds no state dict, but epoch": {"epoch": 3},
         "holds no state dict, but a list": [own],
@@ -117,6 +119,18 @@ def test_files_that_are_no_weights(
         with pytest.raises(CheckpointError, match=message):
             published_weights.load(network, str(path), keys=zoo.KeyLayout(), sha256=None, md5=None)
     assert not (tmp_path / "ran_code").exists()
+
+
+@pytest.mark.parametrize("name", ["radiology/universal_swinunetr", "radiology/ct_fm"])
+def test_what_is_no_weights_file_is_not_judged_by_its_hash(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    files = {"the file is empty": b"", "a git-lfs pointer": b"version https://git-lfs"}
+    for message, content in files.items():
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            loading.load_encoder(name, checkpoint=str(path))
 
 
 def test_only_swin_encoders_have_a_name_for_other_weights(tmp_path: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ import timm
 import torch
 from torch.nn import functional
 
+from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.models import loading, published_weights, weight_files, zoo
 
 _NAMES = [name for name in zoo.ENTRIES if name.startswith("slices/")]
@@ -51,6 +52,15 @@ def test_maps_are_those_of_timm_of_three_neighbors(name: str) -> None:
 
     torch.testing.assert_close(embedding[0], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(maps[-1][0].transpose(0, 1), output, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["slices/resnet50", "radiology/merlin"])
+def test_further_channels_are_refused(name: str) -> None:
+    """They were not seen, or taken for the colors of an image."""
+    encoder = loading.build(zoo.ENTRIES[name], random_weights=True)
+
+    with pytest.raises(EvaCoralbayError, match="one channel, got 3"):
+        encoder(torch.rand(1, 3, 32, 32, 32))
 
 
 def test_the_weights_of_another_network_are_refused() -> None:

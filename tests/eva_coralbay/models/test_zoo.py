@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import pathlib
 from typing import Any
@@ -197,6 +198,14 @@ def test_other_weights_than_the_published_ones(tmp_path: pathlib.Path) -> None:
     for name in _SWIN_UNETR:
         with pytest.raises(checkpoints.CheckpointError, match="use 'radiology/coralbay' with the"):
             load_encoder(name, checkpoint=str(tmp_path / "mine.pt"))
+
+
+def test_what_an_entry_says_may_be_repeated_as_json_has_it() -> None:
+    stated = zoo.ENTRIES["radiology/suprem_segresnet"].as_dict()["arguments"]
+    repeated = json.loads(json.dumps(stated))
+    assert any(isinstance(value, list) for value in repeated.values())
+
+    loading.build_named("radiology/suprem_segresnet", random_weights=True, **repeated)
 
 
 def test_another_hash_than_the_published_one_is_a_contradiction() -> None:

@@ -57,7 +57,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
     `eva_coralbay.data.quality`), unless `unchecked_cases` names its case.
     """
 
-    _needs_code: ClassVar[bool] = True
+    needs_code: ClassVar[bool] = True
     """Whether files are refused whose headers do not say where the voxels lie."""
 
     def __init__(
@@ -370,10 +370,10 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
 
     def _read_scan(self, case: str) -> eva_tv_tensors.Volume:
         path = self._path(self._files[case].image)
-        return nifti.read_scan(path, case=case, needs_code=self._needs_code)
+        return nifti.read_scan(path, case=case, needs_code=self.needs_code)
 
     def _read_grid(self, relative: str, case: str) -> grid_lib.Grid:
-        return nifti.read_grid(self._path(relative), case=case, needs_code=self._needs_code)
+        return nifti.read_grid(self._path(relative), case=case, needs_code=self.needs_code)
 
     def _read_mask(self, case: str, grid: grid_lib.Grid) -> tv_tensors.Mask:
         path = self._path(self._files[case].label)
@@ -383,7 +383,7 @@ class SegmentationDataset(vision.VisionDataset[eva_tv_tensors.Volume, tv_tensors
             like=grid,
             labels=range(len(self.classes)),
             ignored=self._ignored_value,
-            needs_code=self._needs_code,
+            needs_code=self.needs_code,
         )
 
     def _find_problems(self, case: str) -> list[str]:

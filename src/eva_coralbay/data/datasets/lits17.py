@@ -22,7 +22,7 @@ class LiTS17(task_lib.TaskDataset):
     (https://github.com/PatrickChrist/LITS-CHALLENGE/issues/14); they are used as they are.
     """
 
-    _needs_code = False
+    needs_code = False
 
     facts = catalog.TASKS["lits17"]
 

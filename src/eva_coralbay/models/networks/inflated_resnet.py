@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from eva_coralbay.models.networks.pyramid import PyramidEncoder
+from eva_coralbay.models.networks import pyramid
 
 _STEM = 64
 _EXPANSION = 4
 
 
-class InflatedResNet(PyramidEncoder):
+class InflatedResNet(pyramid.PyramidEncoder):
     """An inflated ResNet of bottlenecks, whose input is repeated to three channels.
 
     It has five maps: of 64 channels at a stride of (1, 2, 2), and of 256, 512, 1024 and 2048
@@ -66,6 +66,7 @@ class _Stages(nn.Module):
 
     def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Returns the feature maps of a volume [B, 1, D, H, W]."""
+        pyramid.check_channels(tensor)
         hidden = self.relu(self.bn1(self.conv1(tensor.expand(-1, 3, -1, -1, -1))))
         maps = [hidden]
         hidden = self.maxpool(hidden)

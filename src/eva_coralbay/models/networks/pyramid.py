@@ -77,3 +77,13 @@ class PyramidEncoder(nn.Module, abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """Describes what the network computes beside its weights; see `models.description`."""
+
+
+def check_channels(tensor: torch.Tensor) -> None:
+    """Checks that a volume [B, C, D, H, W] has the one channel that its encoder makes more of.
+
+    Raises:
+        EvaCoralbayError: If it has others.
+    """
+    if tensor.shape[1] != 1:
+        raise EvaCoralbayError(f"The encoder takes volumes of one channel, got {tensor.shape[1]}.")

@@ -24,8 +24,9 @@ _MLP_RATIO = 4
 class RotaryViT(PyramidEncoder):
     """A vision transformer with a class token, whose only feature map is its grid of patch tokens.
 
-    The map has `embed_dim` channels at a stride of `patch_size`; what is left over at the end of an
-    axis is not seen. The embedding is the normalized class token.
+    The map has `embed_dim` channels at a stride of `patch_size`. A volume whose sizes are not
+    multiples of it is enlarged to the next ones, so that the tokens cover it evenly. The embedding
+    is the normalized class token.
     """
 
     def __init__(
@@ -70,22 +71,30 @@ class RotaryViT(PyramidEncoder):
 
     @override
     def forward_features(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        return [self.core(tensor)[1]]
+        return self.forward_intermediates(tensor)[1]
 
     @override
     def forward_embeddings(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.core(tensor)[0]
+        return self.forward_intermediates(tensor)[0]
 
     @override
     def forward_intermediates(
         self, tensor: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        token, feature_map = self.core(tensor)
+        token, feature_map = self.core(self._enlarge(tensor))
         return token, [feature_map]
 
     @override
     def describe(self) -> dict[str, Any]:
         return {"architecture": self._architecture, "embedding": "class token"}
+
+    def _enlarge(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns a volume of whole patches."""
+        patch, sizes = self._architecture["patch_size"], tensor.shape[2:]
+        whole = [-(-size // patch) * patch for size in sizes]
+        if whole == list(sizes):
+            return tensor
+        return functional.interpolate(tensor, whole, mode="trilinear", align_corners=False)
 
 
 class _Tokens(nn.Module):

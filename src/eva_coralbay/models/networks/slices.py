@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
-from eva_coralbay.models.networks.pyramid import PyramidEncoder
+from eva_coralbay.models.networks import pyramid
 
 
 class SliceEncoder(nn.Module):
@@ -54,7 +54,7 @@ class SliceEncoder(nn.Module):
         return [_stack(one, len(tensor)) for one in maps]
 
 
-class TimmSlices(PyramidEncoder):
+class TimmSlices(pyramid.PyramidEncoder):
     """A 2D network of timm on every axial slice, with the slices beside it as further channels.
 
     The three channels of an image are the slice before, the slice itself and the one after it; at
@@ -112,6 +112,7 @@ class TimmSlices(PyramidEncoder):
 
     def _to_images(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the normalized images [B * D, 3, H, W] of volumes [B, 1, D, H, W]."""
+        pyramid.check_channels(tensor)
         padded = functional.pad(tensor, (0, 0, 0, 0, 1, 1), mode="replicate")
         neighbors = padded[:, 0].unfold(1, 3, 1).movedim(-1, 2)
         mean, std = self.get_buffer("statistics")

@@ -47,6 +47,10 @@ ENTRIES = (
             "preprocessing": f"{_CODE}/dinov2/inference/processing.py (isotropic, at least 0.75 mm)"
             " and dinov2/configs/ssl_default_config.yaml",
         },
+        notes=(
+            "Crops whose sizes are not multiples of 14, such as the 96 of our tasks, are enlarged to "
+            "the next ones by trilinear interpolation. The original leaves the rest out.",
+        ),
     ),
 )
 """The base size."""
