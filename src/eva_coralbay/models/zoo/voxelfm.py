@@ -48,8 +48,8 @@ ENTRIES = (
             " and dinov2/configs/ssl_default_config.yaml",
         },
         notes=(
-            "Crops whose sizes are not multiples of 14, such as the 96 of our tasks, are enlarged to "
-            "the next ones by trilinear interpolation. The original leaves the rest out.",
+            "Crops whose sizes are not multiples of 14, such as the 96 of our tasks, are enlarged "
+            "to the next ones by trilinear interpolation. The original leaves the rest out.",
         ),
     ),
 )
