@@ -1,4 +1,4 @@
-# An image with the package of this clone, as `pip install .` installs it.
+# An image with the package of this clone, with all that `embed` and `segment` can write.
 #
 #   docker build --tag eva-coralbay .
 #   docker build --build-arg TORCH_BACKEND=cu128 --tag eva-coralbay:cuda .
@@ -18,7 +18,7 @@ COPY src src
 # uv alone knows which build of PyTorch a name such as cu128 stands for
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir uv \
-    && uv pip install --system --no-cache --torch-backend "${TORCH_BACKEND}" . \
+    && uv pip install --system --no-cache --torch-backend "${TORCH_BACKEND}" ".[embed,dicom-seg]" \
     && eva-coralbay --version
 
 RUN useradd --create-home --uid 1000 coralbay

@@ -53,7 +53,9 @@ def test_docker_is_given_what_is_copied() -> None:
 @pytest.mark.parametrize("recipe", _RECIPES)
 def test_the_clone_is_installed_and_tried(recipe: str) -> None:
     text = _read(recipe)
-    assert re.search(r'uv pip install [^&\n]*--torch-backend "[^"]+" \.\s', text)
+    assert re.search(
+        r'uv pip install [^&\n]*--torch-backend "[^"]+" "\.\[embed,dicom-seg\]"\s', text
+    )
     assert "eva-coralbay --version" in text
     assert re.search(r"python:3\.1[0-3]-slim", text)
 

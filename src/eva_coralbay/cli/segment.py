@@ -51,8 +51,8 @@ class Segment(_subcommand.Subcommand):
         parser.add_argument(
             "--which",
             choices=("last", "best"),
-            default="last",
-            help="the checkpoint of the last step, or the best one on val (default: %(default)s)",
+            help="the checkpoint of the last step, or the best one on val (default: the one that "
+            "the run is scored by)",
         )
         parser.add_argument(
             "--overlay", action="store_true", help="also draw each scan with its labels, as PNG"

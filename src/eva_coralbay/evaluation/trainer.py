@@ -13,7 +13,7 @@ from lightning.pytorch import callbacks as pl_callbacks
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import _atomic_files, _checkpoint_io, _notices, _preemption, errors
+from eva_coralbay import _atomic_files, _checkpoint_io, _loggers, _notices, _preemption, errors
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.evaluation import (
     config_files,
@@ -106,6 +106,7 @@ class Trainer(eva.Trainer):
         # before Lightning says that the machine has fewer
         _check_devices(devices)
         errors.check_at_least(1, n_runs, "n_runs", "N_RUNS")
+        _loggers.check(loggers)
         self._protocol = protocol
         rules = protocols.PROTOCOLS[protocol]
         in_steps = rules.mode != "probe"
@@ -148,7 +149,7 @@ class Trainer(eva.Trainer):
                     robustness=bool(robustness),
                 ),
             ],
-            logger=(not dry_run and tracking.build_loggers(loggers, default_root_dir, task))
+            logger=(not dry_run and _loggers.build(loggers, default_root_dir, project=task))
             or False,
             plugins=[_checkpoint_io.CheckpointIO()],
             enable_model_summary=enable_model_summary,

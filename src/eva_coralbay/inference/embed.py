@@ -140,7 +140,7 @@ def encode(
         placed = [one for one in placed if inside[one.core].any()]
     done = 0
     for group, batch in _batches(image, placed, window, network):
-        maps = list(network.forward_features(batch)) if needs_maps else []
+        maps = _feature_maps(network, batch, least=num_maps) if needs_maps else []
         if inside is None and "mean" in pool:
             pooled.add_means(_embeddings(network, batch, maps))
         for index, one in enumerate(group):
@@ -234,6 +234,13 @@ def _held(inside: torch.Tensor, window: windows_lib.Window, size: Sequence[int])
     held = torch.zeros(tuple(size), dtype=torch.bool)
     held[window.core_within] = inside[window.core]
     return held
+
+
+def _feature_maps(network: Any, batch: torch.Tensor, *, least: int) -> list[torch.Tensor]:
+    maps = list(network.forward_features(batch))
+    if len(maps) < least:
+        raise EvaCoralbayError(f"The encoder has {len(maps)} feature maps, not {least}.")
+    return maps
 
 
 def _embeddings(network: Any, batch: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:

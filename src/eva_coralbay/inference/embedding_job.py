@@ -1,6 +1,5 @@
 """The embeddings of many scans: found, read in processes, encoded on devices, kept in a table."""
 
-import collections
 import contextlib
 import functools
 import io
@@ -24,9 +23,12 @@ from eva_coralbay.data import workers as workers_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import devices as places
 from eva_coralbay.inference import embed as embed_lib
-from eva_coralbay.inference import feature_table, model_input, regions, sources
-from eva_coralbay.models import checkpoints, recorded_name
+from eva_coralbay.inference import feature_table, model_input, region_work, regions, sources
+from eva_coralbay.models import checkpoints, description, recorded_name
 from eva_coralbay.models.preprocessing import Preprocessing
+
+_MAX_REGION_BYTES = 40
+"""How much of a region's name is in the name of a file."""
 
 _MASK_LABELS = range(2**16)
 """The label values that a mask may have."""
@@ -56,23 +58,6 @@ class Report(NamedTuple):
 
     failures: dict[str, str]
     """Why scans, or regions of them, are left out, by their source."""
-
-
-class _Work(NamedTuple):
-    """A scan, and what of it is embedded."""
-
-    item: sources.Item
-    points: tuple[regions.Point | regions.Box, ...]
-    mask: str | None
-
-    @property
-    def state(self) -> str:
-        """A hash of all that the embeddings are made of beside the settings."""
-        if not self.points and self.mask is None:
-            return self.item.state
-        status = pathlib.Path(self.mask).stat() if self.mask else None
-        identity = [status.st_size, status.st_mtime_ns] if status else []
-        return scan_search.digest(self.item.state, [repr(one) for one in self.points], identity)
 
 
 class _Made(NamedTuple):
@@ -143,23 +128,27 @@ def embed_scans(
         "weights_sha256": checkpoints.state_dict_sha256(network.state_dict()),
         "preprocessing": preprocessing.as_dict(),
         "pool": pool,
+        "encoder": description.describe_encoder(network)["sha256"],
         "regions": "masks" if parts.masks else "points and boxes" if parts.of_case else "scans",
         "maps": num_maps,
     }
-    if window is not None:
-        _try_window(encoders[0], preprocessing.window or ())
+    if window is not None or num_maps:
+        _try_window(encoders[0], preprocessing.window or (), num_maps)
     with feature_table.locked(out) as folder:
-        search = sources.find(named, exclude=exclude, unpack_in=folder / "unpacked")
-        work = _assign(search.items, parts)
         table = feature_table.FeatureTable(out, settings)
+        search = sources.find(
+            named, exclude=exclude, unpack_in=folder / "unpacked", known=table.find
+        )
+        work, failures = _assign(search.items, parts)
         new = [one for one in work if table.done.get(one.item.case) != one.state]
         progress = _progress.ScanBar(len(work), done=len(work) - len(new))
         maps_folder = out.with_name(f"{out.stem}_maps")
         run = _Run(encoders, preprocessing, pool, num_maps, maps_folder, progress)
-        failures: dict[str, str] = {}
+        failed = 0
         try:
             for one, rows, problem in run.go(new, workers):
                 if problem is not None:
+                    failed += 1
                     failures[one.item.source] = problem
                     what = "is embedded without some regions" if rows else "is left out"
                     logger.warning(f"'{one.item.source}' {what}: {problem}")
@@ -172,17 +161,17 @@ def embed_scans(
             table.save()
         return Report(
             table.finish(),
-            len(new) - len(failures),
+            len(new) - failed,
             len(work) - len(new),
             {**search.failures, **failures},
         )
 
 
-def _try_window(encoder: nn.Module, window: Sequence[int]) -> None:
-    """Checks that an encoder takes windows of a size that it was not made for."""
+def _try_window(encoder: nn.Module, window: Sequence[int], num_maps: int) -> None:
+    """Checks that an encoder takes windows of a size, and has as many maps as are wanted."""
     empty = model_input.ModelInput(np.zeros((1, *window), np.float32), np.eye(4))
     try:
-        embed_lib.encode(empty, encoder, window=window)
+        embed_lib.encode(empty, encoder, window=window, num_maps=num_maps)
     except EvaCoralbayError:
         raise
     except (RuntimeError, ValueError) as error:
@@ -213,11 +202,13 @@ class _Run:
         self._progress = progress
 
     def go(
-        self, work: Sequence[_Work], workers: int | None
-    ) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
+        self, work: Sequence[region_work.Work], workers: int | None
+    ) -> Iterator[tuple[region_work.Work, list[dict[str, Any]], str | None]]:
         """Yields each scan with its rows, and the reason why any is missing, in any order."""
         number = len(self._free)
-        running: dict[futures.Future[list[dict[str, Any]]], tuple[_Work, str | None]] = {}
+        running: dict[
+            futures.Future[list[dict[str, Any]]], tuple[region_work.Work, str | None]
+        ] = {}
         with (
             futures.ThreadPoolExecutor(number) as pool,
             contextlib.closing(_make(work, self._preprocessing, workers)) as made,
@@ -233,7 +224,7 @@ class _Run:
             while running:
                 yield from _collect(running, futures.FIRST_COMPLETED)
 
-    def _encode(self, work: _Work, made: _Made) -> list[dict[str, Any]]:
+    def _encode(self, work: region_work.Work, made: _Made) -> list[dict[str, Any]]:
         """Returns the rows of a scan."""
         encoder = self._free.pop()
         try:
@@ -243,7 +234,7 @@ class _Run:
 
     def _row(
         self,
-        work: _Work,
+        work: region_work.Work,
         made: _Made,
         number: int,
         encoder: nn.Module,
@@ -264,9 +255,8 @@ class _Run:
             on_windows=say,
         )
         if self._num_maps:
-            # whoever wrote the regions chose their names, and a slash would lead elsewhere
-            name = "__".join(filter(None, (work.item.case, parse.quote(region, safe=" "))))
-            _write_maps(self._maps_folder / f"{name}.npz", features, image.affine)
+            path = self._maps_folder / f"{_name_maps(work.item.case, region)}.npz"
+            _write_maps(path, features, image.affine)
         return {
             "case": work.item.case,
             "region": region,
@@ -279,20 +269,23 @@ class _Run:
 
 
 def _collect(
-    running: dict[futures.Future[list[dict[str, Any]]], tuple[_Work, str | None]], when: str
-) -> Iterator[tuple[_Work, list[dict[str, Any]], str | None]]:
+    running: dict[futures.Future[list[dict[str, Any]]], tuple[region_work.Work, str | None]],
+    when: str,
+) -> Iterator[tuple[region_work.Work, list[dict[str, Any]], str | None]]:
     done, _ = futures.wait(running, return_when=when)
     for future in done:
         one, problem = running.pop(future)
         try:
             yield one, future.result(), problem
-        except (EvaCoralbayError, torch.OutOfMemoryError) as error:
+        except OSError:  # the disk is full, or cannot be written
+            raise
+        except Exception as error:  # of one scan, which must not stop the others
             yield one, [], _in_one_line(error)
 
 
 def _make(
-    work: Sequence[_Work], preprocessing: Preprocessing, workers: int | None
-) -> Generator[tuple[_Work, _Made], None, None]:
+    work: Sequence[region_work.Work], preprocessing: Preprocessing, workers: int | None
+) -> Generator[tuple[region_work.Work, _Made], None, None]:
     """Yields each scan with what its encoder takes."""
     function = functools.partial(_make_inputs, preprocessing=preprocessing)
     number = workers
@@ -308,7 +301,7 @@ def _make(
             yield one, made or _Made("", [], problem)
 
 
-def _make_inputs(work: _Work, *, preprocessing: Preprocessing) -> _Made:
+def _make_inputs(work: region_work.Work, *, preprocessing: Preprocessing) -> _Made:
     """Reads a scan, checks it, and makes the input of each region."""
     try:
         volume = work.item.read()
@@ -348,47 +341,15 @@ def _of_regions(
     return _Made(item.sha256(), inputs, f"{which} are left out: {problems[0]}")
 
 
-def _assign(items: Sequence[sources.Item], parts: Regions) -> list[_Work]:
-    """Returns what of each scan is embedded; scans without any region are left out."""
+def _assign(
+    items: Sequence[sources.Item], parts: Regions
+) -> tuple[list[region_work.Work], dict[str, str]]:
+    """Returns what of each scan is embedded, and why scans are left out, by their source."""
     if parts.masks is not None:
-        return [_Work(item, (), _mask_of(item, parts.masks, len(items))) for item in items]
-    if not parts.of_case:
-        return [_Work(item, (), None) for item in items]
-    called = collections.defaultdict(list, {"": list(items)})
-    for item in items:
-        for name in item.names:
-            called[name].append(item)
-    chosen: dict[str, list[regions.Point | regions.Box]] = {}
-    for name, own in parts.of_case.items():
-        fitting = called[name]
-        if len(fitting) != 1:
-            raise EvaCoralbayError(
-                f"The regions of case '{name}' are of {len(fitting)} scans"
-                + (f": {_messages.list_names(item.case for item in fitting)}" if fitting else "")
-                + ". Write the id of a scan or the name of its file into the column `case`."
-            )
-        chosen.setdefault(fitting[0].case, []).extend(own)
-    return [_Work(item, tuple(chosen[item.case]), None) for item in items if item.case in chosen]
-
-
-def _mask_of(item: sources.Item, masks: pathlib.Path, num_scans: int) -> str:
-    """Returns the path of the mask of a scan."""
-    if masks.is_file():
-        if num_scans > 1:
-            raise EvaCoralbayError(
-                f"'{masks}' is one mask, but there are {num_scans} scans. Name a folder with one "
-                "label map per scan, named after its file or id, or name one scan."
-            )
-        return str(masks)
-    candidates = [
-        masks / f"{name}{end}" for name in sorted(item.names) for end in ("", ".nii.gz", ".nii")
-    ]
-    found = [path for path in candidates if nifti.is_nifti(path) and path.is_file()]
-    if not found:
-        raise EvaCoralbayError(
-            f"There is no mask of scan '{item.source}' in '{masks}', such as '{item.case}.nii.gz'."
-        )
-    return str(found[0])
+        return region_work.assign_masks(items, parts.masks)
+    if parts.of_case:
+        return region_work.assign(items, parts.of_case), {}
+    return [region_work.Work(item, (), None) for item in items], {}
 
 
 def _constants(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -400,6 +361,18 @@ def _constants(settings: Mapping[str, Any]) -> dict[str, str]:
         "pool": settings["pool"],
         "version": eva_coralbay.__version__,
     }
+
+
+def _name_maps(case: str, region: str) -> str:
+    """Returns the name of the file of maps without its suffix.
+
+    Whoever wrote the regions chose their names: a slash would lead elsewhere, and a long name would
+    be none of a file.
+    """
+    quoted = parse.quote(region, safe=" ")
+    if len(quoted) > _MAX_REGION_BYTES:
+        quoted = f"{quoted[:_MAX_REGION_BYTES]}-{scan_search.digest(region)}"
+    return "__".join(filter(None, (case, quoted)))
 
 
 def _write_maps(path: pathlib.Path, features: embed_lib.Features, affine: Any) -> None:
@@ -416,4 +389,6 @@ def _write_maps(path: pathlib.Path, features: embed_lib.Features, affine: Any) -
 
 
 def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    is_foreseen = isinstance(error, (EvaCoralbayError, torch.OutOfMemoryError))
+    return text if is_foreseen else f"{type(error).__name__}: {text}"

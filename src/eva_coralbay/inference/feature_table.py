@@ -21,6 +21,7 @@ import numpy as np
 
 from eva_coralbay import _atomic_files, _file_locks
 from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.inference import sources
 
 _METADATA_KEY = b"eva_coralbay"
 """Where the settings are in the metadata of a Parquet file."""
@@ -56,12 +57,22 @@ class FeatureTable:
         self._rows: list[dict[str, Any]] = []
         self._saved = time.monotonic()
         self._width: int | None = None
-        self._done = self._read_done()
+        self._done: dict[str, str] = {}
+        self._sources: dict[str, str] = {}
+        self._read_done()
 
     @property
     def done(self) -> Mapping[str, str]:
         """The state of the source of each finished case, by its id."""
         return self._done
+
+    def find(self, case: str) -> sources.Known | None:
+        """Returns what the scan of a case was; None if there is no such case."""
+        if case not in self._done:
+            return None
+        source = self._sources[case]
+        is_there = pathlib.Path(source).exists()
+        return sources.Known(sources.place_of(source), self._done[case], is_there)
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds the rows of a case, and writes what is finished from time to time.
@@ -106,17 +117,15 @@ class FeatureTable:
         table = [self._path] if self._path.exists() else []
         return [*table, *_find_shards(self._parts)]
 
-    def _read_done(self) -> dict[str, str]:
-        """Returns what is finished, after checking that it was made with the same settings."""
-        done: dict[str, str] = {}
+    def _read_done(self) -> None:
+        """Reads what is finished, after checking that it was made with the same settings."""
         for path in self._files():
-            table = _read(path, columns=["case", "source_state"])
+            table = _read(path, columns=["case", "source_state", "source"])
             self._check_settings((table.schema.metadata or {}).get(_METADATA_KEY, b""), path)
             self._width = _read_width(path)
-            done |= dict(
-                zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True)
-            )
-        return done
+            cases, states, places = (table.column(n).to_pylist() for n in table.column_names)
+            self._done |= dict(zip(cases, states, strict=True))
+            self._sources |= dict(zip(cases, places, strict=True))
 
     def _check_width(self, row: Mapping[str, Any]) -> None:
         """Refuses an embedding that does not fit beside those that are known."""

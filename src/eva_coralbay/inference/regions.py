@@ -119,16 +119,29 @@ def read(path: str, *, space: Space) -> dict[str, list[Point | Box]]:
         name = str(row.get("name") or f"roi_{len(found[case]) + 1}")
         found[case].append(_parse(row, name, space, place=f"File '{path}', row {number}"))
     for case, regions_of_case in found.items():
-        names = collections.Counter(region.name for region in regions_of_case)
-        twice = [name for name, count in names.items() if count > 1]
-        if twice:
-            raise EvaCoralbayError(
-                f"File '{path}': case '{case}' has several regions called "
-                f"{_messages.list_names(twice)}. Give each a name of its own."
-            )
+        check_names(regions_of_case, place=f"File '{path}': case '{case}'")
     if not found:
         raise EvaCoralbayError(f"File '{path}' holds no point and no box.")
     return dict(found)
+
+
+def check_names(regions_of_case: Iterable[Region], *, place: str) -> None:
+    """Checks that the regions of a scan have names that differ.
+
+    Args:
+        regions_of_case: The regions.
+        place: The scan, for the error message.
+
+    Raises:
+        EvaCoralbayError: If two have the same name.
+    """
+    names = collections.Counter(region.name for region in regions_of_case)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise EvaCoralbayError(
+            f"{place} has several regions called {_messages.list_names(twice)}. Give each a name "
+            "of its own."
+        )
 
 
 def of_labels(labels: torch.Tensor) -> Iterable[Masked]:

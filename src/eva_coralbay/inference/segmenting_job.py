@@ -10,6 +10,7 @@ A scan is finished when its label map is there, which is written last and says w
 """
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent import futures
@@ -86,24 +87,52 @@ def segment_scans(
     if chosen.dicom_seg:
         dicom_seg.check_installed()
     with _locked(out), _atomic_files.temporary_folder(out / "unpacked") as unpacked:
-        items, unusable = sources.find(named, exclude=exclude, unpack_in=unpacked)
+        items, unusable = sources.find(
+            named,
+            exclude=exclude,
+            unpack_in=unpacked,
+            known=functools.partial(_find_known, out),
+        )
         _check_distinct(items, out, chosen)
         _name_others(items, chosen)
         _write_labels(out, trained)
         new = [item for item in items if not _is_done(item, out, chosen)]
         failures: dict[str, str] = {}
+        failed = 0
         with _progress.bar(
             total=len(items), initial=len(items) - len(new), unit="scan"
         ) as progress:
             for item, volume in _read_ahead(new):
-                try:
-                    _segment(item, volume.result(), out, trained, chosen)
-                except (EvaCoralbayError, torch.OutOfMemoryError) as error:
-                    problem = " ".join(str(error).split())
+                problem = _try_segment(item, volume, out, trained, chosen)
+                if problem is not None:
+                    failed += 1
                     failures[item.source] = problem
                     logger.warning(f"'{item.source}' is left out: {problem}")
                 progress.update()
-        return Report(len(new) - len(failures), len(items) - len(new), {**unusable, **failures})
+        return Report(len(new) - failed, len(items) - len(new), {**unusable, **failures})
+
+
+def _try_segment(
+    item: sources.Item,
+    volume: "futures.Future[eva_tv_tensors.Volume]",
+    out: pathlib.Path,
+    trained: trained_lib.Trained,
+    wanted: Wanted,
+) -> str | None:
+    """Segments a scan; returns why it is left out, if it is."""
+    problem = volume.exception()
+    if problem is not None:
+        is_foreseen = isinstance(problem, EvaCoralbayError)
+        return _in_one_line(problem) if is_foreseen else f"unreadable ({type(problem).__name__})"
+    try:
+        _segment(item, volume.result(), out, trained, wanted)
+    except (EvaCoralbayError, torch.OutOfMemoryError) as error:
+        return _in_one_line(error)
+    except OSError:  # the disk is full, or cannot be written
+        raise
+    except Exception as error:  # of one scan, which must not stop the others
+        return f"{type(error).__name__}: {_in_one_line(error)}"
+    return None
 
 
 def _segment(
@@ -147,6 +176,15 @@ def _read_ahead(
             if index + 1 < len(items):
                 ahead.append(pool.submit(items[index + 1].read))
             yield item, volume
+
+
+def _find_known(out: pathlib.Path, case: str) -> sources.Known | None:
+    """Returns of what scan there is a label map of a case."""
+    path = out / f"{case}.nii.gz"
+    if not path.exists():
+        return None
+    stated = label_files.read_description(path)
+    return sources.Known(stated.get("place"), str(stated.get("state")), is_there=True)
 
 
 def _is_done(item: sources.Item, out: pathlib.Path, wanted: Wanted) -> bool:
@@ -195,6 +233,7 @@ def _describe(item: sources.Item, trained: trained_lib.Trained) -> dict[str, obj
     return {
         "labels": {name: value for value, name in enumerate(trained.classes)},
         "state": item.state,
+        "place": item.place,
         "trained_sha256": trained.sha256,
         "version": eva_coralbay.__version__,
     }
@@ -231,3 +270,7 @@ def _locked(out: pathlib.Path) -> Iterator[None]:
     with _file_locks.locked(out / ".lock", on_busy=refuse):
         _atomic_files.remove_leftovers(out)
         yield
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

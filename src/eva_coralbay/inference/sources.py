@@ -1,11 +1,12 @@
 """The scans that a user names: files, folders and archives."""
 
+import collections
 import fnmatch
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,10 +32,16 @@ class Item(NamedTuple):
     """Its id and its files."""
 
     source: str
-    """Where it is: its file, the folder of its series, or `<archive>/<path in it>`."""
+    """Where it is: its file, the folder of its series (its first file, if the folder holds several
+    series), or `<archive>/<path in it>`."""
 
     state: str
     """A hash of the names, sizes and times of its files: another one is another scan."""
+
+    @property
+    def place(self) -> str:
+        """A hash of where it is."""
+        return place_of(self.source)
 
     @property
     def case(self) -> str:
@@ -69,6 +76,25 @@ class Item(NamedTuple):
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+class Known(NamedTuple):
+    """What an earlier call has made of a scan under an id."""
+
+    place: str | None
+    """The `place` of the scan; None if that was not kept."""
+
+    state: str
+    """The `state` of the scan."""
+
+    is_there: bool
+    """Whether the scan may still lie where it was."""
+
+    def is_of(self, item: Item) -> bool:
+        """Whether this was made of a scan, which may have changed, or been moved since."""
+        if self.place in (None, item.place):
+            return True
+        return self.state == item.state and not self.is_there
+
+
 class Search(NamedTuple):
     """What was found of the scans that a user named."""
 
@@ -79,13 +105,28 @@ class Search(NamedTuple):
     """Why named files and folders are left out: damaged archives, and what holds no scan."""
 
 
-def find(sources: Sequence[str], *, exclude: Sequence[str] = (), unpack_in: pathlib.Path) -> Search:
+def place_of(source: str) -> str:
+    """Returns a hash of where a source is."""
+    return scan_search.digest(os.path.abspath(source))
+
+
+def find(
+    sources: Sequence[str],
+    *,
+    exclude: Sequence[str] = (),
+    unpack_in: pathlib.Path,
+    known: Callable[[str], Known | None] = lambda case: None,
+) -> Search:
     """Finds the scans below some folders and in archives.
+
+    A scan whose id is that of another one, also of an earlier call, gets one that ends in the hash
+    of its place.
 
     Args:
         sources: Folders to search, NIfTI files, and archives (zip or tar), which are unpacked.
         exclude: Patterns of paths, relative to their source, to leave out.
         unpack_in: The folder that archives are unpacked in, each once.
+        known: Returns what an earlier call has made under an id.
 
     Raises:
         DatasetError: If there is none, a source does not exist, or a pattern fits nothing.
@@ -105,17 +146,35 @@ def find(sources: Sequence[str], *, exclude: Sequence[str] = (), unpack_in: path
             "folders of them, or archives (zip or tar)."
         )
     items: dict[str, Item] = {}
-    places = set()
+    shared = _shared_folders(found)
+    distinct: dict[str, scan_search.Found] = {}
     for one in found:
-        if one.place in places:
-            continue
-        places.add(one.place)
-        case = one.case if one.case not in items else f"{one.case}-{one.place[:8]}"
-        items[case] = _item(one._replace(case=case), unpacked)
+        distinct.setdefault(one.place, one)
+    for one in distinct.values():
+        item = _item(one, unpacked, shared)
+        case = _choose_case(item, known, items)
+        items[case] = item._replace(found=one._replace(case=case))
     failures |= _find_empty(usable, [*found, *excluded], unpacked, exclude)
     for source, problem in failures.items():
         logger.warning(f"'{source}' is left out: {problem}")
     return Search([items[case] for case in sorted(items)], failures)
+
+
+def _choose_case(item: Item, known: Callable[[str], Known | None], taken: Collection[str]) -> str:
+    """Returns the id of a scan: that which it had before, or one that no other scan has."""
+    alone = f"{item.case}-{item.place[:8]}"
+    before = known(item.case)
+    is_free = before is None or before.is_of(item)
+    if item.case in taken or not is_free or (before is None and known(alone) is not None):
+        return alone
+    return item.case
+
+
+def _shared_folders(found: Sequence[scan_search.Found]) -> set[pathlib.Path]:
+    """Returns the folders that hold several DICOM series."""
+    series = {one.place: one for one in found if one.kind == "dicom"}
+    number = collections.Counter(pathlib.Path(one.paths[0]).parent for one in series.values())
+    return {folder for folder, count in number.items() if count > 1}
 
 
 def to_volume(scan: scans.Scan | str | os.PathLike[str]) -> eva_tv_tensors.Volume:
@@ -200,7 +259,8 @@ def _is_archive(source: str) -> bool:
 def _unpack(archive: str, folder: pathlib.Path) -> pathlib.Path:
     """Returns the folder with the content of an archive, which is unpacked there unless it was."""
     path = pathlib.Path(archive)
-    target = folder / _state_of(archive)[:16] / path.name.partition(".")[0]
+    ending = next(end for end in archives.ENDINGS if path.name.lower().endswith(end))
+    target = folder / _state_of(archive)[:16] / path.name[: -len(ending)]
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with _atomic_files.temporary_folder(target) as temporary:
@@ -209,14 +269,18 @@ def _unpack(archive: str, folder: pathlib.Path) -> pathlib.Path:
     return target
 
 
-def _item(found: scan_search.Found, unpacked: dict[str, pathlib.Path]) -> Item:
+def _item(
+    found: scan_search.Found,
+    unpacked: Mapping[str, pathlib.Path],
+    shared: Collection[pathlib.Path],
+) -> Item:
     path = pathlib.Path(found.paths[0])
-    if found.kind == "dicom":
+    if found.kind == "dicom" and path.parent not in shared:
         path = path.parent
     for archive, folder in unpacked.items():
         if path.is_relative_to(folder):
             inner = path.relative_to(folder)
-            state = scan_search.digest(_state_of(archive), str(inner), found.case)
+            state = scan_search.digest(_state_of(archive), str(inner))
             return Item(found, str(pathlib.Path(archive, inner)), state)
     return Item(found, str(path), found.identity())
 

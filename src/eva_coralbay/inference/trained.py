@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,9 +15,10 @@ from eva_coralbay.evaluation.probe import classifier_file
 from eva_coralbay.inference import devices
 from eva_coralbay.models import registry
 from eva_coralbay.results import run_config
+from eva_coralbay.tasks import protocols
 
 Selection = Literal["last", "best"]
-"""Which checkpoint of a run: that of the last step, which its record counts, or the best on val."""
+"""Which checkpoint of a run: that of the last step, or the best on val."""
 
 _CONFIG = "config.yaml"
 
@@ -46,12 +48,12 @@ class Trained:
         return self.module.device
 
 
-def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu") -> Trained:
+def load(run: pathlib.Path, *, selection: Selection | None = None, device: str = "cpu") -> Trained:
     """Loads what a run has trained; nothing in its files is executed but the classes they name.
 
     Args:
         run: The folder of the run, `<logs>/<session>/run_<k>`.
-        selection: Which checkpoint; a probe has one.
+        selection: Which checkpoint; the one that the run is scored by if None. A probe has one.
         device: Where to compute, as PyTorch names devices.
 
     Raises:
@@ -63,6 +65,7 @@ def load(run: pathlib.Path, *, selection: Selection = "last", device: str = "cpu
     registry.register_backbones()
     data = run_config.settings(config)["data"].get("init_args", {})
     given = {name: data[name] for name in ("spacing", "hu_window") if data.get(name) is not None}
+    selection = selection or _scored_checkpoint(config)
     probe, checkpoint = run / classifier_file.NAME, run / "checkpoints" / f"{selection}.ckpt"
     if probe.exists():
         path, module = probe, classifier_file.read(probe)
@@ -91,6 +94,13 @@ def _read_config(run: pathlib.Path) -> dict[str, Any]:
         hint = f" Did you mean '{runs[-1]}'?" if runs else ""
         raise EvaCoralbayError(f"'{run}' is not a folder of a run: it has no {_CONFIG}.{hint}")
     return run_config.read(path)
+
+
+def _scored_checkpoint(config: Mapping[str, Any]) -> Selection:
+    """Returns which checkpoint counts by the protocol of a run."""
+    trainer = config.get("trainer", {}).get("init_args", {})
+    protocol = protocols.PROTOCOLS.get(str(trainer.get("protocol")))
+    return "last" if protocol is None else protocol.checkpoint
 
 
 def _load_checkpoint(path: pathlib.Path) -> segmentation.SegmentationModule:

@@ -32,7 +32,7 @@ def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
     preprocessing: Any = getattr(network, "preprocessing", None)
     description = {
         "class_path": _class_path(type(network)),
-        "architecture": dict(stated["architecture"]),
+        "architecture": dict(stated.get("architecture", {})),
         "patch_merging": stated.get("patch_merging"),
         "embedding": stated.get("embedding"),
         "preprocessing": preprocessing.as_dict() if hasattr(preprocessing, "as_dict") else {},

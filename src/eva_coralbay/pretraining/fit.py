@@ -70,7 +70,7 @@ def dry_run(arguments: Sequence[str], *, tflops: float | None = None) -> dry_run
     """
     # TensorBoard's thread may still write while the folder is removed
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        elsewhere = {"default_root_dir": folder, "loggers": "null"}
+        elsewhere = {"default_root_dir": folder, "loggers": "csv"}
         overrides = [f"--trainer.init_args.{name}={value}" for name, value in elsewhere.items()]
         trainer, model, data = build([*arguments, *overrides])
         return dry_run_lib.describe(trainer, model, data, tflops=tflops)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero
 from loguru import logger
 from typing_extensions import override
 
-from eva_coralbay import _atomic_files, _checkpoint_io, _preemption
+from eva_coralbay import _atomic_files, _checkpoint_io, _loggers, _preemption
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.pretraining import checkpoint_files
 
@@ -42,7 +42,7 @@ class Trainer(eva.Trainer):
         keep_checkpoints: int = 3,
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
-        loggers: list[pl_loggers.Logger] | None = None,
+        loggers: list[pl_loggers.Logger] | str = "tensorboard,csv",
         enable_model_summary: bool = False,
         callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
@@ -57,12 +57,17 @@ class Trainer(eva.Trainer):
             keep_checkpoints: How many checkpoints are kept.
             log_every_n_steps: The number of steps between two lines of the log.
             refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
-            loggers: Where to log; TensorBoard and a CSV file, which the curves are drawn from, if
-                None.
+            loggers: Where to log, with commas between: tensorboard, csv, wandb, mlflow; or other
+                loggers of Lightning. The curves are drawn from the file of csv.
             enable_model_summary: Whether Lightning prints a table of the module's parts.
             callbacks: Callbacks to use beside the checkpoints.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
+
+        Raises:
+            EvaCoralbayError: If a logger is unknown, or its package is not installed.
         """
+        if isinstance(loggers, str):
+            loggers = _loggers.build(loggers, default_root_dir, project="pretraining")
         super().__init__(
             default_root_dir=default_root_dir,
             max_steps=max_steps,
@@ -75,11 +80,7 @@ class Trainer(eva.Trainer):
                 Checkpoints(interval=checkpoint_interval, keep=keep_checkpoints),
                 *(callbacks or []),
             ],
-            logger=loggers
-            or [
-                pl_loggers.TensorBoardLogger(save_dir=default_root_dir, name=""),
-                pl_loggers.CSVLogger(save_dir=default_root_dir, name=""),
-            ],
+            logger=loggers or False,
             plugins=[_CheckpointIO()],
             use_distributed_sampler=False,
             enable_model_summary=enable_model_summary,

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import zipfile
 from typing import Any
 
@@ -13,6 +14,7 @@ import pydicom
 import pytest
 import SimpleITK
 import torch
+import yaml
 from PIL import Image
 from pydicom import uid
 
@@ -259,6 +261,34 @@ def test_refuses_what_is_no_run(tmp_path: pathlib.Path, run: pathlib.Path) -> No
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "last.ckpt")
     with pytest.raises(EvaCoralbayError, match="is not a checkpoint of a segmentation"):
         trained.load(tmp_path)
+
+
+def test_folders_of_the_same_name_are_segmented_beside_each_other(
+    tmp_path: pathlib.Path, run: pathlib.Path, data: pathlib.Path
+) -> None:
+    """The label map of the first was replaced."""
+    content = _image(data).read_bytes()
+    sites = [tmp_path / f"site_{number}" / "images" for number in range(2)]
+    for site in sites:
+        site.mkdir(parents=True)
+        (site / _image(data).name).write_bytes(content)
+
+    for number, site in enumerate(sites):
+        assert _segment([site], tmp_path / "out", run).segmented == 1
+        assert len(list((tmp_path / "out").glob("*.nii.gz"))) == number + 1
+    assert _segment(sites[::-1], tmp_path / "out", run)[:2] == (0, 2)
+
+
+def test_the_checkpoint_is_the_one_that_the_run_is_scored_by(
+    run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["trainer"]["init_args"]["protocol"] = "frozen-eva"
+    config.write_text(yaml.safe_dump(content))
+
+    assert trained.load(tmp_path / "run").path.name == "best.ckpt"
 
 
 def test_the_best_checkpoint_can_be_chosen(run: pathlib.Path, probe: pathlib.Path) -> None:

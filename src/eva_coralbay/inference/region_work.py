@@ -1,0 +1,106 @@
+"""Which parts of which scans are embedded."""
+
+import collections
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from loguru import logger
+
+from eva_coralbay import _messages
+from eva_coralbay.data import nifti, scan_search
+from eva_coralbay.errors import EvaCoralbayError
+from eva_coralbay.inference import regions, sources
+
+
+class Work(NamedTuple):
+    """A scan, and what of it is embedded."""
+
+    item: sources.Item
+    points: tuple[regions.Point | regions.Box, ...]
+    mask: str | None
+
+    @property
+    def state(self) -> str:
+        """A hash of all that the embeddings are made of beside the settings."""
+        if not self.points and self.mask is None:
+            return self.item.state
+        status = pathlib.Path(self.mask).stat() if self.mask else None
+        identity = [status.st_size, status.st_mtime_ns] if status else []
+        return scan_search.digest(self.item.state, [repr(one) for one in self.points], identity)
+
+
+def assign(
+    items: Sequence[sources.Item], of_case: Mapping[str, Sequence[regions.Point | regions.Box]]
+) -> list[Work]:
+    """Returns the scans with points and boxes; others are left out.
+
+    Args:
+        items: The scans.
+        of_case: Points and boxes by what a scan is called, or under "" where there is one scan.
+
+    Raises:
+        EvaCoralbayError: If a name is that of no scan or of several, or a scan has two regions of
+            the same name.
+    """
+    called = collections.defaultdict(list, {"": list(items)})
+    for item in items:
+        for name in item.names:
+            called[name].append(item)
+    chosen: dict[str, list[regions.Point | regions.Box]] = {}
+    for name, own in of_case.items():
+        fitting = called[name]
+        if len(fitting) != 1:
+            raise EvaCoralbayError(
+                f"The regions of case '{name}' are of {len(fitting)} scans"
+                + (f": {_messages.list_names(item.case for item in fitting)}" if fitting else "")
+                + ". Write the id of a scan or the name of its file into the column `case`."
+            )
+        chosen.setdefault(fitting[0].case, []).extend(own)
+    for case, own in chosen.items():
+        regions.check_names(own, place=f"Case '{case}', which --roi calls by several names,")
+    return [Work(item, tuple(chosen[item.case]), None) for item in items if item.case in chosen]
+
+
+def assign_masks(
+    items: Sequence[sources.Item], masks: pathlib.Path
+) -> tuple[list[Work], dict[str, str]]:
+    """Returns the scans with a mask, and why others are left out, by their source.
+
+    Args:
+        items: The scans.
+        masks: A label map, or a folder with one label map per scan, named after its file or id.
+
+    Raises:
+        EvaCoralbayError: If no scan has a mask, or there is one mask of several scans.
+    """
+    work, failures = [], {}
+    for item in items:
+        try:
+            work.append(Work(item, (), _mask_of(item, masks, len(items))))
+        except EvaCoralbayError as error:
+            if masks.is_file() or (item is items[-1] and not work):
+                raise
+            failures[item.source] = str(error)
+            logger.warning(f"'{item.source}' is left out: {error}")
+    return work, failures
+
+
+def _mask_of(item: sources.Item, masks: pathlib.Path, num_scans: int) -> str:
+    """Returns the path of the mask of a scan."""
+    if masks.is_file():
+        if num_scans > 1:
+            raise EvaCoralbayError(
+                f"'{masks}' is one mask, but there are {num_scans} scans. Name a folder with one "
+                "label map per scan, named after its file or id, or name one scan."
+            )
+        return str(masks)
+    candidates = [
+        masks / f"{name}{end}" for name in sorted(item.names) for end in ("", ".nii.gz", ".nii")
+    ]
+    found = [path for path in candidates if nifti.is_nifti(path) and path.is_file()]
+    if not found:
+        raise EvaCoralbayError(
+            f"There is no mask of scan '{item.source}' in '{masks}', such as '{item.case}.nii.gz'."
+        )
+    return str(found[0])
