@@ -62,5 +62,19 @@ def test_a_dry_run_and_a_pretraining_check_them_too(tmp_path: pathlib.Path) -> N
         trainer.Trainer(task="btcv", task_version="1", dry_run=True, loggers="csw")
     with pytest.raises(EvaCoralbayError, match="no logger 'csw'"):
         pretraining.Trainer(default_root_dir=str(tmp_path), loggers="csw")
-    (built,) = pretraining.Trainer(default_root_dir=str(tmp_path), loggers="csv").loggers
-    assert isinstance(built, pl_loggers.CSVLogger)
+
+
+@pytest.mark.parametrize(
+    ("loggers", "kinds"),
+    [
+        ("csv", [pl_loggers.CSVLogger]),
+        (None, [pl_loggers.TensorBoardLogger, pl_loggers.CSVLogger]),
+    ],
+)
+def test_loggers_of_a_pretraining(
+    loggers: str | None, kinds: list[type], tmp_path: pathlib.Path
+) -> None:
+    built = pretraining.Trainer(default_root_dir=str(tmp_path), loggers=loggers).loggers
+    for one in built:
+        one.finalize("success")
+    assert [type(one) for one in built] == kinds

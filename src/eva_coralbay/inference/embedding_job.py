@@ -132,8 +132,6 @@ def embed_scans(
         "regions": "masks" if parts.masks else "points and boxes" if parts.of_case else "scans",
         "maps": num_maps,
     }
-    if window is not None or num_maps:
-        _try_window(encoders[0], preprocessing.window or (), num_maps)
     with feature_table.locked(out) as folder:
         table = feature_table.FeatureTable(out, settings)
         search = sources.find(
@@ -141,6 +139,8 @@ def embed_scans(
         )
         work, failures = _assign(search.items, parts)
         new = [one for one in work if table.done.get(one.item.case) != one.state]
+        if new and (window is not None or num_maps):
+            _try_window(encoders[0], preprocessing.window or (), num_maps)
         progress = _progress.ScanBar(len(work), done=len(work) - len(new))
         maps_folder = out.with_name(f"{out.stem}_maps")
         run = _Run(encoders, preprocessing, pool, num_maps, maps_folder, progress)
@@ -172,7 +172,7 @@ def _try_window(encoder: nn.Module, window: Sequence[int], num_maps: int) -> Non
     empty = model_input.ModelInput(np.zeros((1, *window), np.float32), np.eye(4))
     try:
         embed_lib.encode(empty, encoder, window=window, num_maps=num_maps)
-    except EvaCoralbayError:
+    except (EvaCoralbayError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError) as error:
         size = " x ".join(map(str, window))

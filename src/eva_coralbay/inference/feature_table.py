@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from eva_coralbay import _atomic_files, _file_locks
+from eva_coralbay.data import scan_search
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import sources
 
@@ -58,7 +59,7 @@ class FeatureTable:
         self._saved = time.monotonic()
         self._width: int | None = None
         self._done: dict[str, str] = {}
-        self._sources: dict[str, str] = {}
+        self._sources: dict[str, tuple[str, str]] = {}
         self._read_done()
 
     @property
@@ -70,9 +71,9 @@ class FeatureTable:
         """Returns what the scan of a case was; None if there is no such case."""
         if case not in self._done:
             return None
-        source = self._sources[case]
-        is_there = pathlib.Path(source).exists()
-        return sources.Known(sources.place_of(source), self._done[case], is_there)
+        source, sha256 = self._sources[case]
+        state, _, _ = self._done[case].partition(" ")
+        return sources.Known(scan_search.digest(source), state, sha256)
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds the rows of a case, and writes what is finished from time to time.
@@ -120,12 +121,12 @@ class FeatureTable:
     def _read_done(self) -> None:
         """Reads what is finished, after checking that it was made with the same settings."""
         for path in self._files():
-            table = _read(path, columns=["case", "source_state", "source"])
+            table = _read(path, columns=["case", "source_state", "source", "source_sha256"])
             self._check_settings((table.schema.metadata or {}).get(_METADATA_KEY, b""), path)
             self._width = _read_width(path)
-            cases, states, places = (table.column(n).to_pylist() for n in table.column_names)
+            cases, states, *places = (table.column(n).to_pylist() for n in table.column_names)
             self._done |= dict(zip(cases, states, strict=True))
-            self._sources |= dict(zip(cases, places, strict=True))
+            self._sources |= dict(zip(cases, zip(*places, strict=True), strict=True))
 
     def _check_width(self, row: Mapping[str, Any]) -> None:
         """Refuses an embedding that does not fit beside those that are known."""

@@ -22,12 +22,13 @@ class Work(NamedTuple):
 
     @property
     def state(self) -> str:
-        """A hash of all that the embeddings are made of beside the settings."""
+        """What embeddings are made of beside the settings: the state of the scan, and a hash."""
         if not self.points and self.mask is None:
             return self.item.state
         status = pathlib.Path(self.mask).stat() if self.mask else None
         identity = [status.st_size, status.st_mtime_ns] if status else []
-        return scan_search.digest(self.item.state, [repr(one) for one in self.points], identity)
+        made_of = scan_search.digest([repr(one) for one in self.points], identity)
+        return f"{self.item.state} {made_of}"
 
 
 def assign(
@@ -49,7 +50,7 @@ def assign(
             called[name].append(item)
     chosen: dict[str, list[regions.Point | regions.Box]] = {}
     for name, own in of_case.items():
-        fitting = called[name]
+        fitting = [item for item in items if item.case == name] or called[name]
         if len(fitting) != 1:
             raise EvaCoralbayError(
                 f"The regions of case '{name}' are of {len(fitting)} scans"

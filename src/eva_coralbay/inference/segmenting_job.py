@@ -184,7 +184,8 @@ def _find_known(out: pathlib.Path, case: str) -> sources.Known | None:
     if not path.exists():
         return None
     stated = label_files.read_description(path)
-    return sources.Known(stated.get("place"), str(stated.get("state")), is_there=True)
+    place, state, sha256 = (stated.get(name) for name in ("place", "state", "source_sha256"))
+    return sources.Known(place, str(state), str(sha256))
 
 
 def _is_done(item: sources.Item, out: pathlib.Path, wanted: Wanted) -> bool:
@@ -234,6 +235,7 @@ def _describe(item: sources.Item, trained: trained_lib.Trained) -> dict[str, obj
         "labels": {name: value for value, name in enumerate(trained.classes)},
         "state": item.state,
         "place": item.place,
+        "source_sha256": item.sha256(),
         "trained_sha256": trained.sha256,
         "version": eva_coralbay.__version__,
     }

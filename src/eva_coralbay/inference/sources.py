@@ -32,16 +32,19 @@ class Item(NamedTuple):
     """Its id and its files."""
 
     source: str
-    """Where it is: its file, the folder of its series (its first file, if the folder holds several
-    series), or `<archive>/<path in it>`."""
+    """The absolute path of its file, of the folder of its series (of its first file, if the folder
+    holds several series), or `<archive>/<path in it>`."""
 
     state: str
     """A hash of the names, sizes and times of its files: another one is another scan."""
 
+    first_case: str
+    """The id that it would have if no other scan had it."""
+
     @property
     def place(self) -> str:
         """A hash of where it is."""
-        return place_of(self.source)
+        return scan_search.digest(self.source)
 
     @property
     def case(self) -> str:
@@ -58,7 +61,7 @@ class Item(NamedTuple):
         stem = name
         for ending in (".gz", ".nii", ".img"):
             stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
-        return {self.case, name, stem, stem.removesuffix("_0000")}
+        return {self.case, self.first_case, name, stem, stem.removesuffix("_0000")}
 
     def read(self) -> eva_tv_tensors.Volume:
         """Reads the scan, in HU, of shape [1, D, H, W] ("SPL"), with its affine.
@@ -85,14 +88,14 @@ class Known(NamedTuple):
     state: str
     """The `state` of the scan."""
 
-    is_there: bool
-    """Whether the scan may still lie where it was."""
+    sha256: str
+    """The hash of its content."""
 
     def is_of(self, item: Item) -> bool:
         """Whether this was made of a scan, which may have changed, or been moved since."""
         if self.place in (None, item.place):
             return True
-        return self.state == item.state and not self.is_there
+        return self.state == item.state and self.sha256 == item.sha256()
 
 
 class Search(NamedTuple):
@@ -103,11 +106,6 @@ class Search(NamedTuple):
 
     failures: dict[str, str]
     """Why named files and folders are left out: damaged archives, and what holds no scan."""
-
-
-def place_of(source: str) -> str:
-    """Returns a hash of where a source is."""
-    return scan_search.digest(os.path.abspath(source))
 
 
 def find(
@@ -146,7 +144,8 @@ def find(
             "folders of them, or archives (zip or tar)."
         )
     items: dict[str, Item] = {}
-    shared = _shared_folders(found)
+    # the excluded ones too, so that an id does not depend on what is excluded
+    shared = _shared_folders([*found, *excluded])
     distinct: dict[str, scan_search.Found] = {}
     for one in found:
         distinct.setdefault(one.place, one)
@@ -279,10 +278,11 @@ def _item(
         path = path.parent
     for archive, folder in unpacked.items():
         if path.is_relative_to(folder):
-            inner = path.relative_to(folder)
-            state = scan_search.digest(_state_of(archive), str(inner))
-            return Item(found, str(pathlib.Path(archive, inner)), state)
-    return Item(found, str(path), found.identity())
+            inner, status = path.relative_to(folder), pathlib.Path(archive).stat()
+            name = pathlib.Path(archive).name
+            state = scan_search.digest(name, status.st_size, status.st_mtime_ns, str(inner))
+            return Item(found, os.path.abspath(pathlib.Path(archive, inner)), state, found.case)
+    return Item(found, os.path.abspath(path), found.identity(), found.case)
 
 
 def _state_of(path: str) -> str:

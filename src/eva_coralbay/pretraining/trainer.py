@@ -42,7 +42,7 @@ class Trainer(eva.Trainer):
         keep_checkpoints: int = 3,
         log_every_n_steps: int = 50,
         refresh_rate: int = 1,
-        loggers: list[pl_loggers.Logger] | str = "tensorboard,csv",
+        loggers: list[pl_loggers.Logger] | str | None = "tensorboard,csv",
         enable_model_summary: bool = False,
         callbacks: list[pl_callbacks.Callback] | None = None,
         **kwargs: Any,
@@ -58,7 +58,8 @@ class Trainer(eva.Trainer):
             log_every_n_steps: The number of steps between two lines of the log.
             refresh_rate: The number of steps between two updates of the progress bar, 0 for none.
             loggers: Where to log, with commas between: tensorboard, csv, wandb, mlflow; or other
-                loggers of Lightning. The curves are drawn from the file of csv.
+                loggers of Lightning; tensorboard and csv if None. The curves are drawn from the
+                file of csv.
             enable_model_summary: Whether Lightning prints a table of the module's parts.
             callbacks: Callbacks to use beside the checkpoints.
             kwargs: Further arguments of :class:`eva.Trainer` and :class:`lightning.Trainer`.
@@ -66,6 +67,8 @@ class Trainer(eva.Trainer):
         Raises:
             EvaCoralbayError: If a logger is unknown, or its package is not installed.
         """
+        if loggers is None:
+            loggers = "tensorboard,csv"
         if isinstance(loggers, str):
             loggers = _loggers.build(loggers, default_root_dir, project="pretraining")
         super().__init__(

@@ -277,6 +277,8 @@ def test_folders_of_the_same_name_are_segmented_beside_each_other(
         assert _segment([site], tmp_path / "out", run).segmented == 1
         assert len(list((tmp_path / "out").glob("*.nii.gz"))) == number + 1
     assert _segment(sites[::-1], tmp_path / "out", run)[:2] == (0, 2)
+    sites[0].parent.rename(tmp_path / "moved")
+    assert _segment([tmp_path / "moved" / "images"], tmp_path / "out", run)[:2] == (0, 1)
 
 
 def test_the_checkpoint_is_the_one_that_the_run_is_scored_by(

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from eva_coralbay.data import scan_search
-from eva_coralbay.inference import embedding_job, sources
+from eva_coralbay.data import scans as scans_lib
+from eva_coralbay.inference import embedding_job, regions, sources
 from tests.eva_coralbay.inference import toy
 from tests.eva_coralbay.pretraining import scans
 
@@ -21,12 +22,15 @@ def _site(folder: pathlib.Path, *, seed: int) -> pathlib.Path:
     return path.parent
 
 
-def _embed(*named: pathlib.Path, out: pathlib.Path) -> Any:
+def _embed(
+    *named: pathlib.Path, out: pathlib.Path, parts: embedding_job.Regions | None = None
+) -> Any:
     return embedding_job.embed_scans(
         [str(path) for path in named],
         out,
         lambda: toy.ToyPyramid(preprocessing=toy.small_input()),
         model="toy/encoder",
+        parts=parts,
     )
 
 
@@ -50,12 +54,46 @@ def test_later_calls_add_the_scans_of_folders_of_the_same_name(tmp_path: pathlib
     assert _embed(second, first, out=out) == (2, 1, 1, {})
 
 
-def test_a_folder_that_was_moved_is_known(tmp_path: pathlib.Path) -> None:
+def test_relative_paths_are_those_of_their_call(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "features.parquet"
+    for seed in (1, 2):
+        _site(tmp_path / f"site_{seed}", seed=seed)
+        monkeypatch.chdir(tmp_path / f"site_{seed}")
+        assert _embed(pathlib.Path("images"), out=out) == (seed, 1, 0, {})
+
+    assert _embed(pathlib.Path("../site_1/images"), out=out) == (2, 0, 1, {})
+
+
+@pytest.mark.parametrize("has_region", [False, True])
+@pytest.mark.parametrize("is_archived", [False, True])
+def test_scans_that_were_moved_are_known(
+    tmp_path: pathlib.Path, is_archived: bool, has_region: bool
+) -> None:
     folder, out = _site(tmp_path / "here", seed=1), tmp_path / "features.parquet"
-    _embed(folder, out=out)
+    x, y, z = (scans_lib.read_scan(folder / "scan.nii").affine @ [7, 12, 10, 1])[:3]
+    if is_archived:
+        with zipfile.ZipFile(tmp_path / "here" / "images.zip", "w") as archive:
+            archive.write(folder / "scan.nii", "scan.nii")
+    name = "images.zip" if is_archived else "images"
+    point = regions.Point("a", (float(x), float(y), float(z)))
+    parts = embedding_job.Regions({"images__scan": [point]}) if has_region else None
+    assert _embed(tmp_path / "here" / name, out=out, parts=parts) == (1, 1, 0, {})
     (tmp_path / "here").rename(tmp_path / "there")
 
-    assert _embed(tmp_path / "there" / "images", out=out) == (1, 0, 1, {})
+    assert _embed(tmp_path / "there" / name, out=out, parts=parts) == (1, 0, 1, {})
+
+
+def test_a_scan_may_be_called_by_the_id_that_another_one_has(tmp_path: pathlib.Path) -> None:
+    """In a call of its own, in which nothing else is called so."""
+    out = tmp_path / "features.parquet"
+    for seed in (1, 2):
+        folder = _site(tmp_path / f"site_{seed}", seed=seed)
+        x, y, z = (scans_lib.read_scan(folder / "scan.nii").affine @ [7, 12, 10, 1])[:3]
+        point = regions.Point("a", (float(x), float(y), float(z)))
+        parts = embedding_job.Regions({"images__scan": [point]})
+        assert _embed(folder, out=out, parts=parts) == (seed, 1, 0, {})
 
 
 def test_archives_with_dots_in_their_names_have_ids_of_their_own(tmp_path: pathlib.Path) -> None:
@@ -89,6 +127,8 @@ def test_the_series_of_one_folder_are_told_apart(tmp_path: pathlib.Path, is_arch
         str(named / "0_0000.dcm"), str(named / "1_0000.dcm")
     ]  # fmt: skip
     assert len({item.state for item in found}) == 2
+    (alone,) = sources.find([str(named)], exclude=["1_*"], unpack_in=tmp_path / "unpacked").items
+    assert alone.source == found[0].source
 
 
 def test_an_id_is_kept_or_ends_in_the_place(tmp_path: pathlib.Path) -> None:
@@ -103,8 +143,8 @@ def test_an_id_is_kept_or_ends_in_the_place(tmp_path: pathlib.Path) -> None:
 
     alone = f"images__scan-{place[:8]}"
     assert find(first, second, known={}) == ["images__scan", alone]
-    of_second = sources.Known(place, "", is_there=True)
+    of_second = sources.Known(place, "", "")
     assert find(second, known={alone: of_second}) == [alone]
     assert find(second, known={"images__scan": of_second}) == ["images__scan"]
-    unknown = sources.Known(None, "", is_there=True)
+    unknown = sources.Known(None, "", "")
     assert find(second, known={"images__scan": unknown}) == ["images__scan"]

@@ -15,6 +15,7 @@ def test_tokens_cover_a_volume_that_is_no_multiple_of_the_patch() -> None:
     ).eval()
     volume = torch.rand(1, 1, 28, 40, 30)
 
+    assert network.describe()["architecture"]["other_sizes"].startswith("enlarged")
     embedding, (feature_map,) = network.forward_intermediates(volume)
 
     assert feature_map.shape == (1, 24, 2, 3, 3)

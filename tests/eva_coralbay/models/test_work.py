@@ -13,9 +13,10 @@ def test_every_model_was_counted() -> None:
         assert work.find(name, "train", (96, 96, 96)).gib > large.gib
 
 
-def test_counts_are_those_of_the_generator() -> None:
-    # one whose maps need the convolutions of `PyramidDecoder`; all take the better part of a minute
-    entry = zoo.ENTRIES["radiology/suprem_segresnet"]
+@pytest.mark.parametrize("name", ["radiology/suprem_segresnet", "radiology/voxelfm"])
+def test_counts_are_those_of_the_generator(name: str) -> None:
+    # two whose maps need the convolutions of `PyramidDecoder`; all take the better part of a minute
+    entry = zoo.ENTRIES[name]
 
     counted = generate_work.count(entry, 64)
 

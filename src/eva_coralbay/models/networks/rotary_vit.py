@@ -86,7 +86,10 @@ class RotaryViT(PyramidEncoder):
 
     @override
     def describe(self) -> dict[str, Any]:
-        return {"architecture": self._architecture, "embedding": "class token"}
+        return {
+            "architecture": {**self._architecture, "other_sizes": "enlarged to whole patches"},
+            "embedding": "class token",
+        }
 
     def _enlarge(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns a volume of whole patches."""
