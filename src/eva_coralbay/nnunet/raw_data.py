@@ -11,16 +11,18 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from loguru import logger
 
-from eva_coralbay import _atomic_files, _progress
+from eva_coralbay import _atomic_files, _messages, _progress
 from eva_coralbay.data import datasets, nifti_image, task_datasets
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.tasks import catalog
+from eva_coralbay.tasks import catalog, sides
 
 _FOLDER = re.compile(r"Dataset\d{3}_\w[\w-]*")
 """The name of the folder of a data set, by which nnU-Net finds it."""
@@ -91,7 +93,20 @@ def write(task: str, root: str, out: str | os.PathLike[str]) -> int:
     _write_once(folder / "splits_final.json", folds)
     for dataset in splits:
         _write_cases(folder, dataset, is_test=dataset.split == "test")
+    _warn_of_sides(list(every.class_to_idx))
     return len(training) + len(cases["test"])
+
+
+def _warn_of_sides(classes: Sequence[str]) -> None:
+    """Says what mirror images would do to classes of one side."""
+    pairs = [f"{first} and {second}" for first, second in sides.find_pairs(classes)]
+    sided = [*pairs, *sides.find_unpaired(classes)]
+    if sided:
+        logger.warning(
+            f"nnU-Net mirrors scans in training without exchanging left and right of "
+            f"{_messages.list_names(sided, limit=4)}, so it may mix up the two: train with "
+            "-tr nnUNetTrainerNoMirroring."
+        )
 
 
 def _write_cases(

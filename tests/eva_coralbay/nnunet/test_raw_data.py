@@ -61,12 +61,14 @@ def _shift_a_scan(root: str) -> None:
 
 
 def test_again_keeps_what_is_there(
-    btcv: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    btcv: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], log: list[str]
 ) -> None:
     out = tmp_path / "Dataset501_BTCV"
     command = ["nnunet", "data", "btcv", "--root", btcv, "--out", str(out)]
     assert main.main(command) == 0
     assert f"data set: {out} (6 cases)" in capsys.readouterr().out
+    (warning,) = (line for line in log if "without exchanging left and right" in line)
+    assert "right_kidney and left_kidney" in warning and "nnUNetTrainerNoMirroring" in warning
     image, *_ = sorted((out / "imagesTr").iterdir())
     image.write_bytes(b"kept")
 
