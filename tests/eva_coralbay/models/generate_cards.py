@@ -54,7 +54,7 @@ def render_card(entry: zoo.Entry) -> str:
         "sources": list(dict.fromkeys(_URL.findall(" ".join(entry.sources.values())))),
         "notes": [
             *entry.notes,
-            *(f"A second file has the rest of the weights: {_url(f)}." for f in entry.files[1:]),
+            *(f"More weights: {_url(file)}" for file in entry.files[1:]),
             *([] if entry.md5 is None else [f"The file's MD5: {entry.md5}."]),
             *([] if entry.unpinned is None else [f"{entry.unpinned}.".capitalize()]),
         ],
