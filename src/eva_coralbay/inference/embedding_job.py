@@ -169,13 +169,18 @@ def embed_scans(
 
 def _try_window(encoder: nn.Module, window: Sequence[int], num_maps: int) -> None:
     """Checks that an encoder takes windows of a size, and has as many maps as are wanted."""
+    size = " x ".join(map(str, window))
     empty = model_input.ModelInput(np.zeros((1, *window), np.float32), np.eye(4))
     try:
         embed_lib.encode(empty, encoder, window=window, num_maps=num_maps)
-    except (EvaCoralbayError, torch.OutOfMemoryError):
+    except EvaCoralbayError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise EvaCoralbayError(
+            f"Windows of {size} voxels do not fit into the memory ({_in_one_line(error)}). Choose "
+            "a smaller --window."
+        ) from error
     except (RuntimeError, ValueError) as error:
-        size = " x ".join(map(str, window))
         raise EvaCoralbayError(
             f"The encoder cannot take windows of {size} voxels ({_in_one_line(error)}). Choose a "
             "larger --window, or leave it out for that of its training."

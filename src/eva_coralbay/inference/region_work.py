@@ -76,9 +76,12 @@ def assign_masks(
         EvaCoralbayError: If no scan has a mask, or there is one mask of several scans.
     """
     work, failures = [], {}
+    cases = {item.case for item in items}
     for item in items:
+        # not by a name that is the id of another scan
+        names = [item.case, *sorted(item.names - cases)]
         try:
-            work.append(Work(item, (), _mask_of(item, masks, len(items))))
+            work.append(Work(item, (), _mask_of(item, masks, names, len(items))))
         except EvaCoralbayError as error:
             if masks.is_file() or (item is items[-1] and not work):
                 raise
@@ -87,8 +90,8 @@ def assign_masks(
     return work, failures
 
 
-def _mask_of(item: sources.Item, masks: pathlib.Path, num_scans: int) -> str:
-    """Returns the path of the mask of a scan."""
+def _mask_of(item: sources.Item, masks: pathlib.Path, names: Sequence[str], num_scans: int) -> str:
+    """Returns the path of the mask of a scan, which has one of some names."""
     if masks.is_file():
         if num_scans > 1:
             raise EvaCoralbayError(
@@ -96,9 +99,7 @@ def _mask_of(item: sources.Item, masks: pathlib.Path, num_scans: int) -> str:
                 "label map per scan, named after its file or id, or name one scan."
             )
         return str(masks)
-    candidates = [
-        masks / f"{name}{end}" for name in sorted(item.names) for end in ("", ".nii.gz", ".nii")
-    ]
+    candidates = [masks / f"{name}{end}" for name in names for end in ("", ".nii.gz", ".nii")]
     found = [path for path in candidates if nifti.is_nifti(path) and path.is_file()]
     if not found:
         raise EvaCoralbayError(

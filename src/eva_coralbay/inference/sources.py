@@ -164,7 +164,8 @@ def _choose_case(item: Item, known: Callable[[str], Known | None], taken: Collec
     alone = f"{item.case}-{item.place[:8]}"
     before = known(item.case)
     is_free = before is None or before.is_of(item)
-    if item.case in taken or not is_free or (before is None and known(alone) is not None):
+    is_here = before is not None and before.place in (None, item.place)
+    if item.case in taken or not is_free or (not is_here and known(alone) is not None):
         return alone
     return item.case
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import eva_coralbay
+from eva_coralbay.data import scan_search
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import embedding_job, regions
 from tests.eva_coralbay.inference import toy
@@ -189,3 +190,28 @@ def test_long_names_of_regions_have_files_of_maps(tmp_path: pathlib.Path) -> Non
 
     assert list(_read(out)["region"]) == names
     assert len(list((tmp_path / "features_maps").glob("*.npz"))) == 2
+
+
+def test_a_scan_does_not_get_the_mask_of_another_one_of_its_name(tmp_path: pathlib.Path) -> None:
+    folders = [_write(tmp_path / f"site_{number}" / "images", 1) for number in range(2)]
+    masks = tmp_path / "masks"
+    labels = np.zeros(scans.SHAPE, dtype=np.uint8)
+    labels[2:8, 4:12, 3:9] = 1
+    scans.write_nifti(masks / "images__scan_0.nii.gz", labels)
+
+    def call(out: str) -> embedding_job.Report:
+        parts = embedding_job.Regions(masks=masks)
+        return _embed([str(folder) for folder in folders], tmp_path / out, parts=parts)
+
+    report = call("one.parquet")
+    assert (report.rows, report.embedded) == (1, 1)
+    assert list(report.failures) == [str(folders[1] / "scan_0.nii.gz")]
+    place = scan_search.digest(str(folders[1] / "scan_0.nii.gz"))
+    own = f"images__scan_0-{place[:8]}"
+    labels[2:8, 4:12, 3:9] = 7
+    scans.write_nifti(masks / f"{own}.nii.gz", labels)
+    assert call("two.parquet").rows == 2
+    table = _read(tmp_path / "two.parquet")
+    assert dict(zip(table.index, table["region"], strict=True)) == {
+        "images__scan_0": "label_1", own: "label_7"
+    }  # fmt: skip

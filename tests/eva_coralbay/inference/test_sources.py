@@ -34,6 +34,11 @@ def _embed(
     )
 
 
+def _state_and_hash(path: pathlib.Path) -> tuple[str, str]:
+    (item,) = sources.find([str(path)], unpack_in=path.parent).items
+    return item.state, item.sha256()
+
+
 def _sources(out: pathlib.Path) -> set[str]:
     return set(pd.read_parquet(out)["source"])
 
@@ -146,5 +151,10 @@ def test_an_id_is_kept_or_ends_in_the_place(tmp_path: pathlib.Path) -> None:
     of_second = sources.Known(place, "", "")
     assert find(second, known={alone: of_second}) == [alone]
     assert find(second, known={"images__scan": of_second}) == ["images__scan"]
+    copied = sources.Known(
+        scan_search.digest(str(first / "scan.nii")), *_state_and_hash(second / "scan.nii")
+    )
+    assert find(second, known={"images__scan": copied}) == ["images__scan"]
+    assert find(second, known={"images__scan": copied, alone: of_second}) == [alone]
     unknown = sources.Known(None, "", "")
     assert find(second, known={"images__scan": unknown}) == ["images__scan"]
