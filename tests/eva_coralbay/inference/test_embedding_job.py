@@ -20,44 +20,24 @@ from torch import nn
 import eva_coralbay
 from eva_coralbay import _hashes, _processes, _progress
 from eva_coralbay.errors import EvaCoralbayError
-from eva_coralbay.inference import embedding_job, feature_table
+from eva_coralbay.inference import feature_table
 from eva_coralbay.models import checkpoints
-from tests.eva_coralbay.inference import toy
+from tests.eva_coralbay.inference import jobs, toy
 from tests.eva_coralbay.pretraining import scans
 
 
-def _build() -> toy.ToyPyramid:
-    return toy.ToyPyramid(preprocessing=toy.small_input())
-
-
-def _embed(named: list[str], out: pathlib.Path, **options: Any) -> embedding_job.Report:
-    return embedding_job.embed_scans(
-        named, out, options.pop("build", _build), model="toy/encoder", **options
-    )
-
-
-def _write(folder: pathlib.Path, count: int = 3, *, first: int = 0) -> pathlib.Path:
-    for seed in range(first, first + count):
-        scans.write_nifti(folder / f"scan_{seed}.nii.gz", scans.hounsfield(seed=seed))
-    return folder
-
-
-def _read(path: pathlib.Path) -> pd.DataFrame:
-    return pd.read_parquet(path).set_index("case")
-
-
 def test_the_table_says_all_of_a_scan(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in"), tmp_path / "out" / "features.parquet"
-    report = _embed([str(folder)], out)
+    folder, out = jobs.write(tmp_path / "in"), tmp_path / "out" / "features.parquet"
+    report = jobs.embed([str(folder)], out)
     assert report == (3, 3, 0, {})
-    table = _read(out)
+    table = jobs.read(out)
     assert list(table.index) == ["in__scan_0", "in__scan_1", "in__scan_2"]
     for number, row in enumerate(table.itertuples()):
         path = folder / f"scan_{number}.nii.gz"
-        expected = eva_coralbay.embed(path, _build())
+        expected = eva_coralbay.embed(path, jobs.build())
         np.testing.assert_array_equal(row.embedding, expected)
         assert (row.source, row.source_sha256) == (str(path), _hashes.hash_file(path))
-        assert row.weights_sha256 == checkpoints.state_dict_sha256(_build().state_dict())
+        assert row.weights_sha256 == checkpoints.state_dict_sha256(jobs.build().state_dict())
         assert (row.model, row.pool, row.region) == ("toy/encoder", "mean", "")
         assert json.loads(row.preprocessing) == toy.small_input().as_dict()
         assert row.version == eva_coralbay.__version__
@@ -72,10 +52,10 @@ def test_the_example_of_the_documents_finds_the_nearest_scan(
     document = pathlib.Path(__file__).parents[3] / "docs" / "own-scans.md"
     (example,) = re.findall(r"```python\n(import numpy.*?)```", document.read_text(), re.DOTALL)
     assert len(example.strip().splitlines()) == 10
-    folder = _write(tmp_path / "in", 2)
+    folder = jobs.write(tmp_path / "in", 2)
     shifted = scans.hounsfield(seed=0) + np.int16(1)
     scans.write_nifti(folder / "scan_2.nii.gz", shifted)
-    _embed([str(folder)], tmp_path / "features.parquet")
+    jobs.embed([str(folder)], tmp_path / "features.parquet")
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     lines = capsys.readouterr().out.splitlines()
@@ -93,8 +73,8 @@ def test_dicom_and_archives_equal_the_files(tmp_path: pathlib.Path) -> None:
         archive.add(series, "series")
     named = [str(tmp_path / name) for name in ("a", "b", "c.zip", "d.tar.gz")]
     out = tmp_path / "features.parquet"
-    assert _embed(named, out).rows == 4
-    table = _read(out)
+    assert jobs.embed(named, out).rows == 4
+    table = jobs.read(out)
     assert list(table.index) == ["a__scan", "b__study__series", "c__deep__scan", "d__series"]
     assert list(table["source"]) == [
         str(path), str(series), f"{tmp_path}/c.zip/deep/scan.nii.gz", f"{tmp_path}/d.tar.gz/series"
@@ -104,14 +84,14 @@ def test_dicom_and_archives_equal_the_files(tmp_path: pathlib.Path) -> None:
     hashes = list(table["source_sha256"])
     assert hashes[0] == hashes[2] and hashes[1] == hashes[3] and hashes[0] != hashes[1]
     # archives are known by their size and time, not by when they were unpacked
-    assert _embed(named, out) == (4, 0, 4, {})
+    assert jobs.embed(named, out) == (4, 0, 4, {})
 
 
 def test_a_harmful_archive_is_refused(tmp_path: pathlib.Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../outside.nii.gz", b"")
     with pytest.raises(EvaCoralbayError, match="outside of the folder"):
-        _embed([str(tmp_path / "a.zip")], tmp_path / "features.parquet")
+        jobs.embed([str(tmp_path / "a.zip")], tmp_path / "features.parquet")
     assert not (tmp_path / "outside.nii.gz").exists()
 
 
@@ -119,7 +99,7 @@ def test_named_files_without_a_scan_are_named_and_the_others_are_done(
     tmp_path: pathlib.Path, log: list[str]
 ) -> None:
     """Before, a damaged archive ended all, and any other file was left out with the exit code 0."""
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
     (tmp_path / "damaged.zip").write_bytes(b"PK damaged")
     with zipfile.ZipFile(tmp_path / "harmful.zip", "w") as archive:
         archive.writestr("../outside.nii.gz", b"")
@@ -131,7 +111,7 @@ def test_named_files_without_a_scan_are_named_and_the_others_are_done(
     os.mkfifo(tmp_path / "pipe.nii.gz")
     names = ["damaged.zip", "harmful.zip", "a.tar.bz2", "empty.zip", "nothing", "pipe.nii.gz"]
     others = [*(str(tmp_path / name) for name in names), os.path.relpath(tmp_path / "scan.nrrd")]
-    report = _embed([os.path.relpath(folder), *others, str(folder / "scan_0.nii.gz")], out)
+    report = jobs.embed([os.path.relpath(folder), *others, str(folder / "scan_0.nii.gz")], out)
     assert (report.rows, report.embedded, report.known) == (1, 1, 0)
     assert list(report.failures) == others
     damaged, harmful, other, empty, nothing, pipe, nrrd = report.failures.values()
@@ -141,19 +121,19 @@ def test_named_files_without_a_scan_are_named_and_the_others_are_done(
     assert all(any(name in line for line in log) for name in others)
     assert not (tmp_path / "outside.nii.gz").exists()
     # what the user leaves out is no failure
-    assert _embed([str(folder), others[-1]], out, exclude=["*.nrrd"]).failures == {}
+    assert jobs.embed([str(folder), others[-1]], out, exclude=["*.nrrd"]).failures == {}
     with pytest.raises(EvaCoralbayError, match="damaged.zip' cannot be unpacked"):
-        _embed(others[:1], out)
+        jobs.embed(others[:1], out)
 
 
 def test_what_is_unusable_is_named_and_the_others_are_done(
     tmp_path: pathlib.Path, log: list[str]
 ) -> None:
-    folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 2), tmp_path / "features.parquet"
     whole = (folder / "scan_0.nii.gz").read_bytes()
     (folder / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     scans.write_nifti(folder / "label.nii.gz", (scans.hounsfield() > 0).astype(np.uint8))
-    report = _embed([str(folder)], out)
+    report = jobs.embed([str(folder)], out)
     assert (report.rows, report.embedded) == (2, 2)
     problems = {pathlib.Path(source).name: text for source, text in report.failures.items()}
     assert problems.keys() == {"cut.nii.gz", "label.nii.gz"}
@@ -162,31 +142,31 @@ def test_what_is_unusable_is_named_and_the_others_are_done(
     assert any("cut.nii.gz" in line for line in log)
     # mended, it is the only one that is done
     (folder / "cut.nii.gz").write_bytes(whole)
-    again = _embed([str(folder)], out)
+    again = jobs.embed([str(folder)], out)
     assert (again.rows, again.embedded, again.known) == (3, 1, 2)
     assert list(again.failures) == [str(folder / "label.nii.gz")]
     # left out by the user, it is not a failure
-    assert _embed([str(folder)], out, exclude=["label*"]).failures == {}
+    assert jobs.embed([str(folder)], out, exclude=["label*"]).failures == {}
 
 
 def test_nothing_usable_writes_no_table(tmp_path: pathlib.Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.nii.gz").write_bytes(b"nothing")
-    report = _embed([str(tmp_path / "in")], tmp_path / "features.parquet")
+    report = jobs.embed([str(tmp_path / "in")], tmp_path / "features.parquet")
     assert report.rows == 0 and len(report.failures) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     with pytest.raises(EvaCoralbayError, match="No NIfTI file"):
-        _embed([str(tmp_path / "in"), "--"][:1], tmp_path / "f.parquet", exclude=["a*"])
+        jobs.embed([str(tmp_path / "in"), "--"][:1], tmp_path / "f.parquet", exclude=["a*"])
 
 
 def test_a_later_call_adds_scans_and_replaces_changed_ones(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 2), tmp_path / "features.parquet"
-    _embed([str(folder)], out)
-    before = _read(out)
-    _write(folder, 1, first=5)
+    folder, out = jobs.write(tmp_path / "in", 2), tmp_path / "features.parquet"
+    jobs.embed([str(folder)], out)
+    before = jobs.read(out)
+    jobs.write(folder, 1, first=5)
     scans.write_nifti(folder / "scan_1.nii.gz", scans.hounsfield(seed=9))
-    assert _embed([str(folder)], out) == (3, 2, 1, {})
-    after = _read(out)
+    assert jobs.embed([str(folder)], out) == (3, 2, 1, {})
+    after = jobs.read(out)
     np.testing.assert_array_equal(after["embedding"].iloc[0], before["embedding"].iloc[0])
     assert not np.array_equal(after["embedding"].iloc[1], before["embedding"].iloc[1])
 
@@ -213,11 +193,11 @@ class _OfTheSameWeights(toy.ToyPyramid):
 def test_refuses_to_mix_settings(
     tmp_path: pathlib.Path, options: dict[str, Any], named: str
 ) -> None:
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
-    _embed([str(folder)], out)
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    jobs.embed([str(folder)], out)
     content = out.read_bytes()
     with pytest.raises(EvaCoralbayError, match=f"another .*{named}.*--out"):
-        _embed([str(folder)], out, **options)
+        jobs.embed([str(folder)], out, **options)
     assert out.read_bytes() == content
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "in"]
 
@@ -235,30 +215,30 @@ def test_refuses_to_mix_settings(
 def test_refuses_a_path_at_which_there_can_be_no_table(
     tmp_path: pathlib.Path, name: str, message: str
 ) -> None:
-    folder = _write(tmp_path / "in", 1)
+    folder = jobs.write(tmp_path / "in", 1)
     (tmp_path / "other.parquet").write_bytes(b"something else")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     with pytest.raises(EvaCoralbayError, match=message):
-        _embed([str(folder)], tmp_path / name)
+        jobs.embed([str(folder)], tmp_path / name)
     assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_workers_and_devices_change_nothing(tmp_path: pathlib.Path, workers: int) -> None:
-    folder = _write(tmp_path / "in", 5)
+    folder = jobs.write(tmp_path / "in", 5)
     (folder / "bad.nii.gz").write_bytes(b"nothing")
     one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
-    first = _embed([str(folder)], one, workers=1)
-    second = _embed([str(folder)], two, workers=workers, devices=("cpu", "cpu"))
+    first = jobs.embed([str(folder)], one, workers=1)
+    second = jobs.embed([str(folder)], two, workers=workers, devices=("cpu", "cpu"))
     assert first == second and len(first.failures) == 1
-    pd.testing.assert_frame_equal(_read(one), _read(two))
+    pd.testing.assert_frame_equal(jobs.read(one), jobs.read(two))
 
 
 def test_the_bar_moves_by_windows_in_a_terminal_and_is_not_in_a_pipe(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With one scan, a bar that counts scans alone would not move before all is done."""
-    folder = _write(tmp_path / "in", 1)
+    folder = jobs.write(tmp_path / "in", 1)
     monkeypatch.setattr(_progress, "is_shown", True)
     moved: list[tuple[float, str]] = []
     move = _progress.ScanBar.move
@@ -268,29 +248,29 @@ def test_the_bar_moves_by_windows_in_a_terminal_and_is_not_in_a_pipe(
         move(bar, scan, part, note)
 
     monkeypatch.setattr(_progress.ScanBar, "move", keep)
-    _embed([str(folder)], tmp_path / "piped.parquet", window=(8, 8, 8))
+    jobs.embed([str(folder)], tmp_path / "piped.parquet", window=(8, 8, 8))
     assert capsys.readouterr().err == ""
-    number = int(_read(tmp_path / "piped.parquet")["windows"].iloc[0])
+    number = int(jobs.read(tmp_path / "piped.parquet")["windows"].iloc[0])
     assert number > 1
     notes = [f"window {index} of {number}" for index in range(1, number + 1)]
     assert moved == [(index / number, note) for index, note in enumerate(notes, start=1)]
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    _embed([str(folder)], tmp_path / "drawn.parquet")
+    jobs.embed([str(folder)], tmp_path / "drawn.parquet")
     assert "100%" in capsys.readouterr().err
 
 
 def test_more_maps_than_there_are_are_refused(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
     with pytest.raises(EvaCoralbayError, match="has 2 feature maps, not 99"):
-        _embed([str(folder)], out, num_maps=99)
+        jobs.embed([str(folder)], out, num_maps=99)
     assert not out.exists()
 
 
 def test_feature_maps(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
-    _embed([str(folder)], out, num_maps=1)
-    row = _read(out).iloc[0]
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    jobs.embed([str(folder)], out, num_maps=1)
+    row = jobs.read(out).iloc[0]
     with np.load(tmp_path / "features_maps" / "in__scan_0.npz") as maps:
         assert set(maps) == {"map_0", "starts", "affine"}
         assert maps["map_0"].shape == (row["windows"], 6, 4, 4, 4)
@@ -300,20 +280,20 @@ def test_feature_maps(tmp_path: pathlib.Path) -> None:
 
 
 def test_refuses_windows_that_the_encoder_cannot_take(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
 
     def build() -> nn.Module:
         return nn.Sequential(nn.Conv3d(1, 2, 9), nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
     with pytest.raises(EvaCoralbayError, match="windows of 8 x 8 x 8 voxels .*larger --window"):
-        _embed([str(folder)], out, build=build, window=(8, 8, 8))
+        jobs.embed([str(folder)], out, build=build, window=(8, 8, 8))
     assert not out.exists()
 
 
 _KILLED = """
 import pathlib, sys, time
 from eva_coralbay.inference import embedding_job, feature_table
-from tests.eva_coralbay.inference import toy
+from tests.eva_coralbay.inference import jobs, toy
 feature_table._SAVE_SECONDS = 0.0
 def build():
     encoder = toy.ToyPyramid(preprocessing=toy.small_input())
@@ -327,9 +307,9 @@ embedding_job.embed_scans([sys.argv[1]], out, build, model="toy/encoder", worker
 
 
 def test_killed_it_goes_on(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 12), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 12), tmp_path / "features.parquet"
     undisturbed = tmp_path / "undisturbed.parquet"
-    _embed([str(folder)], undisturbed)
+    jobs.embed([str(folder)], undisturbed)
     parts = feature_table.parts_folder(out)
     process = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder), str(out)])
     try:
@@ -343,23 +323,23 @@ def test_killed_it_goes_on(tmp_path: pathlib.Path) -> None:
         process.wait()
     assert not out.exists()
     finished = len(list(parts.glob("part-*.parquet")))
-    report = _embed([str(folder)], out)
+    report = jobs.embed([str(folder)], out)
     assert (report.rows, report.known) == (12, finished) and 0 < finished < 12
-    pd.testing.assert_frame_equal(_read(out), _read(undisturbed))
+    pd.testing.assert_frame_equal(jobs.read(out), jobs.read(undisturbed))
     assert not parts.exists()
 
 
 def test_what_a_killed_call_left_beside_the_table_is_removed(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
     machine, _, start = _processes.name_this_process().split("~")
     rest = f"~{machine}~{2**30}~{start}~{'0' * 32}.tmp"
     (tmp_path / f".{out.name}{rest}").touch()
     (tmp_path / f".{out.name}.parts{rest}").mkdir()
-    _embed([str(folder)], out)
+    jobs.embed([str(folder)], out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "in"]
 
 
 def test_another_process_is_waited_for_by_the_user(tmp_path: pathlib.Path) -> None:
-    folder, out = _write(tmp_path / "in", 1), tmp_path / "features.parquet"
+    folder, out = jobs.write(tmp_path / "in", 1), tmp_path / "features.parquet"
     with feature_table.locked(out), pytest.raises(EvaCoralbayError, match="Another process"):
-        _embed([str(folder)], out)
+        jobs.embed([str(folder)], out)
