@@ -106,6 +106,16 @@ def get_message(error: BaseException) -> str:
     return message
 
 
+def in_one_line(error: BaseException) -> str:
+    """Says in one line what is wrong with one thing of many, such as a scan.
+
+    Args:
+        error: The error. One that no check foresaw is named by its kind, too.
+    """
+    message = " ".join(str(error).split())
+    return message if isinstance(error, EvaCoralbayError) else f"{type(error).__name__}: {message}"
+
+
 def _without_traceback(error: BaseException) -> str:
     message = str(error)
     if not message.startswith("Caught ") or "\nOriginal Traceback " not in message:

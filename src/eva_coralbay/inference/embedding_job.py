@@ -16,7 +16,7 @@ from loguru import logger
 from torch import nn
 
 import eva_coralbay
-from eva_coralbay import _atomic_files, _messages, _progress
+from eva_coralbay import _atomic_files, _messages, _progress, errors
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.data import nifti, scan_search
 from eva_coralbay.data import workers as workers_lib
@@ -177,13 +177,13 @@ def _try_window(encoder: nn.Module, window: Sequence[int], num_maps: int) -> Non
         raise
     except torch.OutOfMemoryError as error:
         raise EvaCoralbayError(
-            f"Windows of {size} voxels do not fit into the memory ({_in_one_line(error)}). Choose "
-            "a smaller --window."
+            f"Windows of {size} voxels do not fit into the memory ({errors.in_one_line(error)}). "
+            "Choose a smaller --window."
         ) from error
     except (RuntimeError, ValueError) as error:
         raise EvaCoralbayError(
-            f"The encoder cannot take windows of {size} voxels ({_in_one_line(error)}). Choose a "
-            "larger --window, or leave it out for that of its training."
+            f"The encoder cannot take windows of {size} voxels ({errors.in_one_line(error)}). "
+            "Choose a larger --window, or leave it out for that of its training."
         ) from error
 
 
@@ -285,7 +285,7 @@ def _collect(
         except OSError:  # the disk is full, or cannot be written
             raise
         except Exception as error:  # of one scan, which must not stop the others
-            yield one, [], _in_one_line(error)
+            yield one, [], errors.in_one_line(error)
 
 
 def _make(
@@ -324,7 +324,7 @@ def _make_inputs(work: region_work.Work, *, preprocessing: Preprocessing) -> _Ma
             return _Made(work.item.sha256(), inputs)
         return _of_regions(work.item, model_input.Parts(volume, preprocessing), wanted)
     except EvaCoralbayError as error:
-        return _Made("", [], _in_one_line(error))
+        return _Made("", [], errors.in_one_line(error))
     except Exception as error:  # one file that no check foresaw must not stop the others
         return _Made("", [], f"unreadable ({type(error).__name__})")
 
@@ -339,7 +339,7 @@ def _of_regions(
             inputs.append((region.name, parts.make(region)))
         except EvaCoralbayError as error:
             left_out.append(region.name)
-            problems.append(_in_one_line(error))
+            problems.append(errors.in_one_line(error))
     if not problems:
         return _Made(item.sha256(), inputs)
     which = f"{len(left_out)} of {len(wanted)} regions ({_messages.list_names(left_out)})"
@@ -391,9 +391,3 @@ def _write_maps(path: pathlib.Path, features: embed_lib.Features, affine: Any) -
     content = io.BytesIO()
     np.savez(content, **arrays)
     _atomic_files.write_atomically(path, content.getvalue())
-
-
-def _in_one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    is_foreseen = isinstance(error, (EvaCoralbayError, torch.OutOfMemoryError))
-    return text if is_foreseen else f"{type(error).__name__}: {text}"

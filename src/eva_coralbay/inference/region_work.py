@@ -75,34 +75,32 @@ def assign_masks(
     Raises:
         EvaCoralbayError: If no scan has a mask, or there is one mask of several scans.
     """
-    work, failures = [], {}
+    if masks.is_file():
+        if len(items) > 1:
+            raise EvaCoralbayError(
+                f"'{masks}' is one mask, but there are {len(items)} scans. Name a folder with one "
+                "label map per scan, named after its file or id, or name one scan."
+            )
+        return [Work(items[0], (), str(masks))], {}
     cases = {item.case for item in items}
+    work, failures = [], {}
     for item in items:
         # not by a name that is the id of another scan
-        names = [item.case, *sorted(item.names - cases)]
-        try:
-            work.append(Work(item, (), _mask_of(item, masks, names, len(items))))
-        except EvaCoralbayError as error:
-            if masks.is_file() or (item is items[-1] and not work):
-                raise
-            failures[item.source] = str(error)
-            logger.warning(f"'{item.source}' is left out: {error}")
+        mask = _find_mask(masks, [item.case, *sorted(item.names - cases)])
+        if mask is not None:
+            work.append(Work(item, (), str(mask)))
+            continue
+        failures[item.source] = (
+            f"There is no mask of scan '{item.source}' in '{masks}', such as '{item.case}.nii.gz'."
+        )
+    if not work:
+        raise EvaCoralbayError(next(iter(failures.values())))
+    for source, problem in failures.items():
+        logger.warning(f"'{source}' is left out: {problem}")
     return work, failures
 
 
-def _mask_of(item: sources.Item, masks: pathlib.Path, names: Sequence[str], num_scans: int) -> str:
-    """Returns the path of the mask of a scan, which has one of some names."""
-    if masks.is_file():
-        if num_scans > 1:
-            raise EvaCoralbayError(
-                f"'{masks}' is one mask, but there are {num_scans} scans. Name a folder with one "
-                "label map per scan, named after its file or id, or name one scan."
-            )
-        return str(masks)
-    candidates = [masks / f"{name}{end}" for name in names for end in ("", ".nii.gz", ".nii")]
-    found = [path for path in candidates if nifti.is_nifti(path) and path.is_file()]
-    if not found:
-        raise EvaCoralbayError(
-            f"There is no mask of scan '{item.source}' in '{masks}', such as '{item.case}.nii.gz'."
-        )
-    return str(found[0])
+def _find_mask(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
+    """Returns the label map that has one of some names, of which the first counts most."""
+    paths = (folder / f"{name}{end}" for name in names for end in ("", ".nii.gz", ".nii"))
+    return next((path for path in paths if nifti.is_nifti(path) and path.is_file()), None)

@@ -21,7 +21,7 @@ from eva.vision.data import tv_tensors as eva_tv_tensors
 from loguru import logger
 
 import eva_coralbay
-from eva_coralbay import _atomic_files, _file_locks, _messages, _progress
+from eva_coralbay import _atomic_files, _file_locks, _messages, _progress, errors
 from eva_coralbay.data import grid as grid_lib
 from eva_coralbay.errors import EvaCoralbayError
 from eva_coralbay.inference import dicom_seg, label_files, overlay, segment, sources
@@ -121,17 +121,14 @@ def _try_segment(
 ) -> str | None:
     """Segments a scan; returns why it is left out, if it is."""
     problem = volume.exception()
-    if problem is not None:
-        is_foreseen = isinstance(problem, EvaCoralbayError)
-        return _in_one_line(problem) if is_foreseen else f"unreadable ({type(problem).__name__})"
+    if problem is not None and not isinstance(problem, EvaCoralbayError):
+        return f"unreadable ({type(problem).__name__})"
     try:
         _segment(item, volume.result(), out, trained, wanted)
-    except (EvaCoralbayError, torch.OutOfMemoryError) as error:
-        return _in_one_line(error)
     except OSError:  # the disk is full, or cannot be written
         raise
     except Exception as error:  # of one scan, which must not stop the others
-        return f"{type(error).__name__}: {_in_one_line(error)}"
+        return errors.in_one_line(error)
     return None
 
 
@@ -272,7 +269,3 @@ def _locked(out: pathlib.Path) -> Iterator[None]:
     with _file_locks.locked(out / ".lock", on_busy=refuse):
         _atomic_files.remove_leftovers(out)
         yield
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

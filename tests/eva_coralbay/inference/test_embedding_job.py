@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import nn
 
 import eva_coralbay
@@ -147,6 +148,27 @@ def test_what_is_unusable_is_named_and_the_others_are_done(
     assert list(again.failures) == [str(folder / "label.nii.gz")]
     # left out by the user, it is not a failure
     assert jobs.embed([str(folder)], out, exclude=["label*"]).failures == {}
+
+
+class _Stumbles(toy.ToyPyramid):
+    """Fails on its first scan, in a way that nobody foresaw."""
+
+    calls = 0
+
+    def forward_embeddings(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 1:
+            raise IndexError("no such voxel")
+        return super().forward_embeddings(tensor)
+
+
+def test_an_error_of_one_scan_does_not_stop_the_others(tmp_path: pathlib.Path) -> None:
+    folder, out = jobs.write(tmp_path / "in", 3), tmp_path / "features.parquet"
+    report = jobs.embed(
+        [str(folder)], out, build=lambda: _Stumbles(preprocessing=toy.small_input())
+    )
+    assert (report.rows, report.embedded) == (2, 2)
+    assert list(report.failures.values()) == ["IndexError: no such voxel"]
 
 
 def test_nothing_usable_writes_no_table(tmp_path: pathlib.Path) -> None:

@@ -281,6 +281,28 @@ def test_folders_of_the_same_name_are_segmented_beside_each_other(
     assert _segment([tmp_path / "moved" / "images"], tmp_path / "out", run)[:2] == (0, 1)
 
 
+def test_an_error_of_one_scan_does_not_stop_the_others(
+    tmp_path: pathlib.Path,
+    run: pathlib.Path,
+    data: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    segment_volume, calls = segment.segment_volume, itertools.count()
+
+    def stumble(*args: Any, **options: Any) -> Any:
+        if next(calls) == 0:
+            raise IndexError("no such voxel")
+        return segment_volume(*args, **options)
+
+    monkeypatch.setattr(segment, "segment_volume", stumble)
+    named = [_image(data, index) for index in range(2)]
+
+    report = _segment(named, tmp_path / "out", run)
+
+    assert report.segmented == 1
+    assert list(report.failures.values()) == ["IndexError: no such voxel"]
+
+
 def test_the_checkpoint_is_the_one_that_the_run_is_scored_by(
     run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
